@@ -1,7 +1,68 @@
-export CGO_ENABLED = 0
-export GOFLAGS = -trimpath
-LDFLAGS = -s -w
+# Targets a person types. `make help` lists them.
+.DEFAULT_GOAL := help
+SHELL := bash
+
+GO          ?= go
+PREFIX      ?= /usr/local
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+VERSION     := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS     := -s -w -X berth/internal/version.version=$(VERSION)
+BUILD       := CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
+
+# command=package pairs for scripts/deps.sh
+DEMO_DEPS   := busybox=busybox-static
+TEST_DEPS   := $(DEMO_DEPS) gcc=gcc docker=docker.io podman=podman runc=runc skopeo=skopeo docker-registry=docker-registry ip=iproute2 nft=nftables tmux=tmux
+BENCH_DEPS  := $(DEMO_DEPS) gcc=gcc dockerd=docker.io docker=docker.io podman=podman runc=runc crun=crun hyperfine=hyperfine perf=linux-perf
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: build
-build:
-	go build -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
+build: ## build berth, berthd and berth-runtime into bin/
+	@$(BUILD) -o bin/ ./cmd/...
+
+.PHONY: demo
+demo: ## build, run a container end to end in a scratch directory, clean up
+	@scripts/deps.sh $(DEMO_DEPS)
+	@$(MAKE) --no-print-directory build
+	@scripts/demo.sh
+
+.PHONY: test
+test: ## every test: unit under the race detector, then end to end (needs root)
+	@scripts/deps.sh $(TEST_DEPS)
+	@$(MAKE) --no-print-directory build
+	@scripts/test.sh
+
+.PHONY: lint
+lint: ## formatting, vet, staticcheck
+	@unformatted=$$(gofmt -l cmd internal test bench); \
+	 if [ -n "$$unformatted" ]; then echo "run gofmt -w on:" $$unformatted; exit 1; fi
+	@$(GO) vet ./...
+	@$(GO) run $(STATICCHECK) ./...
+
+.PHONY: bench
+bench: ## berth beside runc, crun, docker and podman, one table of medians and ratios (needs root)
+	@scripts/deps.sh $(BENCH_DEPS)
+	@$(MAKE) --no-print-directory build
+	@$(GO) run ./bench $(BENCH_FLAGS)
+
+.PHONY: chaos
+chaos: ## kill the engine and the monitor at random for minutes (needs root; CHAOS=5m)
+	@scripts/deps.sh $(TEST_DEPS)
+	@$(MAKE) --no-print-directory build
+	@BERTH_CHAOS=$(or $(CHAOS),5m) $(GO) test -count=1 -timeout 60m -v -run Chaos ./test/...
+
+.PHONY: fuzz
+fuzz: ## every fuzz target for a while each (FUZZTIME=30s)
+	@scripts/fuzz.sh $(or $(FUZZTIME),30s)
+
+.PHONY: install
+install: build ## install the programs (PREFIX=/usr/local)
+	@install -d $(DESTDIR)$(PREFIX)/bin
+	@install -m 0755 bin/berth bin/berthd bin/berth-runtime $(DESTDIR)$(PREFIX)/bin/
+	@echo "installed berth, berthd and berth-runtime in $(DESTDIR)$(PREFIX)/bin"
+
+.PHONY: clean
+clean: ## remove what the build made
+	@rm -rf bin
