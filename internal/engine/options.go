@@ -1,0 +1,93 @@
+package engine
+
+import (
+	"log/slog"
+	"time"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// Config says where an engine lives and what it offers. Several engines with
+// different roots and run directories live side by side on one machine.
+type Config struct {
+	Root          string            // data directory; survives a reboot
+	RunDir        string            // run directory; dies with the boot
+	RuntimeBinary string            // path of berth-runtime
+	Runtimes      map[string]string // further OCI runtimes: name to path of the program
+	Labels        []string          // labels of the engine itself, shown by info
+	LogMaxSize    int64             // default size of one log file in bytes; 0 means 10 MB
+	LogMaxFiles   int               // default number of log files; 0 means 3
+	Version       string            // version of this build, shown by info and version
+	Commit        string            // source revision of this build
+	Debug         bool              // shown by info
+	Logger        *slog.Logger      // nil discards
+}
+
+// StopOptions tell how to stop or restart a container.
+type StopOptions struct {
+	Signal  string // "" means the container's own stop signal
+	Timeout *int   // seconds; nil means the container's own, negative waits forever
+}
+
+// RemoveOptions tell what to remove with a container.
+type RemoveOptions struct {
+	Force   bool // kill it first when it runs
+	Volumes bool // remove its anonymous volumes too
+	Link    bool // remove a legacy link; refused by name
+}
+
+// ListOptions select containers.
+type ListOptions struct {
+	All     bool // not only running ones
+	Limit   int  // newest n, running or not; 0 means all
+	Size    bool // compute SizeRw and SizeRootFs
+	Filters Filters
+}
+
+// WaitResult is what a wait ends with: the exit code, and the error which kept
+// the container from starting or from being removed, if any.
+type WaitResult struct {
+	StatusCode int64
+	Err        error
+}
+
+// LogsOptions select log lines.
+type LogsOptions struct {
+	Stdout, Stderr, Follow bool
+	Timestamps, Details    bool
+	Since, Until           time.Time // zero means unbounded
+	Tail                   string    // "all", "" or a number of lines
+}
+
+// AttachOptions describe one attached connection.
+type AttachOptions struct {
+	Stream, Stdin, Stdout, Stderr, Logs bool
+	DetachKeys                          string // "" means ctrl-p,ctrl-q
+	Prefix                              []byte // input which was read from the connection already
+	Header                              []byte // written to the connection before any output (the 101 answer)
+}
+
+// ExecStartOptions tell how to start an exec.
+type ExecStartOptions struct {
+	Detach      bool
+	Tty         bool
+	ConsoleSize *[2]uint // height, width
+	Prefix      []byte   // input which was read from the connection already
+	Header      []byte   // written to the connection before any output (the 101 answer)
+}
+
+// ImageListOptions select images.
+type ImageListOptions struct {
+	All            bool
+	SharedSize     bool // accepted; layers are shared by diff id and counted once each
+	ContainerCount bool // fill Summary.Containers
+	Filters        Filters
+}
+
+// ImageImportOptions describe an image made from a plain file system archive.
+type ImageImportOptions struct {
+	Ref      string   // name for the new image; may be empty
+	Message  string   // comment in its history
+	Changes  []string // Dockerfile instructions applied to its config
+	Platform *ocispec.Platform
+}
