@@ -113,13 +113,11 @@ func (h *host) chaosRound(name string, n int) {
 // quiet runs berth from any goroutine.
 func (h *host) quiet(args ...string) outcome {
 	var stdout, stderr bytes.Buffer
-	cmd := h.within(append([]string{berthBinary, "--no-start"}, args...)...)
+	cmd := h.within(append([]string{h.berthBin, "--no-start"}, args...)...)
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	_ = cmd.Run()
 	return outcome{stdout.String(), stderr.String(), cmd.ProcessState.ExitCode()}
 }
-
-const berthBinary = "../bin/berth"
 
 func (h *host) untilDone(what string, step func() (bool, string)) bool {
 	deadline := time.Now().Add(60 * time.Second)

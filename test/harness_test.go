@@ -25,11 +25,12 @@ const busyboxImage = "test/busybox:1"
 // host is a machine of its own as far as an engine can tell: fresh network and
 // mount namespaces, held by a sleeping process, and scratch directories.
 type host struct {
-	t      *testing.T
-	dir    string // short, because socket paths must stay under 108 bytes
-	holder *exec.Cmd
-	daemon *exec.Cmd
-	args   []string
+	t        *testing.T
+	dir      string // short, because socket paths must stay under 108 bytes
+	berthBin string
+	holder   *exec.Cmd
+	daemon   *exec.Cmd
+	args     []string
 }
 
 func binary(t *testing.T, name string) string {
@@ -59,7 +60,7 @@ func newHost(t *testing.T) *host {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &host{t: t, dir: dir}
+	h := &host{t: t, dir: dir, berthBin: binary(t, "berth")}
 	h.holder = exec.Command("sleep", "3600")
 	h.holder.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
 	if err := h.holder.Start(); err != nil {
@@ -199,7 +200,7 @@ func execute(t *testing.T, cmd *exec.Cmd) outcome {
 // run runs berth and returns its outcome, whatever it is.
 func (h *host) run(args ...string) outcome {
 	h.t.Helper()
-	return execute(h.t, h.within(append([]string{binary(h.t, "berth"), "--no-start"}, args...)...))
+	return execute(h.t, h.within(append([]string{h.berthBin, "--no-start"}, args...)...))
 }
 
 // berth runs berth, which must succeed, and returns its trimmed output.
@@ -214,7 +215,7 @@ func (h *host) berth(args ...string) string {
 
 // try runs berth and returns its output; failure is fine.
 func (h *host) try(args ...string) string {
-	out, _ := h.within(append([]string{binary(h.t, "berth"), "--no-start"}, args...)...).Output()
+	out, _ := h.within(append([]string{h.berthBin, "--no-start"}, args...)...).Output()
 	return strings.TrimSpace(string(out))
 }
 
