@@ -1,0 +1,242 @@
+package api
+
+import (
+	"context"
+	"math"
+	"net/http"
+	"strconv"
+
+	"berth/internal/engine"
+	"berth/internal/fault"
+
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/network"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// containerEngine is what the container endpoints call.
+type containerEngine interface {
+	ContainerCreate(ctx context.Context, name string, req container.CreateRequest, platform *ocispec.Platform) (container.CreateResponse, error)
+	ContainerStart(ctx context.Context, ref, detachKeys string) error
+	ContainerStop(ctx context.Context, ref string, o engine.StopOptions) error
+	ContainerRestart(ctx context.Context, ref string, o engine.StopOptions) error
+	ContainerKill(ctx context.Context, ref, signal string) error
+	ContainerPause(ctx context.Context, ref string) error
+	ContainerUnpause(ctx context.Context, ref string) error
+	ContainerRename(ctx context.Context, ref, newName string) error
+	ContainerRemove(ctx context.Context, ref string, o engine.RemoveOptions) error
+	ContainerList(ctx context.Context, o engine.ListOptions) ([]container.Summary, error)
+	ContainerInspect(ctx context.Context, ref string, size bool) (container.InspectResponse, error)
+	ContainerResize(ctx context.Context, ref string, h, w uint16) error
+	containerStreams
+}
+
+func listContainers(x *exchange) error {
+	o := engine.ListOptions{All: x.flag("all"), Size: x.flag("size")}
+	limit, err := x.number("limit")
+	if err != nil {
+		return err
+	}
+	if limit != nil {
+		o.Limit = max(*limit, 0)
+	}
+	if o.Filters, err = engine.ParseFilters(x.query("filters")); err != nil {
+		return err
+	}
+	list, err := x.api.engine.ContainerList(x.ctx(), o)
+	if err != nil {
+		return err
+	}
+	if list == nil {
+		list = []container.Summary{}
+	}
+	for i := range list {
+		c := &list[i]
+		if x.version.before(46) {
+			c.HostConfig.Annotations = nil
+		}
+		if x.version.before(48) {
+			c.ImageManifestDescriptor = nil
+		}
+		if x.version.before(52) {
+			c.Health = nil
+		}
+	}
+	return x.reply(http.StatusOK, list)
+}
+
+func inspectContainer(x *exchange) error {
+	c, err := x.api.engine.ContainerInspect(x.ctx(), x.path("id"), x.flag("size"))
+	if err != nil {
+		return err
+	}
+	if c.Config == nil {
+		c.Config = &container.Config{}
+	}
+	if x.version.before(48) {
+		c.ImageManifestDescriptor = nil
+	}
+	if x.version.before(56) && c.HostConfig != nil && c.HostConfig.Umask != nil {
+		hc := *c.HostConfig
+		hc.Umask = nil
+		c.HostConfig = &hc
+	}
+	if x.version.before(52) {
+		return x.reply(http.StatusOK, inspectBefore52(c))
+	}
+	return x.reply(http.StatusOK, c)
+}
+
+// legacyInspect is the answer before 1.52, which repeats the bridge's addresses
+// at the top of NetworkSettings.
+type legacyInspect struct {
+	container.InspectResponse
+	NetworkSettings *legacyNetworkSettings
+}
+
+type legacyNetworkSettings struct {
+	*container.NetworkSettings
+	Bridge                 string
+	HairpinMode            bool
+	LinkLocalIPv6Address   string
+	LinkLocalIPv6PrefixLen int
+	SecondaryIPAddresses   []string
+	SecondaryIPv6Addresses []string
+	EndpointID             string
+	Gateway                string
+	GlobalIPv6Address      string
+	GlobalIPv6PrefixLen    int
+	IPAddress              string
+	IPPrefixLen            int
+	IPv6Gateway            string
+	MacAddress             string
+}
+
+func inspectBefore52(c container.InspectResponse) legacyInspect {
+	out := legacyInspect{InspectResponse: c}
+	if c.NetworkSettings == nil {
+		return out
+	}
+	out.NetworkSettings = &legacyNetworkSettings{NetworkSettings: c.NetworkSettings}
+	if ep := c.NetworkSettings.Networks[network.NetworkBridge]; ep != nil {
+		l := out.NetworkSettings
+		l.EndpointID = ep.EndpointID
+		l.Gateway = addrText(ep.Gateway)
+		l.GlobalIPv6Address = addrText(ep.GlobalIPv6Address)
+		l.GlobalIPv6PrefixLen = ep.GlobalIPv6PrefixLen
+		l.IPAddress = addrText(ep.IPAddress)
+		l.IPPrefixLen = ep.IPPrefixLen
+		l.IPv6Gateway = addrText(ep.IPv6Gateway)
+		l.MacAddress = ep.MacAddress.String()
+	}
+	return out
+}
+
+func startContainer(x *exchange) error {
+	// A host configuration in the body was how clients older than 1.24 worked.
+	if x.r.ContentLength > 7 || x.r.ContentLength == -1 {
+		return fault.New(fault.Invalid, "", "", "starting container with non-empty request body was deprecated since API v1.22 and removed in v1.24")
+	}
+	if x.query("checkpoint") != "" || x.query("checkpoint-dir") != "" {
+		return notOffered("start from a checkpoint", "")
+	}
+	if err := x.api.engine.ContainerStart(x.ctx(), x.path("id"), x.query("detachKeys")); err != nil {
+		return err
+	}
+	return x.done(http.StatusNoContent)
+}
+
+// stopOptions reads what stop and restart share.
+func (x *exchange) stopOptions() (o engine.StopOptions, err error) {
+	if !x.version.before(42) {
+		o.Signal = x.query("signal")
+	}
+	o.Timeout, err = x.number("t")
+	return o, err
+}
+
+func stopContainer(x *exchange) error {
+	o, err := x.stopOptions()
+	if err != nil {
+		return err
+	}
+	if err := x.api.engine.ContainerStop(x.ctx(), x.path("id"), o); err != nil {
+		return err
+	}
+	return x.done(http.StatusNoContent)
+}
+
+func restartContainer(x *exchange) error {
+	o, err := x.stopOptions()
+	if err != nil {
+		return err
+	}
+	if err := x.api.engine.ContainerRestart(x.ctx(), x.path("id"), o); err != nil {
+		return err
+	}
+	return x.done(http.StatusNoContent)
+}
+
+func killContainer(x *exchange) error {
+	if err := x.api.engine.ContainerKill(x.ctx(), x.path("id"), x.query("signal")); err != nil {
+		return err
+	}
+	return x.done(http.StatusNoContent)
+}
+
+func pauseContainer(x *exchange) error {
+	if err := x.api.engine.ContainerPause(x.ctx(), x.path("id")); err != nil {
+		return err
+	}
+	return x.done(http.StatusNoContent)
+}
+
+func unpauseContainer(x *exchange) error {
+	if err := x.api.engine.ContainerUnpause(x.ctx(), x.path("id")); err != nil {
+		return err
+	}
+	return x.done(http.StatusNoContent)
+}
+
+func renameContainer(x *exchange) error {
+	if err := x.api.engine.ContainerRename(x.ctx(), x.path("id"), x.query("name")); err != nil {
+		return err
+	}
+	return x.done(http.StatusNoContent)
+}
+
+func removeContainer(x *exchange) error {
+	o := engine.RemoveOptions{Force: x.flag("force"), Volumes: x.flag("v"), Link: x.flag("link")}
+	if err := x.api.engine.ContainerRemove(x.ctx(), x.path("id"), o); err != nil {
+		return err
+	}
+	return x.done(http.StatusNoContent)
+}
+
+func resizeContainer(x *exchange) error {
+	h, w, err := x.consoleSize()
+	if err != nil {
+		return err
+	}
+	if err := x.api.engine.ContainerResize(x.ctx(), x.path("id"), h, w); err != nil {
+		return err
+	}
+	return x.done(http.StatusOK)
+}
+
+// consoleSize reads the size of a terminal in characters.
+func (x *exchange) consoleSize() (h, w uint16, err error) {
+	if h, err = x.cells("h", "height"); err != nil {
+		return 0, 0, err
+	}
+	w, err = x.cells("w", "width")
+	return h, w, err
+}
+
+func (x *exchange) cells(key, word string) (uint16, error) {
+	n, err := strconv.ParseUint(x.query(key), 10, 32)
+	if err != nil || n > math.MaxUint16 {
+		return 0, fault.New(fault.Invalid, "", "", "invalid resize %s %q: must be a number from 0 to %d", word, x.query(key), math.MaxUint16)
+	}
+	return uint16(n), nil
+}

@@ -1,0 +1,120 @@
+package api
+
+import (
+	"net/http"
+	"time"
+
+	"berth/internal/fault"
+
+	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/image"
+	"github.com/moby/moby/api/types/network"
+)
+
+func inspectImage(x *exchange, name string) error {
+	if x.flag("manifests") && x.query("platform") != "" {
+		return fault.New(fault.Invalid, "", "", "conflicting options: manifests and platform options cannot both be set")
+	}
+	img, err := x.api.engine.ImageInspect(x.ctx(), name)
+	if err != nil {
+		return err
+	}
+	if p, err := x.platform(49); err != nil {
+		return err
+	} else if p != nil && (p.OS != img.Os || p.Architecture != img.Architecture || (p.Variant != "" && p.Variant != img.Variant)) {
+		return fault.New(fault.NotFound, "", "", "image %s was found but does not provide the platform %s/%s", name, p.OS, p.Architecture)
+	}
+	if img.RepoTags == nil {
+		img.RepoTags = []string{}
+	}
+	if img.RepoDigests == nil {
+		img.RepoDigests = []string{}
+	}
+	if x.version.before(48) {
+		img.Descriptor, img.Manifests = nil, nil
+	}
+	if x.version.before(53) {
+		img.Identity = nil
+	}
+	if x.version.before(52) {
+		return x.reply(http.StatusOK, imageBefore52(x.version, img))
+	}
+	return x.reply(http.StatusOK, img)
+}
+
+// legacySummary is an entry of the image list before 1.44.
+type legacySummary struct {
+	image.Summary
+	VirtualSize int64
+}
+
+func withVirtualSize(list []image.Summary) []legacySummary {
+	out := make([]legacySummary, len(list))
+	for i, s := range list {
+		out[i] = legacySummary{s, s.Size}
+	}
+	return out
+}
+
+// legacyImage is the answer of image inspect before 1.52: nothing was left out
+// for being empty, and clients index it blindly (docker-compose 1.29 reads
+// ContainerConfig.Volumes).
+type legacyImage struct {
+	image.InspectResponse
+	Parent          string
+	Comment         string
+	Created         string `json:",omitempty"`
+	DockerVersion   string
+	Author          string
+	Config          *legacyImageConfig
+	Container       *string            `json:",omitempty"`
+	ContainerConfig *legacyImageConfig `json:",omitempty"`
+	VirtualSize     *int64             `json:",omitempty"`
+}
+
+type legacyImageConfig struct {
+	container.Config
+	OnBuild []string
+}
+
+func imageBefore52(v apiVersion, img image.InspectResponse) legacyImage {
+	out := legacyImage{InspectResponse: img, Comment: img.Comment, Created: img.Created, Author: img.Author, Config: imageConfig(img.Config)}
+	if v.before(45) {
+		out.Container = new(string)
+		out.ContainerConfig = imageConfig(img.Config)
+	}
+	if v.before(44) {
+		out.VirtualSize = &img.Size
+		if out.Created == "" {
+			out.Created = time.Time{}.Format(time.RFC3339Nano)
+		}
+	}
+	return out
+}
+
+// imageConfig writes an image's configuration in the shape of a container's.
+func imageConfig(c *dockerspec.DockerOCIImageConfig) *legacyImageConfig {
+	out := &legacyImageConfig{}
+	if c == nil {
+		return out
+	}
+	out.User, out.Env, out.Cmd, out.Entrypoint = c.User, c.Env, c.Cmd, c.Entrypoint
+	out.Volumes, out.WorkingDir, out.Labels, out.StopSignal = c.Volumes, c.WorkingDir, c.Labels, c.StopSignal
+	out.ArgsEscaped = c.ArgsEscaped //nolint:staticcheck // Windows images still carry it
+	out.OnBuild, out.Healthcheck, out.Shell = c.OnBuild, c.Healthcheck, c.Shell
+	out.ExposedPorts = exposedPorts(c.ExposedPorts)
+	return out
+}
+
+// exposedPorts reads the ports of an image; what is not a port was never
+// published either and is left out.
+func exposedPorts(in map[string]struct{}) network.PortSet {
+	out := make(network.PortSet, len(in))
+	for s := range in {
+		if p, err := network.ParsePort(s); err == nil {
+			out[p] = struct{}{}
+		}
+	}
+	return out
+}

@@ -1,0 +1,103 @@
+package api
+
+import (
+	"net/http"
+
+	"berth/internal/fault"
+)
+
+// refusal is an endpoint of the Docker API which this engine answers, by name,
+// that it does not offer it.
+type refusal struct {
+	pattern string
+	what    string // a noun phrase for "... is not offered by this engine yet"
+	instead string // what to use now; may be empty
+	swarm   string // docker's sentence for an engine outside of a swarm; answered with 503
+}
+
+// docker's own sentences: clients print them and some look for them.
+const (
+	notManager = `This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this node to swarm and try again.`
+	notMember  = "This node is not part of a swarm"
+	noSwarm    = "swarm mode"
+	useNomad   = "this engine runs single-node workloads; use an orchestrator such as Nomad on top of it"
+)
+
+// refusals lists the rest of the Docker API.
+var refusals = []refusal{
+	{pattern: "GET /containers/{id}/top", what: "the process list of a container (top)", instead: "run ps in it with exec"},
+	{pattern: "GET /containers/{id}/changes", what: "the list of changed files of a container (diff)"},
+	{pattern: "GET /containers/{id}/export", what: "export of a container's file system"},
+	{pattern: "GET /containers/{id}/stats", what: "resource statistics of a container (stats)", instead: "read the files of its cgroup"},
+	{pattern: "POST /containers/{id}/update", what: "change of a container's limits (update)", instead: "create it anew"},
+	{pattern: "GET /containers/{id}/attach/ws", what: "attach over a websocket", instead: "POST /containers/{id}/attach"},
+	{pattern: "GET /containers/{id}/archive", what: "copy out of a container (archive)", instead: "run tar in it with exec"},
+	{pattern: "PUT /containers/{id}/archive", what: "copy into a container (archive)", instead: "run tar in it with exec -i"},
+	{pattern: "GET /containers/{id}/checkpoints", what: "checkpoints"},
+	{pattern: "POST /containers/{id}/checkpoints", what: "checkpoints"},
+	{pattern: "DELETE /containers/{id}/checkpoints/{checkpoint}", what: "checkpoints"},
+	{pattern: "POST /containers/prune", what: "prune of containers", instead: "remove them by name"},
+	{pattern: "POST /commit", what: "commit of a container"},
+
+	{pattern: "POST /build", what: "image build", instead: "load or import an image"},
+	{pattern: "POST /build/prune", what: "the build cache"},
+	{pattern: "POST /build/cancel", what: "image build"},
+	{pattern: "POST /session", what: "build sessions"},
+	{pattern: "POST /grpc", what: "the BuildKit control interface"},
+	{pattern: "GET /images/get", what: "save of images"},
+	{pattern: "GET /images/search", what: "image search"},
+	{pattern: "POST /images/prune", what: "prune of images", instead: "remove them by name"},
+	{pattern: "POST /auth", what: "registry login", instead: "pull anonymously, or load an archive"},
+	{pattern: "GET /distribution/{name...}", what: "inspection of images in a registry"},
+	{pattern: "GET /system/df", what: "the account of disk usage (system df)"},
+
+	{pattern: "POST /volumes/create", what: "volumes", instead: "use binds or tmpfs"},
+	{pattern: "PUT /volumes/{name}", what: "cluster volumes"},
+	{pattern: "DELETE /volumes/{name}", what: "volumes"},
+	{pattern: "POST /volumes/prune", what: "volumes"},
+	{pattern: "DELETE /networks/{id}", what: "removal of networks"},
+	{pattern: "POST /networks/create", what: "networks besides bridge, host and none"},
+	{pattern: "POST /networks/{id}/connect", what: "connecting a container to a further network"},
+	{pattern: "POST /networks/{id}/disconnect", what: "disconnecting a container from a network"},
+	{pattern: "POST /networks/prune", what: "networks besides bridge, host and none"},
+
+	{pattern: "GET /plugins/{name...}", what: "plugins"},
+	{pattern: "POST /plugins/{name...}", what: "plugins"},
+	{pattern: "DELETE /plugins/{name...}", what: "plugins"},
+
+	{pattern: "POST /swarm/init", what: noSwarm, instead: useNomad},
+	{pattern: "POST /swarm/join", what: noSwarm, instead: useNomad},
+	{pattern: "POST /swarm/leave", swarm: notMember},
+	{pattern: "/swarm", swarm: notManager},
+	{pattern: "/swarm/{rest...}", swarm: notManager},
+	{pattern: "/nodes", swarm: notManager},
+	{pattern: "/nodes/{rest...}", swarm: notManager},
+	{pattern: "/services", swarm: notManager},
+	{pattern: "/services/{rest...}", swarm: notManager},
+	{pattern: "/tasks", swarm: notManager},
+	{pattern: "/tasks/{rest...}", swarm: notManager},
+	{pattern: "/secrets", swarm: notManager},
+	{pattern: "/secrets/{rest...}", swarm: notManager},
+	{pattern: "/configs", swarm: notManager},
+	{pattern: "/configs/{rest...}", swarm: notManager},
+}
+
+func (rf refusal) serve(*exchange) error {
+	if rf.swarm != "" {
+		return fault.New(fault.Unavailable, "", "", "%s", rf.swarm)
+	}
+	return notOffered(rf.what, rf.instead)
+}
+
+// notOffered says by name what this engine does not do yet.
+func notOffered(what, instead string) error {
+	err := fault.New(fault.Unsupported, "", "", "%s: not offered by this engine yet", what)
+	if instead != "" {
+		return err.WithHint("%s", instead)
+	}
+	return err
+}
+
+// listPlugins answers that there are none: clients list them to find out what
+// they can use.
+func listPlugins(x *exchange) error { return x.reply(http.StatusOK, []struct{}{}) }
