@@ -1,0 +1,156 @@
+// Package events is the engine's event bus. It exists so that whoever changes
+// something can say so without knowing or waiting for whoever listens: the last
+// events are kept in a ring, each subscriber reads it at its own pace, and one
+// that is too slow misses events instead of holding anybody up.
+package events
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/moby/moby/api/types/events"
+)
+
+// kept is how many events can be replayed, and how far a subscriber may fall
+// behind before it misses some.
+const kept = 1024
+
+// Bus distributes events. The zero value is ready to use.
+type Bus struct {
+	mu      sync.Mutex // guards the fields below; no other lock is taken under it
+	ring    []events.Message
+	next    uint64        // sequence number of the next event
+	wake    chan struct{} // closed when an event comes; nil while nobody waits
+	readers int
+	last    int64 // time of the last event, ns; times never go back
+}
+
+// Publish appends an event and wakes the subscribers. It never blocks on them.
+func (b *Bus) Publish(typ events.Type, action events.Action, id string, attributes map[string]string) {
+	now := time.Now()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.last = max(now.UnixNano(), b.last)
+	m := events.Message{
+		Type: typ, Action: action, Scope: "local",
+		Actor: events.Actor{ID: id, Attributes: attributes},
+		Time:  b.last / int64(time.Second), TimeNano: b.last,
+	}
+	if len(b.ring) < kept {
+		b.ring = append(b.ring, m)
+	} else {
+		b.ring[b.next%kept] = m
+	}
+	b.next++
+	if b.wake != nil {
+		close(b.wake)
+		b.wake = nil
+	}
+}
+
+// Readers returns the number of subscribers.
+func (b *Bus) Readers() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.readers
+}
+
+// Subscribe returns a channel of the events for which match holds: first those
+// kept since the given time (none when it is zero), then new ones as they come.
+// It ends, by closing the channel, when ctx does or when until (if not zero) has
+// passed. The subscription holds when Subscribe returns. match must not keep or
+// change the message.
+func (b *Bus) Subscribe(ctx context.Context, since, until time.Time, match func(*events.Message) bool) <-chan events.Message {
+	out := make(chan events.Message)
+	b.mu.Lock()
+	from := b.next
+	if !since.IsZero() {
+		from = b.firstAt(since.UnixNano())
+	}
+	b.readers++
+	b.mu.Unlock()
+	go b.feed(ctx, from, until, match, out)
+	return out
+}
+
+// firstAt returns the sequence number of the first kept event not before t. The
+// caller holds the lock.
+func (b *Bus) firstAt(t int64) uint64 {
+	seq := b.next - uint64(len(b.ring))
+	for ; seq < b.next; seq++ {
+		if b.at(seq).TimeNano >= t {
+			break
+		}
+	}
+	return seq
+}
+
+func (b *Bus) at(seq uint64) *events.Message { return &b.ring[seq%kept] }
+
+// feed copies events to one subscriber.
+func (b *Bus) feed(ctx context.Context, from uint64, until time.Time, match func(*events.Message) bool, out chan<- events.Message) {
+	defer func() {
+		b.mu.Lock()
+		b.readers--
+		b.mu.Unlock()
+		close(out)
+	}()
+	var end <-chan time.Time
+	limit := int64(1<<63 - 1)
+	if !until.IsZero() {
+		limit = until.UnixNano()
+		t := time.NewTimer(time.Until(until))
+		defer t.Stop()
+		end = t.C
+	}
+	for {
+		batch, next, wake := b.read(from)
+		from = next
+		for i := range batch {
+			if batch[i].TimeNano > limit {
+				return
+			}
+			if match != nil && !match(&batch[i]) {
+				continue
+			}
+			select {
+			case out <- batch[i]:
+			case <-ctx.Done():
+				return
+			}
+		}
+		if wake == nil {
+			continue
+		}
+		select {
+		case <-wake:
+		case <-end:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// read returns the events from a sequence number on, where to go on, and, when
+// there are none, a channel that is closed when one comes.
+func (b *Bus) read(from uint64) ([]events.Message, uint64, <-chan struct{}) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if from == b.next {
+		if b.wake == nil {
+			b.wake = make(chan struct{})
+		}
+		return nil, from, b.wake
+	}
+	if oldest := b.next - uint64(len(b.ring)); from < oldest {
+		from = oldest // too slow: what lies between is gone
+	}
+	n := min(b.next-from, 64)
+	batch := make([]events.Message, 0, n)
+	for seq := from; seq < from+n; seq++ {
+		batch = append(batch, *b.at(seq))
+	}
+	return batch, from + n, nil
+}

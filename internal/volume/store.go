@@ -1,0 +1,201 @@
+package volume
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"berth/internal/fault"
+	"berth/internal/metadata"
+
+	"golang.org/x/sys/unix"
+)
+
+// DriverLocal is the only volume driver: a directory below the data root.
+const DriverLocal = "local"
+
+// Volume is one named or anonymous volume.
+type Volume struct {
+	Name      string
+	Created   time.Time
+	Labels    map[string]string `json:",omitempty"`
+	Anonymous bool              `json:",omitempty"`
+}
+
+// Store keeps the volumes of one engine. A volume exists when its record does;
+// directories without a record are what a crash left behind.
+type Store struct {
+	dir     string
+	records metadata.Bucket[Volume]
+
+	mu     sync.Mutex // guards byName and the making of directories
+	byName map[string]Volume
+}
+
+// Open reads the volumes and sweeps directories which belong to none.
+func Open(db *metadata.DB, dir string) (*Store, error) {
+	s := &Store{dir: dir, records: metadata.NewBucket[Volume]("volumes"), byName: make(map[string]Volume)}
+	if err := os.MkdirAll(dir, 0o701); err != nil {
+		return nil, fault.Wrap("open volume store", dir, err)
+	}
+	err := db.View(func(tx *metadata.Tx) error {
+		bad, err := s.records.ForEach(tx, func(key string, v Volume) error {
+			s.byName[key] = v
+			return nil
+		})
+		for _, b := range bad {
+			// Unreadable, but its data must not be swept.
+			s.byName[b.Key] = Volume{Name: b.Key}
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fault.Wrap("open volume store", dir, err)
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, fault.Wrap("open volume store", dir, err)
+	}
+	for _, e := range entries {
+		if _, known := s.byName[e.Name()]; !known {
+			if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
+				return nil, fault.Wrap("sweep volume", e.Name(), err)
+			}
+		}
+	}
+	return s, nil
+}
+
+// Path returns where the volume's files are.
+func (s *Store) Path(name string) string { return filepath.Join(s.dir, name, "_data") }
+
+// Get returns a volume by name.
+func (s *Store) Get(name string) (Volume, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	v, ok := s.byName[name]
+	return v, ok
+}
+
+// List returns all volumes by name.
+func (s *Store) List() []Volume {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.SortedFunc(maps.Values(s.byName), func(a, b Volume) int {
+		if a.Name < b.Name {
+			return -1
+		}
+		return 1
+	})
+}
+
+// Make makes the directory of a volume. It reports whether the volume is new:
+// then its record must be saved with Put in the transaction that saves whoever
+// uses it, or Drop called.
+func (s *Store) Make(v Volume) (fresh bool, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, known := s.byName[v.Name]
+	if err := os.Mkdir(filepath.Join(s.dir, v.Name), 0o701); err != nil && !errors.Is(err, fs.ErrExist) {
+		return false, fault.Wrap("create volume", v.Name, classify(err))
+	}
+	// The default of umask must not decide who may use a volume.
+	err = os.Mkdir(s.Path(v.Name), 0o755)
+	if err == nil {
+		err = os.Chmod(s.Path(v.Name), 0o755)
+	}
+	if err != nil && !errors.Is(err, fs.ErrExist) {
+		return false, fault.Wrap("create volume", v.Name, classify(err))
+	}
+	if !known {
+		s.byName[v.Name] = v
+	}
+	return !known, nil
+}
+
+// Put saves the records of new volumes.
+func (s *Store) Put(tx *metadata.Tx, volumes []Volume) error {
+	for _, v := range volumes {
+		if err := s.records.Put(tx, v.Name, v); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Delete removes the records of volumes; Drop then removes their data.
+func (s *Store) Delete(tx *metadata.Tx, names []string) error {
+	for _, n := range names {
+		if err := s.records.Delete(tx, n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Drop forgets volumes and removes their data.
+func (s *Store) Drop(names ...string) error {
+	var errs []error
+	for _, n := range names {
+		s.mu.Lock()
+		delete(s.byName, n)
+		err := os.RemoveAll(filepath.Join(s.dir, n))
+		s.mu.Unlock()
+		if err != nil {
+			errs = append(errs, fault.Wrap("remove volume", n, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Empty reports whether a volume holds no file.
+func (s *Store) Empty(name string) (bool, error) {
+	d, err := os.Open(s.Path(name))
+	if err != nil {
+		return false, fault.Wrap("read volume", name, err)
+	}
+	defer d.Close()
+	names, err := d.Readdirnames(1)
+	if len(names) == 0 && errors.Is(err, io.EOF) {
+		return true, nil
+	}
+	return len(names) == 0, fault.Wrap("read volume", name, err)
+}
+
+// PrepareSource makes sure that the source of a bind exists.
+func PrepareSource(m Mount) error {
+	_, err := os.Stat(m.Source)
+	switch {
+	case err == nil:
+		return nil
+	case !errors.Is(err, fs.ErrNotExist):
+		return fault.New(fault.Invalid, "", "", "bind source path %s: %v", m.Source, err)
+	case !m.CreateSource:
+		return fault.New(fault.Invalid, "", "", `invalid mount config for type "bind": bind source path does not exist: %s`, m.Source)
+	}
+	if err := os.MkdirAll(m.Source, 0o755); err != nil {
+		return fault.New(fault.Invalid, "", "", "error while creating mount source path '%s': %v", m.Source, err)
+	}
+	return nil
+}
+
+// classify names the kind of a file system error.
+func classify(err error) error {
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		return fault.New(fault.Exhausted, "", "", "%w", err)
+	}
+	return fmt.Errorf("%w", err)
+}
+
+// hasSELinux reports whether the kernel enforces or could enforce SELinux labels.
+func hasSELinux() bool {
+	_, err := os.Stat("/sys/fs/selinux/enforce")
+	return err == nil
+}
