@@ -1,0 +1,156 @@
+// Command berthd is the container engine: it wires flags and configuration to
+// the engine, serves the Docker Engine API and ends without ending a single
+// container. It may be killed at any instant; the next start takes over.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+
+	"berth/internal/api"
+	"berth/internal/engine"
+	"berth/internal/fault"
+	"berth/internal/version"
+
+	"github.com/spf13/pflag"
+)
+
+func main() {
+	err := run(os.Args[1:])
+	switch {
+	case err == nil:
+	case errors.Is(err, pflag.ErrHelp):
+	default:
+		fmt.Fprintln(os.Stderr, "berthd:", err)
+		os.Exit(exitCode(err))
+	}
+}
+
+// exitCode tells apart for scripts: 2 a wrong command line or configuration,
+// 1 everything else.
+func exitCode(err error) int {
+	if fault.Is(err, fault.Invalid) {
+		return 2
+	}
+	return 1
+}
+
+// run is berthd from its arguments to its end.
+func run(args []string) error {
+	o, err := parseOptions(args, os.Stdout)
+	if err != nil {
+		return err
+	}
+	if o.showVersion {
+		fmt.Printf("berthd version %s, build %s, %s\n", version.String(), revision(), runtime.Version())
+		return nil
+	}
+	if os.Geteuid() != 0 {
+		return fault.New(fault.Forbidden, "", "", "root privileges are needed: the engine makes namespaces, mounts and cgroups").
+			WithHint("start it with sudo")
+	}
+	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: o.level}))
+	return o.serve(log)
+}
+
+func revision() string {
+	if r := version.Revision(); len(r) >= 7 {
+		return r[:7]
+	}
+	return "unknown"
+}
+
+// serve opens the engine, serves it until a signal arrives and closes it.
+func (o *options) serve(log *slog.Logger) error {
+	stop := catchSignals(log)
+	cfg, err := o.engineConfig(log)
+	if err != nil {
+		return err
+	}
+	ctx := context.Background()
+	// The engine's lock on its directories comes before the sockets: only its
+	// holder may replace what a dead engine left.
+	e, err := engine.Open(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	listeners, err := o.listen()
+	if err == nil {
+		err = writePid(o.pidfile)
+	}
+	if err != nil {
+		closeAll(listeners)
+		return errors.Join(err, e.Close(ctx))
+	}
+	for _, l := range listeners {
+		log.Info("serving the API", "address", l.String())
+	}
+	err = serveUntil(stop, api.New(e, log), listeners, log)
+	err = errors.Join(err, e.Close(ctx))
+	closeAll(listeners)
+	if o.pidfile != "" {
+		_ = os.Remove(o.pidfile)
+	}
+	log.Info("stopped; containers go on running")
+	return err
+}
+
+// engineConfig turns the options into the engine's configuration.
+func (o *options) engineConfig(log *slog.Logger) (engine.Config, error) {
+	binary, err := o.findRuntime()
+	if err != nil {
+		return engine.Config{}, err
+	}
+	return engine.Config{
+		Root:          o.root,
+		RunDir:        o.run,
+		RuntimeBinary: binary,
+		Runtimes:      o.runtimes,
+		Labels:        o.labels,
+		LogMaxSize:    o.logMaxSize,
+		LogMaxFiles:   o.logMaxFiles,
+		Version:       version.String(),
+		Commit:        version.Revision(),
+		Debug:         o.level <= slog.LevelDebug,
+		Logger:        log,
+	}, nil
+}
+
+// findRuntime returns the path of berth-runtime: the one named, the one beside
+// this program, or the one in PATH.
+func (o *options) findRuntime() (string, error) {
+	if o.runtimeBinary != "" {
+		path, err := filepath.Abs(o.runtimeBinary)
+		if err != nil {
+			return "", err
+		}
+		if _, err := os.Stat(path); err != nil {
+			return "", fault.New(fault.Invalid, "", "", "--runtime-binary: %w", err)
+		}
+		return path, nil
+	}
+	path, err := beside("berth-runtime")
+	if err != nil {
+		return "", fault.New(fault.Invalid, "", "", "the program berth-runtime is neither beside berthd nor in PATH").
+			WithHint("install it, or name it with --runtime-binary")
+	}
+	return path, nil
+}
+
+// writePid writes the process id for service managers. The file appears whole.
+func writePid(path string) error {
+	if path == "" {
+		return nil
+	}
+	tmp := path + ".new"
+	if err := os.WriteFile(tmp, []byte(strconv.Itoa(os.Getpid())+"\n"), 0o644); err != nil {
+		return fault.New(fault.Invalid, "write pid file", path, "%w", err)
+	}
+	return fault.Wrap("write pid file", path, os.Rename(tmp, path))
+}
