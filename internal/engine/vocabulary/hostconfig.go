@@ -1,0 +1,234 @@
+package vocabulary
+
+import (
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+
+	"berth/internal/fault"
+
+	"github.com/docker/go-units"
+	"github.com/moby/moby/api/types/container"
+)
+
+// Log drivers on offer.
+const (
+	LogJSONFile = "json-file"
+	LogNone     = "none"
+)
+
+func checkLog(r *Request) error {
+	_, _, err := LogLimits(r.HostConfig.LogConfig)
+	return err
+}
+
+// LogLimits reads the options of the log driver: the size of one file in bytes
+// and the number of files; 0 means the engine's default, -1 bytes no limit.
+func LogLimits(c container.LogConfig) (size int64, files int, err error) {
+	switch c.Type {
+	case "", LogJSONFile:
+	case LogNone:
+		return 0, 0, nil
+	default:
+		return 0, 0, fault.New(fault.Unsupported, "", "", "log driver %q is not supported", c.Type).
+			WithHint("this engine has %s and %s", LogJSONFile, LogNone)
+	}
+	for key, value := range c.Config {
+		switch key {
+		case "max-size":
+			if value == "-1" {
+				size = -1
+				continue
+			}
+			if size, err = units.RAMInBytes(value); err != nil || size <= 0 {
+				return 0, 0, invalid("invalid value for max-size: %q", value)
+			}
+		case "max-file":
+			if files, err = strconv.Atoi(value); err != nil || files < 1 {
+				return 0, 0, invalid("max-file cannot be less than 1: %q", value)
+			}
+		default:
+			return 0, 0, fault.New(fault.Unsupported, "", "", "log opt %q of the driver %s is not supported", key, LogJSONFile).
+				WithHint("this engine has max-size and max-file")
+		}
+	}
+	if files > 1 && size == -1 {
+		return 0, 0, invalid("max-file > 1 has no effect without max-size")
+	}
+	return size, files, nil
+}
+
+func checkRestart(r *Request) error {
+	p := r.HostConfig.RestartPolicy
+	if err := container.ValidateRestartPolicy(p); err != nil {
+		return invalid("%v", err)
+	}
+	if r.HostConfig.AutoRemove && !p.IsNone() {
+		return invalid("can't create 'AutoRemove' container with restart policy")
+	}
+	return nil
+}
+
+func checkVolumeDriver(r *Request) error {
+	if d := r.HostConfig.VolumeDriver; d != "" && d != "local" {
+		return fault.New(fault.Unsupported, "", "", "volume driver %q is not supported", d).WithHint("this engine has the driver local")
+	}
+	return nil
+}
+
+func checkAnnotations(r *Request) error {
+	for k := range r.HostConfig.Annotations {
+		if k == "" {
+			return invalid("invalid Annotations: the empty string is not permitted as a key")
+		}
+	}
+	return nil
+}
+
+func checkCgroupns(r *Request) error {
+	if m := r.HostConfig.CgroupnsMode; !m.Valid() {
+		return invalid("invalid cgroup namespace mode: %v", m)
+	}
+	return nil
+}
+
+func checkIpc(r *Request) error {
+	m := r.HostConfig.IpcMode
+	if !m.Valid() || (m.IsContainer() && m.Container() == "") {
+		return invalid("invalid IPC mode: %v", m)
+	}
+	return nil
+}
+
+// checkCgroup lets pass what inspect shows there: clients create containers from
+// what they inspected.
+func checkCgroup(r *Request) error {
+	c := r.HostConfig.Cgroup
+	if c == "" || strings.HasPrefix(string(c), "/sys/fs/cgroup/") {
+		return nil
+	}
+	if c.IsContainer() {
+		return unsupported("HostConfig.Cgroup (the cgroup of another container)", "use HostConfig.CgroupParent")
+	}
+	return invalid("invalid cgroup mode: %v", c)
+}
+
+func checkOOMScore(r *Request) error {
+	if n := r.HostConfig.OomScoreAdj; n < -1000 || n > 1000 {
+		return invalid("invalid value %d, range for oom score adj is [-1000, 1000]", n)
+	}
+	return nil
+}
+
+func checkPid(r *Request) error {
+	if m := r.HostConfig.PidMode; !m.Valid() {
+		return invalid("invalid PID mode: %v", m)
+	}
+	return nil
+}
+
+func checkUTS(r *Request) error {
+	m := r.HostConfig.UTSMode
+	if !m.Valid() {
+		return invalid("invalid UTS mode: %v", m)
+	}
+	if m.IsHost() && r.Config.Hostname != "" {
+		return invalid("conflicting options: hostname and the UTS mode")
+	}
+	return nil
+}
+
+func checkUserns(r *Request) error {
+	switch m := r.HostConfig.UsernsMode; m {
+	case "", "host":
+		return nil
+	default:
+		return unsupported("HostConfig.UsernsMode "+strconv.Quote(string(m)), "containers run in the host's user namespace")
+	}
+}
+
+func checkShm(r *Request) error {
+	if r.HostConfig.ShmSize < 0 {
+		return invalid("SHM size can not be less than 0")
+	}
+	return nil
+}
+
+// ipcSysctls belong to the ipc namespace; net.* to the network namespace.
+var ipcSysctls = []string{
+	"kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem",
+	"kernel.shmall", "kernel.shmmax", "kernel.shmmni", "kernel.shm_rmid_forced",
+}
+
+// checkSysctls lets pass those which a namespace of the container owns: the rest
+// would change the host.
+func checkSysctls(r *Request) error {
+	hc := r.HostConfig
+	for key, value := range hc.Sysctls {
+		name := strings.ReplaceAll(key, "/", ".")
+		if strings.Contains(name, "..") || strings.ContainsRune(value, 0) {
+			return invalid("invalid sysctl %q", key)
+		}
+		ipc := slices.Contains(ipcSysctls, name) || strings.HasPrefix(name, "fs.mqueue.")
+		switch {
+		case ipc && (hc.IpcMode.IsHost() || hc.IpcMode.IsContainer()):
+			return invalid("sysctl '%s' is not allowed in the IPC namespace of the host or of another container", key)
+		case ipc:
+		case strings.HasPrefix(name, "net.") && (hc.NetworkMode.IsContainer() || hc.NetworkMode == "host"):
+			return invalid("sysctl '%s' is not allowed in the network namespace of the host or of another container", key)
+		case strings.HasPrefix(name, "net."):
+		default:
+			return fault.New(fault.Invalid, "", "", "sysctl '%s' is not allowed", key).
+				WithHint("no namespace of the container owns it, so it would change the host")
+		}
+	}
+	return nil
+}
+
+// BuiltinRuntimes are the names under which clients ask for the built-in one.
+var BuiltinRuntimes = []string{"", "berth", "runc", "io.containerd.runc.v2"}
+
+func checkRuntime(r *Request) error {
+	name := r.HostConfig.Runtime
+	if slices.Contains(r.Host.Runtimes, name) || slices.Contains(BuiltinRuntimes, name) {
+		return nil
+	}
+	return fault.New(fault.Invalid, "", "", "unknown or invalid runtime name: %s", name).
+		WithHint("known: %s", strings.Join(append([]string{"berth"}, r.Host.Runtimes...), ", "))
+}
+
+func checkUmask(r *Request) error {
+	if u := r.HostConfig.Umask; u != nil && *u > 0o777 {
+		return invalid("invalid umask %#o: must be from 0 to 0777", *u)
+	}
+	return nil
+}
+
+func checkIsolation(r *Request) error {
+	if !r.HostConfig.Isolation.IsDefault() {
+		return unsupported("HostConfig.Isolation "+strconv.Quote(string(r.HostConfig.Isolation)), windowsOnly)
+	}
+	return nil
+}
+
+func checkPaths(r *Request) error {
+	for _, list := range []struct {
+		name  string
+		paths []string
+	}{{"MaskedPaths", r.HostConfig.MaskedPaths}, {"ReadonlyPaths", r.HostConfig.ReadonlyPaths}} {
+		for _, p := range list.paths {
+			if !path.IsAbs(p) {
+				return invalid("invalid HostConfig.%s: %q is not an absolute path", list.name, p)
+			}
+		}
+	}
+	return nil
+}
+
+func checkInit(r *Request) error {
+	if in := r.HostConfig.Init; in != nil && *in && !r.Host.Init {
+		return unsupported("HostConfig.Init (--init)", "let the image bring an init, or handle signals and children in PID 1")
+	}
+	return nil
+}
