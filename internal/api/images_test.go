@@ -20,8 +20,11 @@ import (
 func TestImageNamesMayHoldSlashes(t *testing.T) {
 	seen := ""
 	e := &stub{
-		image: func(ref string) (image.InspectResponse, error) { seen = "inspect " + ref; return image.InspectResponse{}, nil },
-		tag:   func(src, target string) error { seen = "tag " + src + " " + target; return nil },
+		image: func(ref string) (image.InspectResponse, error) {
+			seen = "inspect " + ref
+			return image.InspectResponse{}, nil
+		},
+		tag: func(src, target string) error { seen = "tag " + src + " " + target; return nil },
 	}
 	for path, want := range map[string]string{
 		"GET /v1.44/images/reg.io:5000/a/b:1/json":               "inspect reg.io:5000/a/b:1",
@@ -143,7 +146,9 @@ func TestImportTakesItsParameters(t *testing.T) {
 
 func TestImagesInTheShapesOfOldVersions(t *testing.T) {
 	e := &stub{
-		images: func(engine.ImageListOptions) ([]image.Summary, error) { return []image.Summary{{ID: "i", Size: 5}}, nil },
+		images: func(engine.ImageListOptions) ([]image.Summary, error) {
+			return []image.Summary{{ID: "i", Size: 5}}, nil
+		},
 		image: func(string) (image.InspectResponse, error) {
 			cfg := &dockerspec.DockerOCIImageConfig{}
 			cfg.Volumes = map[string]struct{}{"/data": {}}
