@@ -2,8 +2,10 @@ package api
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/http"
+	"strconv"
 
 	"berth/internal/fault"
 
@@ -43,6 +45,19 @@ func statusOf(kind fault.Kind) int {
 	return http.StatusInternalServerError
 }
 
+// exitCodeHeader carries the exit status of a program that could not be
+// executed (126 or 127), which clients otherwise guess from the words.
+const exitCodeHeader = "Berth-Exit-Code"
+
+// exitCode finds that status in an error.
+func exitCode(err error) (int, bool) {
+	var coded interface{ ExitCode() int }
+	if errors.As(err, &coded) {
+		return coded.ExitCode(), true
+	}
+	return 0, false
+}
+
 // tooLarge marks a body over its limit; it has a status of its own.
 type tooLarge struct{ cause error }
 
@@ -62,6 +77,9 @@ func (x *exchange) fail(err error) {
 		status = statusClientGone
 	}
 	x.logFailure(status, err)
+	if code, ok := exitCode(err); ok && !x.started {
+		x.Header().Set(exitCodeHeader, strconv.Itoa(code))
+	}
 	switch {
 	case status == statusClientGone:
 	case x.started:

@@ -116,6 +116,10 @@ func (c *takenConn) fail(x *exchange, err error) {
 	if jerr != nil {
 		return
 	}
-	_, _ = fmt.Fprintf(c.file, "HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\nConnection: close\r\nApi-Version: %s\r\nOstype: linux\r\n\r\n%s",
-		status, http.StatusText(status), len(body), newest, body)
+	extra := ""
+	if code, ok := exitCode(err); ok {
+		extra = fmt.Sprintf("%s: %d\r\n", exitCodeHeader, code)
+	}
+	_, _ = fmt.Fprintf(c.file, "HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\nConnection: close\r\nApi-Version: %s\r\nOstype: linux\r\n%s\r\n%s",
+		status, http.StatusText(status), len(body), newest, extra, body)
 }

@@ -245,3 +245,16 @@ func FuzzRequest(f *testing.F) {
 		}
 	})
 }
+
+// lost is an error of a program that could not be executed.
+type lost struct{ error }
+
+func (lost) ExitCode() int { return 127 }
+
+func TestErrorsOfUnstartableProgramsSayTheirExitCode(t *testing.T) {
+	err := fault.Wrap("start container", "x", &fault.Error{Kind: fault.Invalid, Err: lost{errors.New("not found in PATH")}})
+	w := ask(t, &stub{stop: func(engine.StopOptions) error { return err }}, "POST", "/containers/x/restart", "")
+	if w.Code != 400 || w.Header().Get("Berth-Exit-Code") != "127" {
+		t.Errorf("%d %v", w.Code, w.Header())
+	}
+}
