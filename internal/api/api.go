@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"runtime/debug"
 	"strings"
+	"time"
 
 	"berth/internal/version"
 )
@@ -75,6 +76,9 @@ func (a *API) handle(pattern string, serve func(*exchange) error) {
 func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x := &exchange{ResponseWriter: w, r: r, api: a, version: newest}
 	defer x.rescue()
+	if a.log.Enabled(context.Background(), slog.LevelDebug) {
+		defer a.logAccess(r.Method, r.URL.RequestURI(), time.Now())
+	}
 	h := w.Header()
 	h["Server"] = []string{a.server}
 	h["Api-Version"] = newestHeader
@@ -96,6 +100,11 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	a.mux.ServeHTTP(x, r)
+}
+
+// logAccess records a request after its end; only debugging engines pay for it.
+func (a *API) logAccess(method, uri string, start time.Time) {
+	a.log.Debug("request", "method", method, "uri", uri, "took", time.Since(start))
 }
 
 var (

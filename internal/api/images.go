@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/moby/moby/api/types/image"
 	"github.com/moby/moby/api/types/jsonstream"
+	"github.com/moby/moby/api/types/registry"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -169,8 +171,23 @@ func createImage(x *exchange) error {
 		ref += ":" + tag
 	}
 	return x.progress(func(out io.Writer) error {
-		return x.api.engine.ImagePull(x.ctx(), ref, platform, out)
+		return x.unused(x.api.engine.ImagePull(x.ctx(), ref, platform, out))
 	})
+}
+
+// unused adds to a failed pull that credentials came with it and were not used:
+// without them a private image only looks as if it did not exist.
+func (x *exchange) unused(err error) error {
+	header := x.r.Header.Get("X-Registry-Auth")
+	if err == nil || header == "" {
+		return err
+	}
+	text, _ := base64.URLEncoding.DecodeString(header)
+	var auth registry.AuthConfig
+	if json.Unmarshal(text, &auth) != nil || auth.Username+auth.Password+auth.Auth+auth.IdentityToken+auth.RegistryToken == "" {
+		return err
+	}
+	return fault.New(fault.KindOf(err), "", "", "%w", err).WithHint("the client's registry credentials were not used: this engine pulls anonymously yet")
 }
 
 func importImage(x *exchange, platform *ocispec.Platform) error {

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -80,6 +81,21 @@ func TestPullErrorsBeforeAndAfterTheFirstLine(t *testing.T) {
 	lines := strings.Split(strings.TrimSpace(w.Body.String()), "\r\n")
 	if w.Code != 200 || len(lines) != 2 || lines[1] != `{"errorDetail":{"message":"manifest unknown"},"error":"manifest unknown"}` {
 		t.Errorf("late: %d %q", w.Code, lines)
+	}
+}
+
+func TestAFailedPullSaysThatCredentialsWereNotUsed(t *testing.T) {
+	denied := &stub{pull: func(string, *ocispec.Platform, io.Writer) error { return fault.New(fault.NotFound, "", "", "no such image") }}
+	for auth, want := range map[string]bool{
+		`{"username":"me","password":"secret"}`: true, `{"identitytoken":"x"}`: true, `{}`: false, `{"serveraddress":"reg.io"}`: false, `what`: false,
+	} {
+		r := newRequest("POST", "/images/create?fromImage=a", "", "text/plain")
+		r.Header.Set("X-Registry-Auth", base64.URLEncoding.EncodeToString([]byte(auth)))
+		w := newRecorder()
+		New(denied, nil).ServeHTTP(w, r)
+		if w.Code != 404 || strings.Contains(w.Body.String(), "credentials") != want {
+			t.Errorf("%s: %d %s", auth, w.Code, w.Body)
+		}
 	}
 }
 
