@@ -85,7 +85,9 @@ func TestPullErrorsBeforeAndAfterTheFirstLine(t *testing.T) {
 }
 
 func TestAFailedPullSaysThatCredentialsWereNotUsed(t *testing.T) {
-	denied := &stub{pull: func(string, *ocispec.Platform, io.Writer) error { return fault.New(fault.NotFound, "", "", "no such image") }}
+	denied := &stub{pull: func(string, *ocispec.Platform, io.Writer) error {
+		return fault.New(fault.NotFound, "", "", "no such image")
+	}}
 	for auth, want := range map[string]bool{
 		`{"username":"me","password":"secret"}`: true, `{"identitytoken":"x"}`: true, `{}`: false, `{"serveraddress":"reg.io"}`: false, `what`: false,
 	} {
