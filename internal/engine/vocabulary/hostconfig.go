@@ -2,14 +2,16 @@ package vocabulary
 
 import (
 	"path"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 
+	"berth/internal/container"
 	"berth/internal/fault"
+	"berth/internal/logs"
 
-	"github.com/docker/go-units"
-	"github.com/moby/moby/api/types/container"
+	api "github.com/moby/moby/api/types/container"
 )
 
 // Log drivers on offer.
@@ -19,49 +21,96 @@ const (
 )
 
 func checkLog(r *Request) error {
-	_, _, err := LogLimits(r.HostConfig.LogConfig)
+	_, err := Log(r.HostConfig.LogConfig, r.Config)
 	return err
 }
 
-// LogLimits reads the options of the log driver: the size of one file in bytes
-// and the number of files; 0 means the engine's default, -1 bytes no limit.
-func LogLimits(c container.LogConfig) (size int64, files int, err error) {
+// Log resolves the log configuration: sizes of 0 mean the engine's defaults, and
+// the attributes are those of the container which each line shall carry.
+func Log(c api.LogConfig, config *api.Config) (container.LogConfig, error) {
+	out := container.LogConfig{Driver: c.Type}
 	switch c.Type {
-	case "", LogJSONFile:
+	case LogJSONFile:
 	case LogNone:
-		return 0, 0, nil
+		return out, nil
 	default:
-		return 0, 0, fault.New(fault.Unsupported, "", "", "log driver %q is not supported", c.Type).
+		return out, fault.New(fault.Unsupported, "", "", "log driver %q is not supported", c.Type).
 			WithHint("this engine has %s and %s", LogJSONFile, LogNone)
 	}
-	for key, value := range c.Config {
-		switch key {
-		case "max-size":
-			if value == "-1" {
-				size = -1
-				continue
-			}
-			if size, err = units.RAMInBytes(value); err != nil || size <= 0 {
-				return 0, 0, invalid("invalid value for max-size: %q", value)
-			}
-		case "max-file":
-			if files, err = strconv.Atoi(value); err != nil || files < 1 {
-				return 0, 0, invalid("max-file cannot be less than 1: %q", value)
-			}
-		default:
-			return 0, 0, fault.New(fault.Unsupported, "", "", "log opt %q of the driver %s is not supported", key, LogJSONFile).
-				WithHint("this engine has max-size and max-file")
+	o, err := logs.ParseOptions(c.Config)
+	if err != nil {
+		return out, err
+	}
+	if o.Tag != "" {
+		return out, unsupported("log option tag", "lines can carry labels and env")
+	}
+	if _, set := c.Config["max-size"]; set {
+		out.MaxSize = o.MaxSize
+	}
+	if _, set := c.Config["max-file"]; set {
+		out.MaxFiles = o.MaxFiles
+	}
+	if out.MaxFiles > 1 && out.MaxSize == -1 {
+		return out, invalid("max-file > 1 has no effect without max-size")
+	}
+	out.Attrs, err = logAttrs(o, config)
+	return out, err
+}
+
+// logAttrs picks the labels and variables which the log's lines carry.
+func logAttrs(o logs.Options, config *api.Config) (map[string]string, error) {
+	if o.Labels == "" && o.Env == "" && o.LabelsRegex == "" && o.EnvRegex == "" {
+		return nil, nil
+	}
+	labels, err := newPicker("labels-regex", o.Labels, o.LabelsRegex)
+	if err != nil {
+		return nil, err
+	}
+	env, err := newPicker("env-regex", o.Env, o.EnvRegex)
+	if err != nil {
+		return nil, err
+	}
+	attrs := make(map[string]string)
+	for k, v := range config.Labels {
+		if labels.picks(k) {
+			attrs[k] = v
 		}
 	}
-	if files > 1 && size == -1 {
-		return 0, 0, invalid("max-file > 1 has no effect without max-size")
+	for _, e := range config.Env {
+		if k, v, ok := strings.Cut(e, "="); ok && env.picks(k) {
+			attrs[k] = v
+		}
 	}
-	return size, files, nil
+	return attrs, nil
+}
+
+type picker struct {
+	names   []string
+	pattern *regexp.Regexp
+}
+
+func newPicker(option, names, pattern string) (picker, error) {
+	p := picker{}
+	if names != "" {
+		p.names = strings.Split(names, ",")
+	}
+	if pattern != "" {
+		re, err := regexp.Compile(pattern)
+		if err != nil {
+			return p, invalid("invalid value for log option %s: %v", option, err)
+		}
+		p.pattern = re
+	}
+	return p, nil
+}
+
+func (p picker) picks(name string) bool {
+	return slices.Contains(p.names, name) || (p.pattern != nil && p.pattern.MatchString(name))
 }
 
 func checkRestart(r *Request) error {
 	p := r.HostConfig.RestartPolicy
-	if err := container.ValidateRestartPolicy(p); err != nil {
+	if err := api.ValidateRestartPolicy(p); err != nil {
 		return invalid("%v", err)
 	}
 	if r.HostConfig.AutoRemove && !p.IsNone() {
