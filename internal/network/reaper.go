@@ -1,0 +1,136 @@
+package network
+
+import (
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// reaper waits for the interfaces of given-up sandboxes to go away and then
+// frees their addresses. The kernel destroys namespaces in batches once nobody
+// holds them, which costs a fraction of deleting each interface by request; only
+// an interface that stays (somebody looks at the namespace with a shell) is
+// deleted by us.
+type reaper struct {
+	m *Manager
+
+	mu      sync.Mutex // guards the rest; leaf lock
+	dying   map[int]*corpse
+	running bool
+	idle    sync.Cond // signalled when dying became empty
+}
+
+type corpse struct {
+	veth  string
+	index int
+	free  func()
+	since time.Time
+	asked bool // deleted by request
+}
+
+const (
+	reapInterval = 50 * time.Millisecond
+	reapGrace    = time.Second
+)
+
+func newReaper(m *Manager) *reaper {
+	r := &reaper{m: m, dying: map[int]*corpse{}}
+	r.idle.L = &r.mu
+	return r
+}
+
+// discard gives a sandbox up: its namespace dies when the last process in it
+// does, and its address is free after that.
+func (r *reaper) discard(s *sandbox) {
+	s.closeNS()
+	if s.bare() {
+		return
+	}
+	r.bury(s.veth, s.index, func() { r.m.addrs.free(s.num, s.extra) })
+}
+
+func (r *reaper) bury(veth string, index int, free func()) {
+	if index == 0 { // never came to be
+		free()
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.dying[index] = &corpse{veth: veth, index: index, free: free, since: time.Now()}
+	if !r.running {
+		r.running = true
+		go r.run()
+	}
+}
+
+// run looks after the dying until there are none.
+func (r *reaper) run() {
+	for {
+		time.Sleep(reapInterval)
+		r.mu.Lock()
+		list := make([]*corpse, 0, len(r.dying))
+		for _, c := range r.dying {
+			list = append(list, c)
+		}
+		r.mu.Unlock()
+		for _, c := range list {
+			r.look(c)
+		}
+		r.mu.Lock()
+		if len(r.dying) == 0 {
+			r.running = false
+			r.idle.Broadcast()
+			r.mu.Unlock()
+			return
+		}
+		r.mu.Unlock()
+	}
+}
+
+func (r *reaper) look(c *corpse) {
+	name, err := r.m.route.nameOf(c.index)
+	if err == nil && name == c.veth {
+		if !c.asked && time.Since(c.since) > reapGrace {
+			c.asked = true
+			r.deleteLink(c)
+		}
+		return
+	}
+	if err != nil && !errors.Is(err, unix.ENODEV) {
+		r.m.log.Warn("cannot look up interface", "interface", c.veth, "error", err)
+		return
+	}
+	r.mu.Lock()
+	delete(r.dying, c.index)
+	r.mu.Unlock()
+	c.free()
+}
+
+func (r *reaper) deleteLink(c *corpse) {
+	attrs := netlink.NewLinkAttrs()
+	attrs.Index = c.index
+	if err := netlink.LinkDel(&netlink.Veth{LinkAttrs: attrs}); err != nil && !errors.Is(err, unix.ENODEV) {
+		r.m.log.Warn("cannot delete interface", "interface", c.veth, "error", err)
+	}
+}
+
+// wait blocks until nothing is dying, at most for limit; it hurries: whatever is
+// still there after a short while is deleted by request.
+func (r *reaper) wait(limit time.Duration) bool {
+	timeout := time.AfterFunc(limit, func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.idle.Broadcast()
+	})
+	defer timeout.Stop()
+	deadline := time.Now().Add(limit)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for len(r.dying) > 0 && time.Now().Before(deadline) {
+		r.idle.Wait()
+	}
+	return len(r.dying) == 0
+}

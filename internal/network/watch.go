@@ -1,0 +1,149 @@
+package network
+
+import (
+	"encoding/binary"
+	"time"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// watcher puts our table back when somebody removes it or parts of it, as a
+// flush of the whole ruleset or a reload of the host's firewall does.
+type watcher struct {
+	m       *Manager
+	conn    *netlink.Conn
+	damaged chan struct{} // holds at most one wish to repair
+	done    chan struct{}
+}
+
+const (
+	// repairPause is the least time between two repairs, so that many removals
+	// in a row cost one; the first is repaired at once.
+	repairPause = 20 * time.Millisecond
+	// repairPauseMax bounds the pause when something keeps on removing the table.
+	repairPauseMax = 5 * time.Second
+	watchBuffer    = 4 << 20
+)
+
+func startWatcher(m *Manager) (*watcher, error) {
+	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{Groups: 1 << (unix.NFNLGRP_NFTABLES - 1)})
+	if err != nil {
+		return nil, err
+	}
+	_ = conn.SetReadBuffer(watchBuffer)
+	w := &watcher{m: m, conn: conn, damaged: make(chan struct{}, 1), done: make(chan struct{})}
+	go w.listen()
+	go w.repair()
+	return w, nil
+}
+
+// stop ends the watch; a nil watcher is none.
+func (w *watcher) stop() {
+	if w != nil {
+		close(w.done)
+		w.conn.Close()
+	}
+}
+
+func (w *watcher) listen() {
+	for {
+		msgs, err := w.conn.Receive()
+		select {
+		case <-w.done:
+			return
+		default:
+		}
+		if err != nil {
+			// Messages were lost: we cannot know what was in them.
+			w.wish()
+			time.Sleep(repairPause)
+			continue
+		}
+		for _, msg := range msgs {
+			if w.harms(msg) {
+				w.wish()
+			}
+		}
+	}
+}
+
+// harms tells whether a message announces the removal of something of ours by
+// somebody else.
+func (w *watcher) harms(msg netlink.Message) bool {
+	if msg.Header.PID == w.m.firewall.portID || uint16(msg.Header.Type)>>8 != unix.NFNL_SUBSYS_NFTABLES {
+		return false
+	}
+	switch uint16(msg.Header.Type) & 0xff {
+	case unix.NFT_MSG_DELTABLE, unix.NFT_MSG_DELCHAIN, unix.NFT_MSG_DELRULE, unix.NFT_MSG_DELSET, unix.NFT_MSG_DELSETELEM:
+	default:
+		return false
+	}
+	return tableOf(msg.Data) == w.m.names.table
+}
+
+// tableOf returns the table's name, the first attribute of all these messages.
+func tableOf(data []byte) string {
+	const header, tableName = 4, 1
+	for b := data[min(header, len(data)):]; len(b) >= unix.SizeofNlAttr; {
+		size := int(binary.NativeEndian.Uint16(b))
+		kind := binary.NativeEndian.Uint16(b[2:]) &^ (unix.NLA_F_NESTED | unix.NLA_F_NET_BYTEORDER)
+		if size < unix.SizeofNlAttr || size > len(b) {
+			return ""
+		}
+		if kind == tableName {
+			return unix.ByteSliceToString(b[unix.SizeofNlAttr:size])
+		}
+		b = b[min(len(b), (size+3)&^3):]
+	}
+	return ""
+}
+
+func (w *watcher) wish() {
+	select {
+	case w.damaged <- struct{}{}:
+	default:
+	}
+}
+
+func (w *watcher) repair() {
+	pause, last := repairPause, time.Time{}
+	for {
+		select {
+		case <-w.done:
+			return
+		case <-w.damaged:
+		}
+		if time.Since(last) > 10*pause {
+			pause = repairPause
+		}
+		w.m.log.Warn("somebody removed rules from our nftables table; putting it back", "table", w.m.names.table)
+		if err := w.m.repairFirewall(); err != nil {
+			w.m.log.Error("cannot put the nftables table back", "error", err)
+			w.wish()
+		}
+		last = time.Now()
+		select {
+		case <-w.done:
+			return
+		case <-time.After(pause):
+		}
+		pause = min(2*pause, repairPauseMax)
+	}
+}
+
+// repairFirewall writes the whole table again. Datagrams that passed while it
+// was gone have left flows that lead nowhere.
+func (m *Manager) repairFirewall() error {
+	if err := m.firewall.rebuild(); err != nil {
+		return err
+	}
+	m.ports.mu.Lock()
+	var list []*binding
+	for _, b := range m.ports.byKey {
+		list = append(list, b)
+	}
+	m.ports.mu.Unlock()
+	m.forgetDatagrams(list)
+	return nil
+}
