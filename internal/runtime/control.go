@@ -13,8 +13,8 @@ type stateFile struct{}
 var errSoon = errors.New("body follows")
 
 func create(context.Context, CreateOptions, bool) (*Container, error) { return nil, errSoon }
-func load(root, id string) (*Container, error)                       { return nil, errSoon }
-func list(root string) ([]State, error)                              { return nil, errSoon }
+func load(root, id string) (*Container, error)                        { return nil, errSoon }
+func list(root string) ([]State, error)                               { return nil, errSoon }
 
 // ID returns the container's id.
 func (c *Container) ID() string { return c.id }

@@ -36,12 +36,9 @@ type PidsStats struct{ Current, Limit uint64 }
 
 // BlockIOEntry is the traffic of one device.
 type BlockIOEntry struct {
-	Major, Minor                           uint64
+	Major, Minor                             uint64
 	ReadBytes, WriteBytes, ReadOps, WriteOps uint64
 }
 
 // HugeTLBStats counts huge pages of one size.
 type HugeTLBStats struct{ Usage, MaxUsage, Failcnt uint64 }
-
-// Manager controls the cgroup of one container in every hierarchy of the host.
-type Manager struct{}
