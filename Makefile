@@ -57,6 +57,14 @@ chaos: ## kill the engine and the monitor at random for minutes (needs root; CHA
 fuzz: ## every fuzz target for a while each (FUZZTIME=30s)
 	@scripts/fuzz.sh $(or $(FUZZTIME),30s)
 
+.PHONY: test-vm
+test-vm: ## the runtime's tests and the limits on cgroup v2, in a small virtual machine
+	@scripts/deps.sh busybox=busybox-static qemu-system-x86_64=qemu-system-x86 depmod=kmod
+	@$(MAKE) --no-print-directory build
+	@mkdir -p .cache/vm
+	@CGO_ENABLED=0 $(GO) test -c -trimpath -o .cache/vm/runtime.test ./internal/runtime
+	@test/vm/run.sh .cache/vm/runtime.test
+
 .PHONY: install
 install: build ## install the programs (PREFIX=/usr/local)
 	@install -d $(DESTDIR)$(PREFIX)/bin
