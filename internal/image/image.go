@@ -4,20 +4,14 @@
 package image
 
 import (
-	"context"
-	"io"
-	"log/slog"
+	"slices"
 	"time"
 
+	"github.com/distribution/reference"
 	"github.com/moby/docker-image-spec/specs-go/v1"
-	"github.com/moby/moby/api/types/image"
 	"github.com/moby/moby/api/types/jsonstream"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-
-	"berth/internal/content"
-	"berth/internal/layer"
-	"berth/internal/metadata"
 )
 
 // Image is one image. It is a snapshot that callers must not modify.
@@ -30,7 +24,7 @@ type Image struct {
 	Parent       digest.Digest     // "" unless made here from another image
 	Size         int64             // bytes of all layers' files
 	Created      time.Time         // zero when the config has none
-	LastTagged   time.Time
+	LastTagged   time.Time         // zero when never tagged here
 	Architecture string
 	OS           string
 	Variant      string
@@ -39,79 +33,90 @@ type Image struct {
 // Dangling reports whether no tag names the image.
 func (i *Image) Dangling() bool { return len(i.RepoTags) == 0 }
 
-// Progress receives messages as docker's JSON stream has them. It may be nil,
-// and is called from several goroutines but never concurrently.
+// Progress receives messages as docker's JSON stream has them. It may be nil.
+// It is never called concurrently.
 type Progress func(jsonstream.Message)
 
-// Options wires a Store.
-type Options struct {
-	DB      *metadata.DB
-	Content *content.Store
-	Layers  *layer.Store
-	Logger  *slog.Logger // nil: slog.Default()
+// Status sends a line of text about the thing called id, which may be "".
+func (p Progress) Status(id, text string) {
+	if p != nil {
+		p(jsonstream.Message{ID: id, Status: text})
+	}
 }
 
-// Store is the set of images. It is safe for concurrent use.
-type Store struct{}
-
-// Open loads the records and sweeps layers and blobs that nothing refers to.
-func Open(ctx context.Context, o Options) (*Store, error) { return &Store{}, nil }
-
-// Get finds an image by name[:tag][@digest], full id or unique short id.
-func (s *Store) Get(ctx context.Context, ref string) (*Image, error) { return nil, nil }
-
-// List returns all images, newest first.
-func (s *Store) List(ctx context.Context) ([]*Image, error) { return nil, nil }
-
-// Tag gives the image src the further name target; a tag that named another
-// image moves.
-func (s *Store) Tag(ctx context.Context, src, target string) error { return nil }
-
-// User is a container that uses an image.
-type User struct {
-	ID      string // container id
-	Running bool
+// record is what the database holds about an image. References are canonical
+// ("docker.io/library/busybox:latest").
+type record struct {
+	ID         digest.Digest
+	Tags       []string `json:",omitempty"`
+	Digests    []string `json:",omitempty"`
+	DiffIDs    []digest.Digest
+	Size       int64
+	Created    time.Time
+	LastTagged time.Time
+	OS         string
+	Arch       string
+	Variant    string        `json:",omitempty"`
+	Parent     digest.Digest `json:",omitempty"`
+	// Manifests are the manifests and indexes kept for the image; Packed are
+	// the layers as they came, base first, for pushing them again.
+	Manifests []digest.Digest      `json:",omitempty"`
+	Packed    []ocispec.Descriptor `json:",omitempty"`
 }
 
-// RemoveOptions says how Remove treats conflicts.
-type RemoveOptions struct {
-	Force bool
-	Prune bool // also remove untagged parents
-	// InUse returns the containers made from the image; nil means none.
-	InUse func(id digest.Digest) []User
+// clone returns a record whose lists can be changed.
+func (r *record) clone() *record {
+	c := *r
+	c.Tags = slices.Clone(r.Tags)
+	c.Digests = slices.Clone(r.Digests)
+	c.Manifests = slices.Clone(r.Manifests)
+	return &c
 }
 
-// Remove removes a name, or the image itself, by docker's rules.
-func (s *Store) Remove(ctx context.Context, ref string, o RemoveOptions) ([]image.DeleteResponse, error) {
-	return nil, nil
+// blobs returns the content that the image keeps.
+func (r *record) blobs() []digest.Digest {
+	return append([]digest.Digest{r.ID}, r.Manifests...)
 }
 
-// Loaded is one image that Load brought in.
-type Loaded struct {
-	Ref string // familiar name, "" when the archive names none
-	ID  digest.Digest
+// image builds the snapshot for callers.
+func (r *record) image(config *v1.DockerOCIImage) *Image {
+	i := &Image{
+		ID: r.ID, Config: *config, DiffIDs: r.DiffIDs, Parent: r.Parent, Size: r.Size,
+		Created: r.Created, LastTagged: r.LastTagged,
+		OS: r.OS, Architecture: r.Arch, Variant: r.Variant,
+		RepoTags: familiar(r.Tags), RepoDigests: familiar(r.Digests),
+	}
+	return i
 }
 
-// LoadOptions steers Load.
-type LoadOptions struct {
-	Platform *ocispec.Platform // nil: this machine's
-	Progress Progress
+// familiar turns canonical references into what users read and write.
+func familiar(refs []string) []string {
+	out := make([]string, 0, len(refs))
+	for _, s := range refs {
+		out = append(out, familiarString(s))
+	}
+	slices.Sort(out)
+	return out
 }
 
-// Load reads a docker-archive or OCI-layout tar, plain or compressed.
-func (s *Store) Load(ctx context.Context, r io.Reader, o LoadOptions) ([]Loaded, error) {
-	return nil, nil
+func familiarString(canonical string) string {
+	if named, err := reference.ParseNormalizedNamed(canonical); err == nil {
+		return reference.FamiliarString(named)
+	}
+	return canonical
 }
 
-// ImportOptions describes the image that Import makes.
-type ImportOptions struct {
-	Ref      string   // name to give, may be ""
-	Message  string   // history comment; "" means "Imported from -"
-	Changes  []string // Dockerfile instructions: CMD, ENTRYPOINT, ENV, EXPOSE, ...
-	Platform *ocispec.Platform
+// Stream sends text that is shown as it is.
+func (p Progress) Stream(text string) {
+	if p != nil {
+		p(jsonstream.Message{Stream: text})
+	}
 }
 
-// Import makes a one-layer image from the tar of a root file system.
-func (s *Store) Import(ctx context.Context, r io.Reader, o ImportOptions) (*Image, error) {
-	return nil, nil
+// Transfer sends how far the thing called id is, in bytes; total 0 means
+// unknown.
+func (p Progress) Transfer(id, status string, current, total int64) {
+	if p != nil {
+		p(jsonstream.Message{ID: id, Status: status, Progress: &jsonstream.Progress{Current: current, Total: total}})
+	}
 }

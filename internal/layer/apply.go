@@ -25,8 +25,12 @@ import (
 // kept, the space is free again, and the error names the entry.
 //
 // The layer is complete and visible when Apply returns, and may be deleted by
-// a garbage collection unless it was pinned before.
+// a garbage collection at once; Hold.Apply prevents that.
 func (s *Store) Apply(ctx context.Context, diffID digest.Digest, r io.Reader) (Layer, error) {
+	return s.apply(ctx, diffID, r, nil)
+}
+
+func (s *Store) apply(ctx context.Context, diffID digest.Digest, r io.Reader, hold *Hold) (Layer, error) {
 	if diffID != "" {
 		if err := content.CheckDigest(diffID); err != nil {
 			return Layer{}, err
@@ -38,7 +42,7 @@ func (s *Store) Apply(ctx context.Context, diffID digest.Digest, r io.Reader) (L
 	tmp := filepath.Join(s.layers, ".tmp", s.unique())
 	l, err := s.unpackInto(ctx, tmp, diffID, r)
 	if err == nil {
-		err = s.publish(tmp, l)
+		err = s.publish(tmp, l, hold)
 	}
 	if err != nil {
 		if e := removeTree(tmp); e != nil {
@@ -103,9 +107,12 @@ func (s *Store) unpackInto(ctx context.Context, tmp string, diffID digest.Digest
 
 // publish gives an unpacked layer its name. Of two that unpack the same layer
 // at once the first wins.
-func (s *Store) publish(tmp string, l Layer) error {
+func (s *Store) publish(tmp string, l Layer, hold *Hold) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if hold != nil {
+		hold.add(l.DiffID)
+	}
 	err := unix.Renameat2(unix.AT_FDCWD, tmp, unix.AT_FDCWD, s.dir(l.DiffID), unix.RENAME_NOREPLACE)
 	switch {
 	case err == unix.EEXIST && s.known[l.DiffID] != nil:

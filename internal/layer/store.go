@@ -58,7 +58,7 @@ type Store struct {
 
 	mu      sync.Mutex // guards the maps and what their values point to
 	known   map[digest.Digest]*entry
-	refs    map[digest.Digest]int      // pins and containers, also of layers that are not there yet
+	refs    map[digest.Digest]int      // holds and containers, also of layers that are not there yet
 	inUseBy map[string][]digest.Digest // container id -> its layers
 }
 
@@ -164,6 +164,9 @@ func (s *Store) unique() string {
 
 func (s *Store) dir(d digest.Digest) string { return filepath.Join(s.layers, d.Encoded()) }
 
+// Limits returns the limits that the store was opened with.
+func (s *Store) Limits() Limits { return s.limits }
+
 // Has reports whether the layer is there, whole.
 func (s *Store) Has(diffID digest.Digest) bool {
 	s.mu.Lock()
@@ -226,24 +229,6 @@ func (s *Store) Tree(diffID digest.Digest) (string, error) {
 	return filepath.Join(s.dir(diffID), "tree"), nil
 }
 
-// Pin keeps layers from being deleted, whether they are there already or not,
-// until release is called. Whoever is about to refer to layers pins them before
-// looking whether they are there.
-func (s *Store) Pin(diffIDs ...digest.Digest) (release func()) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, d := range diffIDs {
-		s.refs[d]++
-	}
-	return sync.OnceFunc(func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		for _, d := range diffIDs {
-			s.unref(d)
-		}
-	})
-}
-
 // unref drops one reference. The caller holds mu.
 func (s *Store) unref(d digest.Digest) {
 	if s.refs[d]--; s.refs[d] <= 0 {
@@ -251,7 +236,7 @@ func (s *Store) unref(d digest.Digest) {
 	}
 }
 
-// Delete removes a layer unless it is pinned or below a container's writable
+// Delete removes a layer unless it is held or below a container's writable
 // layer, and reports whether it did. It is out of sight when Delete returns;
 // the files go in the background.
 func (s *Store) Delete(diffID digest.Digest) (bool, error) {
