@@ -53,8 +53,8 @@ func (p *pool) take() *sandbox {
 		p.refill(0)
 		return nil
 	}
-	s := p.idle[n-1]
-	p.idle = p.idle[:n-1]
+	s := p.idle[0] // the oldest
+	p.idle = append(p.idle[:0], p.idle[1:]...)
 	pause := refillPause
 	if n-1 <= p.target/2 {
 		pause = 0

@@ -287,8 +287,7 @@ func (m *Manager) pairRequests(s *sandbox) []*nl.NetlinkRequest {
 	info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
 	info.AddRtAttr(nl.IFLA_INFO_KIND, nl.NonZeroTerminated("veth"))
 	peer := info.AddRtAttr(nl.IFLA_INFO_DATA, nil).AddRtAttr(nl.VETH_INFO_PEER, nil)
-	msg := nl.NewIfInfomsgChild(peer, unix.AF_UNSPEC)
-	msg.Flags, msg.Change = unix.IFF_UP, unix.IFF_UP
+	nl.NewIfInfomsgChild(peer, unix.AF_UNSPEC)
 	peer.AddRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(insideName))
 	peer.AddRtAttr(unix.IFLA_MTU, u32(uint32(m.mtu)))
 	peer.AddRtAttr(unix.IFLA_ADDRESS, s.mac)
@@ -325,6 +324,7 @@ func noAutoAddress() *nl.RtAttr {
 func (m *Manager) insideRequests(s *sandbox, index int) []*nl.NetlinkRequest {
 	reqs := []*nl.NetlinkRequest{
 		linkRequest(unix.RTM_NEWLINK, 0, loopbackIndex, true),
+		linkRequest(unix.RTM_NEWLINK, 0, index, true),
 		addrRequest(index, netip.PrefixFrom(s.ip4, m.subnet4.Bits()), 0),
 	}
 	if s.ip6.IsValid() {

@@ -1,0 +1,5 @@
+package network
+
+const crashEnv = "BERTH_NETWORK_TEST_CRASH"
+
+func crashChild() {}
