@@ -21,14 +21,17 @@ type TLSOptions struct {
 // neither asks for TLS.
 func TLSFromEnvironment() *TLSOptions {
 	verify := firstEnv("BERTH_TLS_VERIFY", "DOCKER_TLS_VERIFY")
-	dir := firstEnv("BERTH_CERT_PATH", "DOCKER_CERT_PATH")
 	if verify == "" && firstEnv("BERTH_TLS", "DOCKER_TLS") == "" {
 		return nil
 	}
 	o := &TLSOptions{Verify: verify != ""}
-	o.FillFrom(dir)
+	o.FillFrom(CertificateDirectory())
 	return o
 }
+
+// CertificateDirectory returns the directory of certificates that the environment
+// names, "" when it names none.
+func CertificateDirectory() string { return firstEnv("BERTH_CERT_PATH", "DOCKER_CERT_PATH") }
 
 func firstEnv(names ...string) string {
 	for _, name := range names {

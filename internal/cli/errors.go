@@ -1,0 +1,185 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"berth/internal/cli/terminal"
+	"berth/internal/client"
+	"berth/internal/fault"
+)
+
+// complain prints an error as "berth: what" and, on a line of its own, what to
+// do about it.
+func (a *app) complain(err error) {
+	text, hint := err.Error(), ""
+	var f *fault.Error
+	if errors.As(err, &f) && f.Hint != "" {
+		plain := *f
+		plain.Hint = ""
+		text = strings.Replace(text, f.Error(), plain.Error(), 1)
+		hint = f.Hint
+	}
+	name := "berth:"
+	if t := a.errTerminal(); t != nil && terminal.Colours(t) {
+		name = "\x1b[1;31mberth:\x1b[0m"
+	}
+	fmt.Fprintln(a.err, name, strings.TrimRight(text, "\n"))
+	if hint != "" {
+		fmt.Fprintln(a.err, "  "+hint)
+	}
+}
+
+// notice prints what an engine said about a request that succeeded.
+func (a *app) notice(text string) { fmt.Fprintln(a.err, "berth:", text) }
+
+// wrong returns an error of the command line itself.
+func wrong(format string, args ...any) *fault.Error {
+	return fault.New(fault.Invalid, "", "", format, args...)
+}
+
+// flagError explains a flag that could not be parsed.
+func flagError(cmd *cobra.Command, err error) error {
+	if errors.Is(err, pflag.ErrHelp) {
+		return err
+	}
+	hint := fmt.Sprintf("see '%s --help'", cmd.CommandPath())
+	var missing *pflag.NotExistError
+	if errors.As(err, &missing) {
+		if near := nearestFlag(cmd, missing.GetSpecifiedName()); near != "" {
+			hint = fmt.Sprintf("did you mean --%s?", near)
+		}
+	}
+	return &exit{codeEngine, wrong("%s", err).WithHint("%s", hint)}
+}
+
+func nearestFlag(cmd *cobra.Command, name string) string {
+	if len(name) < 2 {
+		return ""
+	}
+	var names []string
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		if !f.Hidden {
+			names = append(names, f.Name)
+		}
+	})
+	return nearest(name, names)
+}
+
+// elsewhere are docker's commands that berth does not have, so that a hint can
+// say so instead of guessing.
+var elsewhere = " builder build buildx commit compose config context cp diff events export history login logout " +
+	"manifest network node pause plugin port prune push rename save search secret service stack stats swarm top " +
+	"trust unpause update volume "
+
+func unknownCommand(name string) error {
+	err := wrong("there is no command %q", name)
+	last := name[strings.LastIndexByte(name, ' ')+1:]
+	if strings.Contains(elsewhere, " "+last+" ") {
+		return &exit{codeFailed, err.WithHint("docker has it and berth does not; 'berth --help' lists what there is")}
+	}
+	var names []string
+	for _, c := range commands {
+		if c.group != "" {
+			names = append(names, c.name)
+		}
+	}
+	if near := nearest(last, names); near != "" {
+		return &exit{codeFailed, err.WithHint("did you mean 'berth %s'?", near)}
+	}
+	return &exit{codeFailed, err.WithHint("'berth --help' lists what there is")}
+}
+
+// nearest returns the candidate that a typing error most likely meant, "" when
+// none is close.
+func nearest(word string, candidates []string) string {
+	best, distance := "", max(1, len(word)/3)+1
+	for _, c := range candidates {
+		d := editDistance(strings.ToLower(word), strings.ToLower(c))
+		if len(word) >= 3 && strings.HasPrefix(c, word) {
+			d = min(d, 1)
+		}
+		if d < distance {
+			best, distance = c, d
+		}
+	}
+	return best
+}
+
+// editDistance counts the insertions, deletions, replacements and swaps of
+// neighbours that turn a into b.
+func editDistance(a, b string) int {
+	before, previous := make([]int, len(b)+1), make([]int, len(b)+1)
+	for j := range previous {
+		previous[j] = j
+	}
+	for i := 1; i <= len(a); i++ {
+		current := make([]int, len(b)+1)
+		current[0] = i
+		for j := 1; j <= len(b); j++ {
+			cost := 1
+			if a[i-1] == b[j-1] {
+				cost = 0
+			}
+			current[j] = min(previous[j]+1, current[j-1]+1, previous[j-1]+cost)
+			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
+				current[j] = min(current[j], before[j-2]+1)
+			}
+		}
+		before, previous = previous, current
+	}
+	return previous[len(b)]
+}
+
+// missingContainer adds the name of a container that was probably meant to an
+// error that says there is none.
+func (a *app) missingContainer(cmd *cobra.Command, c *client.Client, ref string, err error) error {
+	var refusal *client.Refusal
+	if !errors.As(err, &refusal) || refusal.Status != 404 {
+		return err
+	}
+	list, listErr := c.ContainerList(cmd.Context(), client.ListOptions{All: true})
+	if listErr != nil {
+		return err
+	}
+	var names []string
+	for _, s := range list {
+		names = append(names, containerName(s))
+	}
+	if near := nearest(ref, names); near != "" {
+		return &fault.Error{Kind: fault.NotFound, Err: refusal, Hint: "did you mean " + near + "?"}
+	}
+	return err
+}
+
+// atLeast returns a check that a command got n arguments or more.
+func atLeast(n int, what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) >= n {
+			return nil
+		}
+		return badUsage(cmd, "%s needs %s", cmd.CommandPath(), what)
+	}
+}
+
+// exactly returns a check that a command got n arguments.
+func exactly(n int, what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) == n {
+			return nil
+		}
+		return badUsage(cmd, "%s needs %s", cmd.CommandPath(), what)
+	}
+}
+
+func badUsage(cmd *cobra.Command, format string, args ...any) error {
+	code := codeFailed
+	if name := cmd.Name(); name == "run" || name == "create" {
+		code = codeEngine
+	}
+	return &exit{code, wrong(format, args...).WithHint("usage: %s; see '%s --help'", cmd.UseLine(), cmd.CommandPath())}
+}

@@ -1,0 +1,217 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"sync/atomic"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"berth/internal/cli/terminal"
+	"berth/internal/client"
+)
+
+// session is one attachment of this process's standard streams to a process in
+// a container.
+type session struct {
+	app        *app
+	stream     *client.Stream
+	tty        bool
+	in         *os.File // nil when standard input is not attached
+	out, err   io.Writer
+	detachKeys []byte
+	resize     func(rows, columns uint) // nil when the size is not wanted
+	signal     func(name string)        // nil when signals are not passed on
+	// early holds signals that came while the process was being started.
+	early chan os.Signal
+
+	detached atomic.Bool
+	restore  func()
+}
+
+// errInterrupted ends a session whose user insisted.
+var errInterrupted = errors.New("interrupted")
+
+// insistence is how many interrupts in a row end the session whatever the
+// process in the container does with them.
+const insistence = 3
+
+// copy moves data until the output ends or the user detaches. It returns
+// terminal.ErrDetach in the latter case.
+func (s *session) copy() error {
+	if s.tty && s.in != nil && terminal.Is(s.in) {
+		restore, err := terminal.Raw(s.in)
+		if err != nil {
+			return fmt.Errorf("set the terminal up: %w", err)
+		}
+		s.restore = restore
+	}
+	defer func() { s.restore() }()
+	if s.tty && s.resize != nil {
+		s.followSize()
+	}
+	if s.early != nil {
+		go s.passSignals()
+	}
+	if s.in != nil {
+		go s.sendInput()
+	}
+	err := s.receiveOutput()
+	if s.detached.Load() {
+		return terminal.ErrDetach
+	}
+	return err
+}
+
+func (s *session) receiveOutput() error {
+	if s.tty {
+		_, err := io.Copy(onlyWriter{s.out}, onlyReader{s.stream})
+		return err
+	}
+	return client.Demultiplex(s.out, s.err, s.stream)
+}
+
+// onlyReader and onlyWriter hide what would make io.Copy choose the splice path,
+// whose pipe costs more than it saves for a terminal's trickle.
+type onlyReader struct{ io.Reader }
+type onlyWriter struct{ io.Writer }
+
+func (s *session) sendInput() {
+	var in io.Reader = s.in
+	if s.tty && len(s.detachKeys) > 0 {
+		in = terminal.NewDetachReader(s.in, s.detachKeys)
+	}
+	_, err := io.Copy(onlyWriter{s.stream}, onlyReader{in})
+	if errors.Is(err, terminal.ErrDetach) {
+		s.detached.Store(true)
+		_ = s.stream.Close()
+		return
+	}
+	_ = s.stream.CloseWrite()
+}
+
+// followSize sends the terminal's size now and whenever it changes.
+func (s *session) followSize() {
+	t := s.app.outTerminal()
+	if t == nil {
+		return
+	}
+	changes := make(chan os.Signal, 1)
+	signal.Notify(changes, syscall.SIGWINCH)
+	go func() {
+		for {
+			if rows, columns, ok := terminal.Size(t); ok {
+				s.resize(rows, columns)
+			}
+			<-changes
+		}
+	}()
+}
+
+// outTerminal returns the terminal whose size a container's terminal takes on.
+func (a *app) outTerminal() *os.File {
+	if t := terminalOf(a.out); t != nil {
+		return t
+	}
+	if terminal.Is(a.in) {
+		return a.in
+	}
+	return nil
+}
+
+// consoleSize returns the size of the terminal for a container's creation.
+func (a *app) consoleSize() (size [2]uint) {
+	if t := a.outTerminal(); t != nil {
+		if rows, columns, ok := terminal.Size(t); ok {
+			size = [2]uint{rows, columns}
+		}
+	}
+	return size
+}
+
+// catchSignals begins to hold the signals that a container is to get.
+func catchSignals() chan os.Signal {
+	caught := make(chan os.Signal, 16)
+	signals := []os.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2,
+		syscall.SIGALRM, syscall.SIGTERM, syscall.SIGCONT, syscall.SIGIO, syscall.SIGPWR, syscall.SIGVTALRM}
+	signal.Notify(caught, signals...)
+	return caught
+}
+
+// passSignals sends the caught signals on. Somebody who interrupts three times
+// wants the prompt back.
+func (s *session) passSignals() {
+	interrupts := 0
+	for caught := range s.early {
+		number, ok := caught.(syscall.Signal)
+		if !ok {
+			continue
+		}
+		if number == syscall.SIGINT || number == syscall.SIGTERM {
+			interrupts++
+		}
+		s.signal(signalName(number))
+		if interrupts >= insistence {
+			s.restore()
+			s.app.complain(wrong("interrupted %d times: leaving, and the container goes on", interrupts).
+				WithHint("stop it with 'berth stop' or 'berth kill'"))
+			os.Exit(codeFailed)
+		}
+	}
+}
+
+// signalName returns a signal's name as the API takes it.
+func signalName(s syscall.Signal) string {
+	if name := unix.SignalName(s); name != "" {
+		return name
+	}
+	return fmt.Sprint(int(s))
+}
+
+// startFailure gives the exit code of a container or process that could not be
+// started: the one the engine says, else the one its words mean.
+func startFailure(err error) error {
+	var refusal *client.Refusal
+	if !errors.As(err, &refusal) {
+		return &exit{codeEngine, err}
+	}
+	switch refusal.ExitCode {
+	case "126":
+		return &exit{codeCannotRun, err}
+	case "127":
+		return &exit{codeNotFound, err}
+	}
+	switch text := refusal.Message; {
+	case contains(text, "executable file not found", "no such file or directory", "not found in $PATH"):
+		return &exit{codeNotFound, err}
+	case contains(text, "permission denied", "is a directory", "exec format error"):
+		return &exit{codeCannotRun, err}
+	}
+	return &exit{codeEngine, err}
+}
+
+// exitStatus waits for how a container ended. An engine that goes away meanwhile
+// is waited for, or started again, because the container does not die with it.
+func (a *app) exitStatus(ctx context.Context, c *client.Client, w *client.Waiting, id string) (int, error) {
+	result, err := w.Result()
+	for tries := 0; client.Broken(err) && tries < reconnectTries; tries++ {
+		if err = a.reconnect(ctx, c); err != nil {
+			return codeEngine, err
+		}
+		if w, err = c.BeginWait(ctx, id, client.WaitNotRunning); err == nil {
+			result, err = w.Result()
+		}
+	}
+	if err != nil {
+		return codeEngine, fmt.Errorf("how the container ended is not known: %w", err)
+	}
+	if result.Error != nil && result.Error.Message != "" {
+		return codeEngine, errors.New(result.Error.Message)
+	}
+	return int(result.StatusCode), nil
+}
