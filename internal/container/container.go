@@ -80,10 +80,16 @@ func (c *Container) SetState(s State) *Record {
 // Change publishes the record with a state changed by fn, atomically with
 // respect to other changes of state. fn must not block.
 func (c *Container) Change(fn func(*State)) *Record {
+	return c.Edit(func(r *Record) { fn(&r.State) })
+}
+
+// Edit publishes a copy of the record changed by fn, atomically with respect to
+// other changes. fn must not block, nor change what the copy shares.
+func (c *Container) Edit(fn func(*Record)) *Record {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	r := c.rec.Clone()
-	fn(&r.State)
+	fn(r)
 	c.rec = r
 	return r
 }

@@ -14,6 +14,7 @@ type Exec struct {
 	ID          string
 	ContainerID string
 	Request     container.ExecCreateRequest
+	Quiet       bool // the engine's own: no events
 
 	mu       sync.Mutex // guards everything below
 	started  bool
@@ -152,4 +153,11 @@ func (x *Execs) Drop(containerID string) {
 			delete(x.byID, id)
 		}
 	}
+}
+
+// Remove forgets one exec.
+func (x *Execs) Remove(id string) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	delete(x.byID, id)
 }

@@ -61,9 +61,14 @@ type State struct {
 	FinishedAt time.Time
 	// Restarts counts starts by the restart policy since the last start by hand.
 	Restarts int `json:",omitempty"`
+	// Wanted is set by a start and cleared by a stop: what a boot finds wanted
+	// and governed by a restart policy is started.
+	Wanted bool `json:",omitempty"`
 	// StoppedByHand is set by stop and kill: the restart policy leaves the
 	// container alone until somebody starts it.
 	StoppedByHand bool `json:",omitempty"`
+	// Note says what a user would want to know about the last stop.
+	Note string `json:",omitempty"`
 	// Boot is the boot in which StartedAt lies; a record which says running but
 	// names another boot has ended with that boot.
 	Boot string `json:",omitempty"`

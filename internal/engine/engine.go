@@ -2,21 +2,195 @@
 // exists so that the API has one place to call and the rooms below (images,
 // networks, the monitor, volumes) never meet each other: what a use case needs
 // from several of them is put together here, and nothing else is.
+//
+// Truth. What was created and how it ended is in the metadata database; what
+// runs is known by the monitor. A start writes nothing durable: after a crash the
+// monitor is asked, and what it knows wins over the record. An end is committed
+// before anybody is told of it. A removal commits first and deletes files after;
+// what a crash leaves behind has no record and is swept at the next start.
+//
+// Locks are described in package container. The engine adds none that is held
+// while another is taken.
 package engine
 
-import "context"
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"berth/internal/container"
+	"berth/internal/content"
+	"berth/internal/engine/spec"
+	"berth/internal/engine/vocabulary"
+	"berth/internal/events"
+	"berth/internal/image"
+	"berth/internal/layer"
+	"berth/internal/metadata"
+	"berth/internal/monitor"
+	"berth/internal/network"
+	"berth/internal/transfer"
+	"berth/internal/volume"
+)
 
 // Engine is one container engine on one data directory.
 type Engine struct {
-	cfg Config
+	cfg     Config
+	log     *slog.Logger
+	lock    *os.File
+	boot    string // id of the running boot
+	id      string // of this data directory
+	opened  time.Time
+	host    vocabulary.Host
+	lastCap int
+
+	db      *metadata.DB
+	records metadata.Bucket[container.Record]
+	content *content.Store
+	layers  *layer.Store
+	images  *image.Store
+	puller  *transfer.Puller
+	volumes *volume.Store
+	monitor *monitor.Client
+	network *network.Manager
+
+	containers *container.Index
+	execs      container.Execs
+	bus        events.Bus
+	specs      spec.Builder
+	users      userCache
+	laggards   laggards
+	restarts   restarts
+	probes     probes
+
+	life context.Context // ends with Close
+	end  context.CancelFunc
+	work sync.WaitGroup // goroutines which Close waits for
 }
 
 // Open locks the data directory, finds or starts the monitor, takes over every
 // container which still runs, finishes what an earlier engine left half done and
 // returns an engine ready to serve. There is no other start path.
-func Open(ctx context.Context, cfg Config) (*Engine, error) {
-	return &Engine{cfg: cfg}, nil
+func Open(ctx context.Context, cfg Config) (_ *Engine, err error) {
+	e := &Engine{cfg: cfg, log: cfg.Logger, containers: container.NewIndex(),
+		opened: time.Now(), records: metadata.NewBucket[container.Record]("containers")}
+	if e.log == nil {
+		e.log = slog.New(slog.DiscardHandler)
+	}
+	e.life, e.end = context.WithCancel(context.Background())
+	e.restarts.init()
+	e.probes.init()
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, e.close())
+		}
+	}()
+	if err := e.openDirs(); err != nil {
+		return nil, err
+	}
+	e.lookAtHost()
+	if err := e.openStores(ctx); err != nil {
+		return nil, err
+	}
+	if e.monitor, err = monitor.Dial(ctx, cfg.RunDir, cfg.RuntimeBinary); err != nil {
+		return nil, err
+	}
+	// From here on no exit is missed: the events of what happens during the
+	// reconciliation wait until it is over.
+	happenings := e.monitor.Events(e.life)
+	if e.network, err = network.Open(ctx, e.networkConfig()); err != nil {
+		return nil, err
+	}
+	if err := e.reconcile(ctx); err != nil {
+		return nil, err
+	}
+	e.work.Go(func() { e.follow(happenings) })
+	e.work.Go(e.saveLaggards)
+	return e, nil
+}
+
+func (e *Engine) openDirs() error {
+	for _, d := range []struct {
+		path string
+		mode os.FileMode
+	}{{e.cfg.Root, 0o711}, {e.cfg.RunDir, 0o711}} {
+		if err := os.MkdirAll(d.path, d.mode); err != nil {
+			return wrapFS("create directory", d.path, err)
+		}
+	}
+	// Others may pass through to what is published below, and see nothing.
+	if err := os.Chmod(e.cfg.Root, 0o711); err != nil {
+		return wrapFS("protect directory", e.cfg.Root, err)
+	}
+	var err error
+	e.lock, err = lockRoot(filepath.Join(e.cfg.Root, "lock"))
+	return err
+}
+
+func (e *Engine) openStores(ctx context.Context) (err error) {
+	root := e.cfg.Root
+	if e.db, err = metadata.Open(filepath.Join(root, "metadata.db")); err != nil {
+		return err
+	}
+	if e.content, err = content.Open(filepath.Join(root, "content")); err != nil {
+		return err
+	}
+	if e.layers, err = layer.Open(root, layer.Limits{}); err != nil {
+		return err
+	}
+	if e.images, err = image.Open(ctx, image.Options{DB: e.db, Content: e.content, Layers: e.layers, Logger: e.log}); err != nil {
+		return err
+	}
+	e.puller = transfer.New(transfer.Config{Images: e.images, Content: e.content, Layers: e.layers, UserAgent: "berth/" + e.cfg.Version})
+	if e.volumes, err = volume.Open(e.db, filepath.Join(root, "volumes")); err != nil {
+		return err
+	}
+	return e.readIdentity()
+}
+
+// networkConfig completes the network's configuration with the directories.
+func (e *Engine) networkConfig() network.Config {
+	n := e.cfg.Network
+	n.RunDir, n.DataRoot = e.cfg.RunDir, e.cfg.Root
+	if n.Logger == nil {
+		n.Logger = e.log
+	}
+	return n
 }
 
 // Close stops serving and leaves every container running.
-func (e *Engine) Close(ctx context.Context) error { return nil }
+func (e *Engine) Close(context.Context) error {
+	e.saveAllLaggards()
+	return e.close()
+}
+
+func (e *Engine) close() error {
+	e.end()
+	e.restarts.stop()
+	e.work.Wait()
+	var errs []error
+	if e.monitor != nil {
+		errs = append(errs, e.monitor.Close())
+	}
+	if e.network != nil {
+		e.network.Close()
+	}
+	for _, c := range []io.Closer{closer(e.layers != nil, e.layers), closer(e.db != nil, e.db), closer(e.lock != nil, e.lock)} {
+		if c != nil {
+			errs = append(errs, c.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// closer avoids the interface that holds a nil pointer.
+func closer(open bool, c io.Closer) io.Closer {
+	if !open {
+		return nil
+	}
+	return c
+}

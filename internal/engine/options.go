@@ -4,6 +4,8 @@ import (
 	"log/slog"
 	"time"
 
+	"berth/internal/network"
+
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -20,6 +22,7 @@ type Config struct {
 	Version       string            // version of this build, shown by info and version
 	Commit        string            // source revision of this build
 	Debug         bool              // shown by info
+	Network       network.Config    // RunDir and DataRoot are filled in
 	Logger        *slog.Logger      // nil discards
 }
 
@@ -27,6 +30,8 @@ type Config struct {
 type StopOptions struct {
 	Signal  string // "" means the container's own stop signal
 	Timeout *int   // seconds; nil means the container's own, negative waits forever
+	// Note, unless nil, is told what a user would want to know about the stop.
+	Note func(text string)
 }
 
 // RemoveOptions tell what to remove with a container.

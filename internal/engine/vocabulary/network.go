@@ -220,9 +220,13 @@ func checkExtraHosts(r *Request) error {
 	return nil
 }
 
-// ExtraHost splits an extra host. The address is "host-gateway" or valid.
+// ExtraHost splits an extra host at its first "=" or else ":". The address is
+// "host-gateway" or valid.
 func ExtraHost(s string) (name, addr string, err error) {
-	name, addr, ok := strings.Cut(s, ":")
+	name, addr, ok := strings.Cut(s, "=")
+	if !ok {
+		name, addr, ok = strings.Cut(s, ":")
+	}
 	if !ok || name == "" || strings.ContainsAny(s, " \t\n\x00#") {
 		return "", "", invalid("bad format for add-host: %q", s)
 	}

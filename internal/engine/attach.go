@@ -1,0 +1,225 @@
+package engine
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"io"
+	"net"
+	"os"
+
+	"berth/internal/container"
+	"berth/internal/engine/vocabulary"
+	"berth/internal/fault"
+	"berth/internal/monitor"
+
+	api "github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/events"
+	"golang.org/x/sys/unix"
+)
+
+// ContainerAttach hands a connection to the monitor, which from then on moves
+// bytes between it and the container, whatever becomes of this engine. An error
+// means that nothing was written to the connection.
+func (e *Engine) ContainerAttach(ctx context.Context, ref string, o AttachOptions, conn *os.File) error {
+	keys, err := parseDetachKeys(o.DetachKeys)
+	if err != nil {
+		return err
+	}
+	c, err := e.containers.Find(ref)
+	if err != nil {
+		return err
+	}
+	rec := c.Record()
+	if err := attachable(c); err != nil {
+		return err
+	}
+	head := o.Header
+	if o.Logs && rec.Log.Driver != vocabulary.LogNone {
+		e.writeHistory(ctx, rec, o, conn)
+		head = nil
+	}
+	if !o.Stream {
+		_, err := conn.Write(head)
+		return err
+	}
+	req := monitor.AttachRequest{
+		ContainerID: rec.ID, Stdin: o.Stdin && rec.Config.OpenStdin, Stdout: o.Stdout, Stderr: o.Stderr,
+		DetachKeys: keys, Prefix: head,
+	}
+	// A connection must not be bound to a run that has just ended, nor miss one
+	// that just begins.
+	if err := c.Lock(ctx); err != nil {
+		return err
+	}
+	defer c.Unlock()
+	if err := attachable(c); err != nil {
+		return err
+	}
+	if err := e.handOver(ctx, req, conn, o.Prefix); err != nil {
+		return err
+	}
+	e.emit(rec, events.ActionAttach, nil)
+	return nil
+}
+
+// attachable refuses to attach to what has no output now and none to come.
+func attachable(c *container.Container) error {
+	if c.Gone() {
+		return fault.New(fault.NotFound, "", "", "No such container: %s", c.ID)
+	}
+	switch c.State().Status {
+	case api.StatePaused:
+		return fault.New(fault.Conflict, "", "", "container %s is paused, unpause the container before attach", c.ID)
+	case api.StateRestarting:
+		return fault.New(fault.Conflict, "", "", "container %s is restarting, wait until the container is running", c.ID)
+	}
+	return nil
+}
+
+// writeHistory writes the answer's header and the container's log so far. No
+// lock is held meanwhile: the client may read it as slowly as it likes.
+func (e *Engine) writeHistory(ctx context.Context, rec *container.Record, o AttachOptions, conn *os.File) {
+	if _, err := conn.Write(o.Header); err != nil {
+		return // the client went away
+	}
+	var stdout, stderr io.Writer = frameWriter{conn, 1}, frameWriter{conn, 2}
+	if rec.Tty() {
+		stdout, stderr = conn, conn
+	}
+	lo := LogsOptions{Stdout: o.Stdout, Stderr: o.Stderr}
+	if !lo.Stdout && !lo.Stderr {
+		return
+	}
+	if err := e.ContainerLogs(ctx, rec.ID, lo, stdout, stderr); err != nil {
+		e.log.Debug("write a container's history", "container", rec.ID, "error", err)
+	}
+}
+
+// frameWriter writes docker's multiplexed frames.
+type frameWriter struct {
+	to     io.Writer
+	stream byte
+}
+
+func (f frameWriter) Write(p []byte) (int, error) {
+	buf := make([]byte, 8, 8+len(p))
+	buf[0] = f.stream
+	binary.BigEndian.PutUint32(buf[4:], uint32(len(p)))
+	if _, err := f.to.Write(append(buf, p...)); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+// handOver gives a connection to the monitor. Input that was read from it too
+// early can't be put back, so such a connection is carried by this process.
+func (e *Engine) handOver(ctx context.Context, req monitor.AttachRequest, conn *os.File, early []byte) error {
+	ctx = context.WithoutCancel(ctx)
+	if len(early) == 0 || !req.Stdin {
+		return e.monitor.Attach(ctx, req, conn)
+	}
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return fault.New(fault.Internal, "carry connection", "", "%w", err)
+	}
+	near, far := os.NewFile(uintptr(fds[0]), "carried"), os.NewFile(uintptr(fds[1]), "carried")
+	defer far.Close()
+	inner, err := net.FileConn(near)
+	near.Close()
+	if err != nil {
+		return fault.New(fault.Internal, "carry connection", "", "%w", err)
+	}
+	outer, err := net.FileConn(conn) // a copy: the caller closes its own
+	if err != nil {
+		inner.Close()
+		return fault.New(fault.Internal, "carry connection", "", "%w", err)
+	}
+	if err := e.monitor.Attach(ctx, req, far); err != nil {
+		inner.Close()
+		outer.Close()
+		return err
+	}
+	go carry(inner, outer, early)
+	return nil
+}
+
+// carry copies between two connections until both directions have ended.
+func carry(inner, outer net.Conn, early []byte) {
+	type halfCloser interface{ CloseWrite() error }
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_, _ = io.Copy(outer, inner)
+		if h, ok := outer.(halfCloser); ok {
+			_ = h.CloseWrite()
+		}
+	}()
+	_, _ = io.Copy(inner, io.MultiReader(bytes.NewReader(early), outer))
+	if h, ok := inner.(halfCloser); ok {
+		_ = h.CloseWrite()
+	}
+	<-done
+	inner.Close()
+	outer.Close()
+}
+
+// parseDetachKeys reads docker's notation: letters, and ctrl- with a letter or
+// one of @ [ \ ] ^ _, with commas between. "" is ctrl-p,ctrl-q.
+func parseDetachKeys(s string) ([]byte, error) {
+	if s == "" {
+		return []byte{16, 17}, nil
+	}
+	wrong := fault.New(fault.Invalid, "", "", "Invalid detach keys (%s) provided", s)
+	var out []byte
+	for rest, more := s, true; more; {
+		var key string
+		switch {
+		case rest == ",": // a comma as the last key
+			key, more = rest, false
+		default:
+			key, rest, more = cutKey(rest)
+		}
+		switch {
+		case len(key) == 1:
+			out = append(out, key[0])
+		case len(key) == 6 && key[:5] == "ctrl-":
+			switch c := key[5]; {
+			case c >= 'a' && c <= 'z':
+				out = append(out, c-'a'+1)
+			case c >= '@' && c <= '_' && (c == '@' || c >= '['):
+				out = append(out, c-'@')
+			default:
+				return nil, wrong
+			}
+		default:
+			return nil, wrong
+		}
+	}
+	return out, nil
+}
+
+func cutKey(s string) (key, rest string, more bool) {
+	for i := range len(s) {
+		if s[i] == ',' {
+			return s[:i], s[i+1:], true
+		}
+	}
+	return s, "", false
+}
+
+// ContainerResize sets the size of a container's terminal, in characters.
+func (e *Engine) ContainerResize(ctx context.Context, ref string, height, width uint16) error {
+	c, err := e.containers.Find(ref)
+	if err != nil {
+		return err
+	}
+	if !c.State().Alive() {
+		return fault.New(fault.Conflict, "", "", "cannot resize a stopped container: container %s is not running", c.ID)
+	}
+	if err := e.monitor.Resize(ctx, c.ID, "", height, width); err != nil {
+		return err
+	}
+	e.emit(c.Record(), events.ActionResize, map[string]string{"height": itoa(int(height)), "width": itoa(int(width))})
+	return nil
+}

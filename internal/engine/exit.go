@@ -1,0 +1,228 @@
+package engine
+
+import (
+	"context"
+	"time"
+
+	"berth/internal/container"
+	"berth/internal/metadata"
+	"berth/internal/monitor"
+
+	"github.com/moby/moby/api/types/events"
+)
+
+// follow acts on what the monitor tells, until the engine ends. What concerns
+// one container never waits for another one.
+func (e *Engine) follow(happenings <-chan monitor.Event) {
+	for ev := range happenings {
+		switch ev.Type {
+		case monitor.EventExit:
+			if c := e.containers.Get(ev.ID); c != nil && ev.Exit != nil {
+				e.work.Go(func() { e.handleExit(c, *ev.Exit) })
+			}
+		case monitor.EventOOM:
+			if c := e.containers.Get(ev.ID); c != nil {
+				e.emit(c.Record(), events.ActionOOM, nil)
+			}
+		case monitor.EventExecExit:
+			if ev.Exit != nil {
+				e.handleExecExit(ev.ID, ev.ExecID, *ev.Exit)
+			}
+		case monitor.EventDetach:
+			e.handleDetach(ev.ID, ev.ExecID)
+		case monitor.EventLost:
+			e.work.Go(e.catchUp)
+		}
+	}
+}
+
+// catchUp asks the monitor what happened while it could not be heard.
+func (e *Engine) catchUp() {
+	known, err := e.monitor.List(e.life)
+	if err != nil {
+		if e.life.Err() == nil {
+			e.log.Error("ask the monitor for its containers", "error", err)
+		}
+		return
+	}
+	byID := make(map[string]monitor.ContainerState, len(known))
+	for _, s := range known {
+		byID[s.ID] = s
+	}
+	for _, c := range e.containers.All() {
+		s, ok := byID[c.ID]
+		if ok {
+			e.adoptExecs(s)
+		}
+		if ok && !s.Exited {
+			continue
+		}
+		if !c.State().Alive() {
+			continue
+		}
+		exit := monitor.Exit{Code: monitor.UnknownCode, At: time.Now(), Unknown: true}
+		if ok && s.Exit != nil {
+			exit = *s.Exit
+		} else if e.stillThere(c) {
+			continue // started after the list was made
+		}
+		e.handleExit(c, exit)
+	}
+}
+
+// stillThere asks the monitor about one container anew, under its lock, so that
+// a start which is under way is over.
+func (e *Engine) stillThere(c *container.Container) bool {
+	if c.Lock(e.life) != nil {
+		return true
+	}
+	defer c.Unlock()
+	return e.knownToRun(c.ID)
+}
+
+// knownToRun asks the monitor whether a container runs; it does when the monitor
+// can't be asked.
+func (e *Engine) knownToRun(id string) bool {
+	known, err := e.monitor.List(e.life)
+	if err != nil {
+		return true
+	}
+	for _, s := range known {
+		if s.ID == id {
+			return !s.Exited
+		}
+	}
+	return false
+}
+
+// handleExit records the end of a container and does what follows from it. The
+// order is what clients rely on: first the disk, then those who wait, then the
+// rest.
+func (e *Engine) handleExit(c *container.Container, exit monitor.Exit) {
+	if c.Lock(e.life) != nil {
+		return // the next engine will hear of it from the monitor
+	}
+	defer c.Unlock()
+	e.ended(c, exit)
+}
+
+// ended is handleExit for those who hold the operation lock.
+func (e *Engine) ended(c *container.Container, exit monitor.Exit) {
+	state := c.State()
+	if c.Gone() || !state.Alive() {
+		return
+	}
+	// An end from before the last start was dealt with already, unless it is the
+	// clock that went back.
+	if exit.At.Before(state.StartedAt) && e.knownToRun(c.ID) {
+		return
+	}
+	ctx := context.WithoutCancel(e.life)
+	e.probes.stop(c.ID)
+	e.execs.EndAll(c.ID, monitor.UnknownCode, exit.At)
+	x := container.Exit{Code: exit.Code, OOMKilled: exit.OOMKilled, At: exit.At}
+	if exit.Unknown {
+		x.Error = "the container ended while nobody could see how"
+	}
+	delay, again := e.restarts.next(c.Record(), x)
+	if c.Record().HostConfig.AutoRemove {
+		e.endForGood(ctx, c, x)
+		return
+	}
+	next, err := state.Exited(x)
+	if again {
+		next, err = state.Restarting(x)
+	}
+	if err != nil {
+		e.log.Error("record the end of a container", "container", c.ID, "error", err)
+		return
+	}
+	next.Wanted = again
+	if again {
+		next.Restarts++
+	}
+	if next.Health != nil && !again {
+		next.Health = unhealthyAtEnd(next.Health)
+	}
+	rec := c.Record().Clone()
+	rec.State = next
+	e.laggards.drop(c.ID)
+	if err := e.save(rec); err != nil {
+		// Those who wait must not wait for a disk to be repaired. The monitor
+		// keeps the exit, so the next engine can try again.
+		e.log.Error("record the end of a container", "container", c.ID, "error", err)
+		c.Set(rec)
+		c.AnswerExit(container.Result{ExitCode: x.Code})
+		return
+	}
+	c.Set(rec)
+	if !again {
+		c.AnswerExit(container.Result{ExitCode: x.Code})
+	}
+	e.emitDie(rec, x)
+	e.release(ctx, rec)
+	if again {
+		e.restarts.schedule(e, c, delay)
+	}
+}
+
+// endForGood ends and removes a container in one transaction.
+func (e *Engine) endForGood(ctx context.Context, c *container.Container, x container.Exit) {
+	state, err := c.State().Exited(x)
+	if err != nil {
+		e.log.Error("record the end of a container", "container", c.ID, "error", err)
+		return
+	}
+	rec := c.SetState(state)
+	gone := e.ownVolumes(rec)
+	err = e.db.Update(func(tx *metadata.Tx) error { return e.deleteRecord(tx, rec.ID, gone) })
+	if err != nil {
+		e.log.Error("remove a container at its end", "container", c.ID, "error", err)
+	}
+	c.AnswerExit(container.Result{ExitCode: x.Code})
+	e.emitDie(rec, x)
+	if err == nil {
+		err = e.clear(ctx, c, gone)
+	}
+	if err != nil {
+		c.FailRemoval(container.Result{ExitCode: x.Code, Err: err})
+	}
+}
+
+// emitDie publishes docker's event of an end, with what nobody else tells: why
+// it had to be killed.
+func (e *Engine) emitDie(rec *container.Record, x container.Exit) {
+	more := map[string]string{
+		"exitCode":     itoa(x.Code),
+		"execDuration": itoa(int(x.At.Sub(rec.State.StartedAt).Seconds())),
+	}
+	if rec.State.Note != "" {
+		more["note"] = rec.State.Note
+	}
+	e.emit(rec, events.ActionDie, more)
+}
+
+// handleExecExit records the end of an exec.
+func (e *Engine) handleExecExit(containerID, execID string, exit monitor.Exit) {
+	x := e.execs.Get(execID)
+	if x == nil || x.ContainerID != containerID {
+		return
+	}
+	x.Ended(exit.Code, exit.At)
+	if c := e.containers.Get(containerID); c != nil && !x.Quiet {
+		e.emit(c.Record(), "exec_die", map[string]string{"execID": execID, "exitCode": itoa(exit.Code)})
+	}
+}
+
+// handleDetach tells that a client typed its detach keys.
+func (e *Engine) handleDetach(containerID, execID string) {
+	c := e.containers.Get(containerID)
+	if c == nil {
+		return
+	}
+	if execID != "" {
+		e.emit(c.Record(), "exec_detach", map[string]string{"execID": execID})
+		return
+	}
+	e.emit(c.Record(), events.ActionDetach, nil)
+}

@@ -1,0 +1,268 @@
+package engine
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"os"
+	"sync"
+	"time"
+
+	"berth/internal/container"
+
+	api "github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/events"
+	"golang.org/x/sys/unix"
+)
+
+// Docker's defaults of a health check.
+const (
+	probeInterval      = 30 * time.Second
+	probeTimeout       = 30 * time.Second
+	probeStartInterval = 5 * time.Second
+	probeRetries       = 3
+	probeKept          = 5    // results shown by inspect
+	probeOutput        = 4096 // bytes kept of one result
+)
+
+// probes are the running health checks, one goroutine each; a container without
+// a check costs nothing.
+type probes struct {
+	mu sync.Mutex // guards by; nothing else is locked under it
+	by map[string]context.CancelFunc
+}
+
+func (p *probes) init() { p.by = make(map[string]context.CancelFunc) }
+
+// healthTest returns the command of a check, nil when there is none.
+func healthTest(c *api.Config) []string {
+	h := c.Healthcheck
+	if h == nil || len(h.Test) < 2 {
+		return nil
+	}
+	switch h.Test[0] {
+	case "CMD":
+		return h.Test[1:]
+	case "CMD-SHELL":
+		shell := c.Shell
+		if len(shell) == 0 {
+			shell = []string{"/bin/sh", "-c"}
+		}
+		return append(append([]string(nil), shell...), h.Test[1])
+	}
+	return nil
+}
+
+// initialHealth is the health of a container which has just started.
+func initialHealth(c *api.Config) *api.Health {
+	if healthTest(c) == nil {
+		return nil
+	}
+	return &api.Health{Status: api.Starting, Log: []*api.HealthcheckResult{}}
+}
+
+// unhealthyAtEnd is the health of a container that has ended.
+func unhealthyAtEnd(h *api.Health) *api.Health {
+	n := *h
+	n.Status = api.Unhealthy
+	return &n
+}
+
+// start begins to check a container that has just started or was taken over.
+func (p *probes) start(e *Engine, c *container.Container) {
+	if healthTest(c.Record().Config) == nil {
+		return
+	}
+	ctx, cancel := context.WithCancel(e.life)
+	p.mu.Lock()
+	if stop := p.by[c.ID]; stop != nil {
+		stop()
+	}
+	p.by[c.ID] = cancel
+	p.mu.Unlock()
+	e.work.Go(func() { e.probeForever(ctx, c) })
+}
+
+func (p *probes) stop(id string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if cancel := p.by[id]; cancel != nil {
+		cancel()
+		delete(p.by, id)
+	}
+}
+
+func orDefault(d, byDefault time.Duration) time.Duration {
+	if d > 0 {
+		return d
+	}
+	return byDefault
+}
+
+// probeForever checks one run of a container at its intervals.
+func (e *Engine) probeForever(ctx context.Context, c *container.Container) {
+	rec := c.Record()
+	h := rec.Config.Healthcheck
+	started := rec.State.StartedAt
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	if !timer.Stop() {
+		<-timer.C
+	}
+	for {
+		timer.Reset(e.nextProbe(c, started))
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			return
+		}
+		if c.State().Status == api.StatePaused {
+			continue
+		}
+		result := e.probe(ctx, c, orDefault(h.Timeout, probeTimeout))
+		if ctx.Err() != nil {
+			return
+		}
+		inStart := h.StartPeriod > 0 && result.Start.Sub(started) < h.StartPeriod
+		e.judge(c, result, inStart)
+	}
+}
+
+// nextProbe is the time until the next check: often while the container starts,
+// at the interval afterwards.
+func (e *Engine) nextProbe(c *container.Container, started time.Time) time.Duration {
+	rec := c.Record()
+	h := rec.Config.Healthcheck
+	if h.StartPeriod > 0 && rec.State.Health != nil && rec.State.Health.Status == api.Starting && time.Since(started) < h.StartPeriod {
+		return orDefault(h.StartInterval, probeStartInterval)
+	}
+	return orDefault(h.Interval, probeInterval)
+}
+
+// judge puts a result into the container's health and tells of a change.
+func (e *Engine) judge(c *container.Container, result *api.HealthcheckResult, inStart bool) {
+	retries := c.Record().Config.Healthcheck.Retries
+	if retries <= 0 {
+		retries = probeRetries
+	}
+	var before, after api.HealthStatus
+	rec := c.Change(func(s *container.State) {
+		if s.Health == nil || !s.Alive() {
+			return
+		}
+		before = s.Health.Status
+		h := *s.Health
+		h.Log = append(append([]*api.HealthcheckResult(nil), h.Log...), result)
+		if len(h.Log) > probeKept {
+			h.Log = h.Log[len(h.Log)-probeKept:]
+		}
+		switch {
+		case result.ExitCode == 0:
+			h.FailingStreak, h.Status = 0, api.Healthy
+		case inStart && h.Status == api.Starting:
+			// Failures do not count while it starts.
+		default:
+			if h.FailingStreak++; h.FailingStreak >= retries {
+				h.Status = api.Unhealthy
+			}
+		}
+		after = h.Status
+		s.Health = &h
+	})
+	if before != after {
+		e.emit(rec, events.Action("health_status: "+string(after)), nil)
+	}
+}
+
+// probe runs the check once.
+func (e *Engine) probe(ctx context.Context, c *container.Container, timeout time.Duration) *api.HealthcheckResult {
+	rec := c.Record()
+	result := &api.HealthcheckResult{Start: time.Now()}
+	x := container.NewExec(newID(), c.ID, api.ExecCreateRequest{Cmd: healthTest(rec.Config), AttachStdout: true, AttachStderr: true})
+	x.Quiet = true
+	e.execs.Add(x)
+	defer e.execs.Remove(x.ID)
+	output, err := e.runProbe(ctx, x, rec, timeout)
+	result.End = time.Now()
+	result.Output = output
+	switch {
+	case errors.Is(err, errProbeTimeout):
+		result.ExitCode = -1
+		result.Output = "Health check exceeded timeout (" + timeout.String() + ")" + prefixed(output)
+	case err != nil:
+		result.ExitCode = -1
+		result.Output = err.Error()
+	default:
+		_, _, code := x.Status()
+		if code != nil {
+			result.ExitCode = *code
+		}
+	}
+	return result
+}
+
+func prefixed(s string) string {
+	if s == "" {
+		return ""
+	}
+	return ": " + s
+}
+
+var errProbeTimeout = errors.New("timeout")
+
+// runProbe starts the check's process with its output on a socket and waits for
+// its end.
+func (e *Engine) runProbe(ctx context.Context, x *container.Exec, rec *container.Record, timeout time.Duration) (string, error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return "", os.NewSyscallError("socketpair", err)
+	}
+	near, far := os.NewFile(uintptr(fds[0]), "probe"), os.NewFile(uintptr(fds[1]), "probe")
+	defer near.Close()
+	x.Claim()
+	err = e.runExec(ctx, x, rec, ExecStartOptions{}, far)
+	far.Close()
+	if err != nil {
+		return "", err
+	}
+	output := make(chan string, 1)
+	go func() { output <- readFrames(near) }()
+	late := time.NewTimer(timeout)
+	defer late.Stop()
+	select {
+	case <-x.Done():
+	case <-ctx.Done():
+		err = ctx.Err()
+	case <-late.C:
+		err = errProbeTimeout
+	}
+	if err != nil {
+		if kerr := e.monitor.Signal(context.WithoutCancel(ctx), rec.ID, x.ID, int(unix.SIGKILL)); kerr != nil {
+			e.log.Debug("end a health check", "container", rec.ID, "error", kerr)
+		}
+	}
+	// A process that the check left behind may hold the other end.
+	_ = near.SetReadDeadline(time.Now().Add(time.Second))
+	return <-output, err
+}
+
+// readFrames returns the payload of multiplexed frames, up to what is kept of
+// one result.
+func readFrames(r io.Reader) string {
+	var out bytes.Buffer
+	var head [8]byte
+	for {
+		if _, err := io.ReadFull(r, head[:]); err != nil {
+			return out.String()
+		}
+		n := int64(head[4])<<24 | int64(head[5])<<16 | int64(head[6])<<8 | int64(head[7])
+		keep := min(n, int64(probeOutput-out.Len()))
+		if _, err := io.CopyN(&out, r, keep); err != nil {
+			return out.String()
+		}
+		if _, err := io.CopyN(io.Discard, r, n-keep); err != nil {
+			return out.String()
+		}
+	}
+}

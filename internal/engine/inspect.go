@@ -1,0 +1,326 @@
+package engine
+
+import (
+	"context"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"berth/internal/container"
+	"berth/internal/engine/spec"
+	"berth/internal/fault"
+	netroom "berth/internal/network"
+	"berth/internal/volume"
+
+	api "github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/mount"
+	"github.com/moby/moby/api/types/network"
+	"github.com/moby/moby/api/types/storage"
+)
+
+// storageDriver is how clients call the way roots are put together.
+const storageDriver = "overlayfs"
+
+// ContainerInspect tells all about a container.
+func (e *Engine) ContainerInspect(ctx context.Context, ref string, withSize bool) (api.InspectResponse, error) {
+	c, err := e.containers.Find(ref)
+	if err != nil {
+		return api.InspectResponse{}, err
+	}
+	rec := c.Record()
+	out := api.InspectResponse{
+		ID:              rec.ID,
+		Created:         rec.Created.UTC().Format(time.RFC3339Nano),
+		Path:            rec.Path,
+		Args:            append([]string{}, rec.Args...),
+		State:           rec.State.Docker(),
+		Image:           rec.ImageID.String(),
+		Name:            "/" + rec.Name,
+		RestartCount:    rec.State.Restarts,
+		Driver:          storageDriver,
+		Platform:        "linux",
+		ExecIDs:         e.execs.Of(rec.ID),
+		HostConfig:      e.hostConfig(rec),
+		Mounts:          mountPoints(rec),
+		Config:          rec.Config,
+		NetworkSettings: e.networkSettings(rec),
+		GraphDriver:     e.graphDriver(rec),
+	}
+	e.filePaths(rec, &out)
+	if withSize {
+		rw, root := e.sizes(ctx, rec)
+		out.SizeRw, out.SizeRootFs = &rw, &root
+	}
+	return out, nil
+}
+
+// hostConfig adds what clients look for to guess where the container's cgroup is.
+func (e *Engine) hostConfig(rec *container.Record) *api.HostConfig {
+	hc := *rec.HostConfig
+	controller := "cpuset"
+	if e.host.CgroupV2 {
+		controller = ""
+	}
+	hc.Cgroup = api.CgroupSpec(filepath.Join("/sys/fs/cgroup", controller, spec.CgroupPath(rec)))
+	return &hc
+}
+
+// filePaths fills in where the container's files are on the host.
+func (e *Engine) filePaths(rec *container.Record, out *api.InspectResponse) {
+	if rec.Log.Driver != "none" {
+		out.LogPath = e.logPath(rec.ID)
+	}
+	if rec.State.StartedAt.IsZero() {
+		return
+	}
+	id := rec.ID
+	if m := rec.HostConfig.NetworkMode; m.IsContainer() {
+		id = m.ConnectedContainer()
+	}
+	dir := e.dir(id)
+	out.ResolvConfPath = filepath.Join(dir, "resolv.conf")
+	out.HostnamePath = filepath.Join(dir, "hostname")
+	out.HostsPath = filepath.Join(dir, "hosts")
+}
+
+func (e *Engine) graphDriver(rec *container.Record) *storage.DriverData {
+	dir := e.dir(rec.ID)
+	data := map[string]string{"UpperDir": filepath.Join(dir, "upper"), "WorkDir": filepath.Join(dir, "work")}
+	if lower, err := e.layers.Lower(rec.Layers); err == nil {
+		data["LowerDir"] = strings.Join(lower, ":")
+	}
+	if s := rec.State; s.Alive() {
+		// The root is mounted in the container's own namespace only.
+		data["MergedDir"] = filepath.Join("/proc", itoa(s.Pid), "root")
+	}
+	return &storage.DriverData{Name: storageDriver, Data: data}
+}
+
+// mountPoints shows the mounts as docker does: tmpfs only where they were asked
+// for as mounts.
+func mountPoints(rec *container.Record) []api.MountPoint {
+	out := []api.MountPoint{}
+	for _, m := range rec.Mounts {
+		if m.Type == mount.TypeTmpfs && fromTmpfsMap(rec, m) {
+			continue
+		}
+		p := api.MountPoint{
+			Type: m.Type, Name: m.Name, Source: m.Source, Destination: m.Destination,
+			Driver: m.Driver, Mode: m.Mode, RW: !m.ReadOnly, Propagation: m.Propagation,
+		}
+		if m.Type == mount.TypeBind && p.Propagation == "" {
+			p.Propagation = mount.PropagationRPrivate
+		}
+		out = append(out, p)
+	}
+	return out
+}
+
+func fromTmpfsMap(rec *container.Record, m volume.Mount) bool {
+	for dst := range rec.HostConfig.Tmpfs {
+		if filepath.Clean(dst) == m.Destination {
+			return true
+		}
+	}
+	return false
+}
+
+// endpoint returns the container's place in its own network while it has one.
+func (e *Engine) endpoint(rec *container.Record) *netroom.Endpoint {
+	if !rec.State.Alive() || !ownsNetwork(rec) {
+		return nil
+	}
+	ep, _ := e.network.Endpoint(rec.ID)
+	return ep
+}
+
+// ports returns what is published now; exposed ports which are not have no
+// bindings.
+func (e *Engine) ports(rec *container.Record) network.PortMap {
+	ports := network.PortMap{}
+	ep := e.endpoint(rec)
+	if ep == nil {
+		return ports
+	}
+	for p := range rec.Config.ExposedPorts {
+		ports[p] = nil
+	}
+	for _, b := range ep.Ports {
+		p, ok := network.PortFrom(b.ContainerPort, network.IPProtocol(orTCP(b.Proto)))
+		if ok {
+			ports[p] = append(ports[p], network.PortBinding{HostIP: b.HostIP, HostPort: strconv.Itoa(int(b.HostPort))})
+		}
+	}
+	return ports
+}
+
+func orTCP(proto string) string {
+	if proto == "" {
+		return "tcp"
+	}
+	return proto
+}
+
+func portSummary(rec *container.Record, ports network.PortMap) []api.PortSummary {
+	out := []api.PortSummary{}
+	for p, bindings := range ports {
+		if len(bindings) == 0 {
+			out = append(out, api.PortSummary{PrivatePort: p.Num(), Type: string(p.Proto())})
+		}
+		for _, b := range bindings {
+			host, _ := strconv.ParseUint(b.HostPort, 10, 16)
+			out = append(out, api.PortSummary{IP: b.HostIP, PrivatePort: p.Num(), PublicPort: uint16(host), Type: string(p.Proto())})
+		}
+	}
+	slices.SortFunc(out, func(a, b api.PortSummary) int {
+		if d := int(a.PrivatePort) - int(b.PrivatePort); d != 0 {
+			return d
+		}
+		if d := strings.Compare(a.Type, b.Type); d != 0 {
+			return d
+		}
+		return a.IP.Compare(b.IP)
+	})
+	return out
+}
+
+func (e *Engine) networkSettings(rec *container.Record) *api.NetworkSettings {
+	n := &api.NetworkSettings{Ports: e.ports(rec), Networks: e.networksOf(rec)}
+	if !rec.State.Alive() {
+		return n
+	}
+	if ep := e.endpoint(rec); ep != nil {
+		n.SandboxID = ep.SandboxID
+		n.SandboxKey = filepath.Join("/proc", itoa(rec.State.Pid), "ns/net")
+	} else if rec.HostConfig.NetworkMode == network.NetworkHost {
+		n.SandboxID = e.id
+		n.SandboxKey = "/proc/1/ns/net"
+	}
+	return n
+}
+
+// networksOf returns the container's place in its network, by the network's name.
+func (e *Engine) networksOf(rec *container.Record) map[string]*network.EndpointSettings {
+	mode := rec.HostConfig.NetworkMode
+	out := map[string]*network.EndpointSettings{}
+	if mode.IsContainer() {
+		return out
+	}
+	name := string(mode)
+	s := &network.EndpointSettings{}
+	if want := rec.Networks[name]; want != nil {
+		s.IPAMConfig, s.MacAddress, s.GwPriority = want.IPAMConfig, want.MacAddress, want.GwPriority
+	}
+	if rec.State.Alive() {
+		s.NetworkID = e.networkID(name)
+	}
+	if ep := e.endpoint(rec); ep != nil {
+		s.EndpointID = ep.EndpointID
+		s.MacAddress = network.HardwareAddr(ep.MAC)
+		s.Gateway, s.IPv6Gateway = ep.Gateway4, ep.Gateway6
+		if ep.IPv4.IsValid() {
+			s.IPAddress, s.IPPrefixLen = ep.IPv4.Addr(), ep.IPv4.Bits()
+		}
+		if ep.IPv6.IsValid() {
+			s.GlobalIPv6Address, s.GlobalIPv6PrefixLen = ep.IPv6.Addr(), ep.IPv6.Bits()
+		}
+	}
+	out[name] = s
+	return out
+}
+
+// networkID returns the id of a network by its name, "" when there is none.
+func (e *Engine) networkID(name string) string {
+	switch name {
+	case network.NetworkBridge, network.NetworkDefault:
+		return e.network.Bridge().ID
+	case network.NetworkHost:
+		return netroom.HostNetworkID
+	case network.NetworkNone:
+		return netroom.NoneNetworkID
+	}
+	return ""
+}
+
+// NetworkList returns the networks there are: bridge, host and none.
+func (e *Engine) NetworkList(_ context.Context, f Filters) ([]network.Summary, error) {
+	if err := f.Check("dangling", "driver", "id", "label", "name", "scope", "type"); err != nil {
+		return nil, err
+	}
+	dangling, err := f.Bool("dangling", false)
+	if err != nil {
+		return nil, err
+	}
+	out := []network.Summary{}
+	for _, n := range e.allNetworks() {
+		builtin := !f.Has("type") || f["type"]["builtin"]
+		if dangling || !builtin || !f.Match("name", n.Name) || !f.Exact("driver", n.Driver) || !f.Exact("scope", n.Scope) ||
+			!f.Labels("label", n.Labels) || !prefixOf(f, n.ID) {
+			continue
+		}
+		out = append(out, network.Summary{Network: n})
+	}
+	return out, nil
+}
+
+func prefixOf(f Filters, id string) bool { return idMatches(f, id) }
+
+// NetworkInspect tells about one network and who is in it.
+func (e *Engine) NetworkInspect(_ context.Context, ref string) (network.Inspect, error) {
+	for _, n := range e.allNetworks() {
+		if n.Name != ref && (len(ref) < 4 || !strings.HasPrefix(n.ID, ref)) {
+			continue
+		}
+		return network.Inspect{Network: n, Containers: e.membersOf(n.Name)}, nil
+	}
+	return network.Inspect{}, fault.New(fault.NotFound, "", "", "network %s not found", ref)
+}
+
+func (e *Engine) membersOf(name string) map[string]network.EndpointResource {
+	members := map[string]network.EndpointResource{}
+	for _, c := range e.containers.All() {
+		rec := c.Record()
+		if !rec.State.Alive() || string(rec.HostConfig.NetworkMode) != name {
+			continue
+		}
+		m := network.EndpointResource{Name: rec.Name}
+		if ep := e.endpoint(rec); ep != nil {
+			m.EndpointID, m.MacAddress = ep.EndpointID, network.HardwareAddr(ep.MAC)
+			m.IPv4Address, m.IPv6Address = ep.IPv4, ep.IPv6
+		}
+		members[rec.ID] = m
+	}
+	return members
+}
+
+func (e *Engine) allNetworks() []network.Network {
+	base := func(name, id, driver string) network.Network {
+		return network.Network{
+			Name: name, ID: id, Driver: driver, Scope: "local", EnableIPv4: true, Created: e.opened,
+			IPAM:    network.IPAM{Driver: "default", Config: []network.IPAMConfig{}},
+			Options: map[string]string{}, Labels: map[string]string{},
+		}
+	}
+	info := e.network.Bridge()
+	bridge := base(network.NetworkBridge, info.ID, "bridge")
+	bridge.EnableIPv6 = info.IPv6
+	bridge.IPAM.Config = append(bridge.IPAM.Config, network.IPAMConfig{Subnet: info.Subnet4, Gateway: info.Gateway4})
+	if info.Subnet6.IsValid() {
+		bridge.IPAM.Config = append(bridge.IPAM.Config, network.IPAMConfig{Subnet: info.Subnet6, Gateway: info.Gateway6})
+	}
+	bridge.Options = map[string]string{
+		"com.docker.network.bridge.default_bridge":       "true",
+		"com.docker.network.bridge.enable_icc":           "true",
+		"com.docker.network.bridge.enable_ip_masquerade": "true",
+		"com.docker.network.bridge.host_binding_ipv4":    "0.0.0.0",
+		"com.docker.network.bridge.name":                 info.Bridge,
+		"com.docker.network.driver.mtu":                  itoa(info.MTU),
+	}
+	return []network.Network{
+		bridge,
+		base(network.NetworkHost, netroom.HostNetworkID, "host"),
+		base(network.NetworkNone, netroom.NoneNetworkID, "null"),
+	}
+}

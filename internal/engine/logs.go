@@ -1,0 +1,125 @@
+package engine
+
+import (
+	"context"
+	"io"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	"berth/internal/container"
+	"berth/internal/engine/vocabulary"
+	"berth/internal/fault"
+	"berth/internal/logs"
+
+	api "github.com/moby/moby/api/types/container"
+)
+
+// logTime is docker's format of time stamps in front of log lines: nanoseconds
+// with trailing zeros, so that lines stay aligned.
+const logTime = "2006-01-02T15:04:05.000000000Z07:00"
+
+// ContainerTTY reports whether a container's output is one raw stream.
+func (e *Engine) ContainerTTY(ref string) (bool, error) {
+	c, err := e.containers.Find(ref)
+	if err != nil {
+		return false, err
+	}
+	return c.Record().Tty(), nil
+}
+
+// ContainerLogs writes a container's output to the two writers, line by line;
+// that of a terminal goes to stdout. Following ends with the container.
+func (e *Engine) ContainerLogs(ctx context.Context, ref string, o LogsOptions, stdout, stderr io.Writer) error {
+	c, err := e.containers.Find(ref)
+	if err != nil {
+		return err
+	}
+	rec := c.Record()
+	if !o.Stdout && !o.Stderr {
+		return fault.New(fault.Invalid, "", "", "Bad parameters: you must choose at least one stream")
+	}
+	if rec.Log.Driver == vocabulary.LogNone {
+		return logs.ErrNotReadable
+	}
+	tail, err := parseTail(o.Tail)
+	if err != nil {
+		return err
+	}
+	opts := logs.ReadOptions{Since: o.Since, Until: o.Until, Tail: tail}
+	if o.Follow && rec.State.Up() {
+		done, forget := followUntilEnd(c)
+		defer forget()
+		opts.Follow, opts.Done = true, done
+	}
+	w := logWriter{options: o, tty: rec.Tty(), stdout: stdout, stderr: stderr}
+	return logs.Read(ctx, e.logPath(rec.ID), opts, w.write)
+}
+
+// followUntilEnd returns a channel that is closed when the container has ended.
+func followUntilEnd(c *container.Container) (<-chan struct{}, func()) {
+	ended, forget := c.Wait(api.WaitConditionNotRunning)
+	done, stop := make(chan struct{}), make(chan struct{})
+	go func() {
+		select {
+		case <-ended:
+			close(done)
+		case <-stop:
+		}
+	}()
+	return done, func() { close(stop); forget() }
+}
+
+func parseTail(s string) (int, error) {
+	if s == "" || s == "all" {
+		return -1, nil
+	}
+	n, err := strconv.Atoi(s)
+	if err != nil {
+		return 0, fault.New(fault.Invalid, "", "", "invalid value for tail: %q", s)
+	}
+	return n, nil
+}
+
+// logWriter turns entries into what `logs` prints.
+type logWriter struct {
+	options        LogsOptions
+	tty            bool
+	stdout, stderr io.Writer
+	line           []byte
+}
+
+func (w *logWriter) write(entry logs.Entry) error {
+	out, on := w.stdout, w.options.Stdout
+	if entry.Stream == "stderr" && !w.tty {
+		out, on = w.stderr, w.options.Stderr
+	}
+	if !on || out == nil {
+		return nil
+	}
+	if !w.options.Timestamps && !w.options.Details {
+		_, err := out.Write(entry.Line)
+		return err
+	}
+	w.line = w.line[:0]
+	if w.options.Timestamps {
+		w.line = entry.Time.UTC().AppendFormat(w.line, logTime)
+		w.line = append(w.line, ' ')
+	}
+	if w.options.Details {
+		w.line = append(append(w.line, details(entry.Attrs)...), ' ')
+	}
+	w.line = append(w.line, entry.Line...)
+	_, err := out.Write(w.line)
+	return err
+}
+
+// details writes attributes as docker does: k=v,k=v in order of the keys.
+func details(attrs map[string]string) string {
+	parts := make([]string, 0, len(attrs))
+	for _, k := range slices.Sorted(maps.Keys(attrs)) {
+		parts = append(parts, k+"="+attrs[k])
+	}
+	return strings.Join(parts, ",")
+}

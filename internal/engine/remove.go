@@ -1,0 +1,147 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"berth/internal/container"
+	"berth/internal/fault"
+	"berth/internal/metadata"
+
+	api "github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/events"
+	"github.com/moby/moby/api/types/mount"
+)
+
+// killPatience is how long a killed container may take to be gone.
+const killPatience = 30 * time.Second
+
+// ContainerRemove removes a container, killing it first if that is asked for.
+func (e *Engine) ContainerRemove(ctx context.Context, ref string, o RemoveOptions) error {
+	if o.Link {
+		return fault.New(fault.Unsupported, "", "", "legacy links are not supported")
+	}
+	c, err := e.containers.Find(ref)
+	if err != nil {
+		return err
+	}
+	for {
+		if c.State().Up() {
+			if !o.Force {
+				return runningRefused(c)
+			}
+			if err := e.killAndWait(ctx, c); err != nil {
+				return err
+			}
+		}
+		if err := c.Lock(ctx); err != nil {
+			return err
+		}
+		if c.Gone() {
+			c.Unlock()
+			return nil // it removed itself, or somebody else did
+		}
+		if !c.State().Up() {
+			break
+		}
+		c.Unlock() // started again in between
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+	}
+	defer c.Unlock()
+	return e.destroy(context.WithoutCancel(ctx), c, o.Volumes)
+}
+
+// runningRefused says no in docker's words.
+func runningRefused(c *container.Container) error {
+	rec := c.Record()
+	what, do := "running", "stop the container before removing or force remove"
+	switch rec.State.Status {
+	case api.StatePaused:
+		what, do = "paused", "unpause and then stop the container before removing or force remove"
+	case api.StateRestarting:
+		what = "restarting"
+	}
+	return fault.New(fault.Conflict, "", "", "cannot remove container %q: container is %s: %s", "/"+rec.Name, what, do)
+}
+
+// destroy removes a container which does not run. The caller holds the operation
+// lock. The intent is not written first: the one commit that deletes the record
+// is the removal, and what is left of the container then is swept by the next
+// engine if this one does not get to it.
+func (e *Engine) destroy(ctx context.Context, c *container.Container, withVolumes bool) error {
+	e.restarts.forget(c.ID)
+	e.laggards.drop(c.ID)
+	before := c.State()
+	if s, err := before.Removing(); err == nil {
+		c.SetState(s)
+	}
+	rec := c.Record()
+	e.release(ctx, rec)
+	var gone []string
+	if withVolumes {
+		gone = e.ownVolumes(rec)
+	}
+	err := e.db.Update(func(tx *metadata.Tx) error { return e.deleteRecord(tx, rec.ID, gone) })
+	if err != nil {
+		c.SetState(before)
+		return fault.Wrap("remove container", rec.Name, err)
+	}
+	return e.clear(ctx, c, gone)
+}
+
+func (e *Engine) deleteRecord(tx *metadata.Tx, id string, volumes []string) error {
+	if err := e.records.Delete(tx, id); err != nil {
+		return err
+	}
+	return e.volumes.Delete(tx, volumes)
+}
+
+// clear removes everything of a container whose record is gone already.
+func (e *Engine) clear(ctx context.Context, c *container.Container, volumes []string) error {
+	rec := c.Record()
+	e.laggards.drop(c.ID)
+	e.release(ctx, rec)
+	e.execs.Drop(c.ID)
+	err := errors.Join(e.layers.RemoveWritable(c.ID), e.volumes.Drop(volumes...))
+	if err != nil {
+		// The record is gone, so the name is free and the next engine sweeps.
+		e.log.Error("remove files of a container", "container", c.ID, "error", err)
+	}
+	e.containers.Remove(c.ID, rec.Name)
+	for _, v := range volumes {
+		e.bus.Publish(events.VolumeEventType, events.ActionDestroy, v, map[string]string{"driver": "local"})
+	}
+	e.emit(rec, events.ActionDestroy, nil)
+	c.AnswerRemoved(container.Result{ExitCode: rec.State.ExitCode, Err: err})
+	return nil
+}
+
+// ownVolumes returns the anonymous volumes of a container which nobody else
+// mounts.
+func (e *Engine) ownVolumes(rec *container.Record) []string {
+	var names []string
+	for _, m := range rec.Mounts {
+		if m.Type == mount.TypeVolume && m.Anonymous && m.Name != "" && !e.volumeUsed(m.Name, rec.ID) {
+			names = append(names, m.Name)
+		}
+	}
+	return names
+}
+
+// volumeUsed reports whether another container than the named one mounts a volume.
+func (e *Engine) volumeUsed(name, except string) bool {
+	for _, c := range e.containers.All() {
+		if c.ID == except {
+			continue
+		}
+		for _, m := range c.Record().Mounts {
+			if m.Name == name {
+				return true
+			}
+		}
+	}
+	return false
+}

@@ -1,0 +1,299 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+
+	"berth/internal/container"
+	"berth/internal/engine/spec"
+	"berth/internal/engine/vocabulary"
+	"berth/internal/fault"
+	"berth/internal/monitor"
+	"berth/internal/network"
+	"berth/internal/runtime"
+	"berth/internal/volume"
+
+	api "github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/events"
+	"github.com/moby/moby/api/types/mount"
+)
+
+// ContainerStart starts a container that does not run. When it returns without
+// an error the user's program runs, or has run already.
+func (e *Engine) ContainerStart(ctx context.Context, ref, detachKeys string) error {
+	if _, err := parseDetachKeys(detachKeys); err != nil {
+		return err
+	}
+	c, err := e.containers.Find(ref)
+	if err != nil {
+		return err
+	}
+	if err := c.Lock(ctx); err != nil {
+		return err
+	}
+	defer c.Unlock()
+	if err := startable(c); err != nil {
+		return err
+	}
+	e.restarts.forget(c.ID)
+	rec := c.Change(func(s *container.State) { s.StoppedByHand, s.Restarts, s.Wanted = false, 0, true })
+	if mustSaveStart(rec) {
+		if err := e.save(rec); err != nil {
+			return err
+		}
+	}
+	return e.start(ctx, c)
+}
+
+// startable refuses to start what runs or goes away. The caller holds the
+// operation lock.
+func startable(c *container.Container) error {
+	if c.Gone() {
+		return fault.New(fault.NotFound, "", "", "No such container: %s", c.ID)
+	}
+	switch c.State().Status {
+	case api.StateRunning:
+		return fault.New(fault.NotModified, "", "", "container %s is already running", c.ID)
+	case api.StatePaused:
+		return fault.New(fault.Conflict, "", "", "cannot start a paused container, try unpause instead")
+	case api.StateRemoving, api.StateDead:
+		return fault.New(fault.Conflict, "", "", "container is marked for removal and cannot be started")
+	}
+	return nil
+}
+
+// start starts a container whose operation lock the caller holds. A client that
+// goes away meanwhile does not leave half a start.
+func (e *Engine) start(ctx context.Context, c *container.Container) error {
+	ctx = context.WithoutCancel(ctx)
+	rec := c.Record()
+	started, err := e.launch(ctx, rec)
+	if err != nil {
+		return e.startFailed(ctx, c, err)
+	}
+	state, err := rec.State.Running(started.PID, started.At, e.boot)
+	if err != nil {
+		return err
+	}
+	state.Health = initialHealth(rec.Config)
+	c.SetState(state)
+	e.laggards.add(c)
+	e.probes.start(e, c)
+	e.emit(rec, events.ActionStart, nil)
+	return nil
+}
+
+// mustSaveStart tells whether a start changes something that must outlive the
+// machine: whether the restart policy shall act after a boot.
+func mustSaveStart(rec *container.Record) bool {
+	return !rec.HostConfig.RestartPolicy.IsNone()
+}
+
+// launch does the work of a start: endpoint, files, specification, monitor. What
+// it made is undone by startFailed.
+func (e *Engine) launch(ctx context.Context, rec *container.Record) (monitor.Started, error) {
+	none := monitor.Started{}
+	for _, m := range rec.Mounts {
+		if err := e.prepareMount(m); err != nil {
+			return none, err
+		}
+	}
+	upper, work, err := e.layers.Writable(rec.ID, rec.Layers)
+	if err != nil {
+		return none, err
+	}
+	lower, err := e.layers.Lower(rec.Layers)
+	if err != nil {
+		return none, err
+	}
+	in, err := e.specInput(ctx, rec)
+	if err != nil {
+		return none, err
+	}
+	s, err := e.specs.Build(in)
+	if err != nil {
+		return none, err
+	}
+	encoded, err := e.specs.Encode(s, in)
+	if err != nil {
+		return none, err
+	}
+	req := monitor.StartRequest{
+		ID:        rec.ID,
+		Spec:      s,
+		SpecJSON:  encoded,
+		Overlay:   &runtime.Overlay{Lower: lower, Upper: upper, Work: work},
+		OpenStdin: rec.Config.OpenStdin,
+		StdinOnce: rec.Config.StdinOnce,
+		Log:       e.logConfig(rec),
+		Runtime:   e.cfg.Runtimes[rec.HostConfig.Runtime],
+	}
+	return e.monitor.Start(ctx, req)
+}
+
+// prepareMount makes sure that what is to be mounted is there.
+func (e *Engine) prepareMount(m volume.Mount) error {
+	switch m.Type {
+	case mount.TypeBind:
+		return volume.PrepareSource(m)
+	case mount.TypeVolume:
+		if !exists(m.Source) {
+			return fault.New(fault.NotFound, "", "", "the files of volume %s are gone: %s", m.Name, m.Source)
+		}
+	}
+	return nil
+}
+
+func (e *Engine) logConfig(rec *container.Record) monitor.LogConfig {
+	l := monitor.LogConfig{Driver: rec.Log.Driver, MaxSize: rec.Log.MaxSize, MaxFiles: rec.Log.MaxFiles, Attrs: rec.Log.Attrs}
+	if l.Driver == vocabulary.LogNone {
+		return l
+	}
+	l.Path = e.logPath(rec.ID)
+	if l.MaxSize == 0 {
+		l.MaxSize = e.cfg.LogMaxSize
+	}
+	if l.MaxFiles == 0 {
+		l.MaxFiles = e.cfg.LogMaxFiles
+	}
+	return l
+}
+
+// specInput collects what the specification is made from: who the process is,
+// which namespaces it has, and the files that tell it about its network.
+func (e *Engine) specInput(ctx context.Context, rec *container.Record) (spec.Input, error) {
+	in := spec.Input{Record: rec, Hostname: rec.Config.Hostname, Host: e.host, LastCap: e.lastCap}
+	var err error
+	if in.Identity, err = e.identity(rec, rec.Config.User, rec.HostConfig.GroupAdd); err != nil {
+		return in, err
+	}
+	if err := e.joinNamespaces(rec, &in); err != nil {
+		return in, err
+	}
+	return in, e.connect(ctx, rec, &in)
+}
+
+// joinNamespaces resolves the pid, ipc and uts modes.
+func (e *Engine) joinNamespaces(rec *container.Record, in *spec.Input) error {
+	hc := rec.HostConfig
+	var err error
+	switch {
+	case hc.PidMode.IsHost():
+		in.PID.Host = true
+	case hc.PidMode.IsContainer():
+		if in.PID.Path, err = e.namespaceOf(hc.PidMode.Container(), "pid"); err != nil {
+			return err
+		}
+	}
+	in.UTS.Host = hc.UTSMode.IsHost()
+	switch m := hc.IpcMode; {
+	case m.IsHost():
+		in.IPC.Host, in.ShmSource = true, "/dev/shm"
+	case m.IsNone():
+		in.NoIPC = true
+	case m.IsContainer():
+		if in.IPC.Path, err = e.namespaceOf(m.Container(), "ipc"); err != nil {
+			return err
+		}
+		in.ShmSource = e.shmPath(m.Container())
+	case m.IsShareable():
+		if in.ShmSource, err = e.mountShm(rec); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// namespaceOf returns the path of a namespace of another container, which must
+// run.
+func (e *Engine) namespaceOf(id, kind string) (string, error) {
+	c, err := e.containers.Find(id)
+	if err != nil {
+		return "", err
+	}
+	s := c.State()
+	if !s.Alive() || s.Pid == 0 {
+		return "", fault.New(fault.Conflict, "", "", "cannot join %s namespace of a non running container: %s", kind, c.ID)
+	}
+	return filepath.Join("/proc", itoa(s.Pid), "ns", kind), nil
+}
+
+// startFailed undoes what a failed start made and records why.
+func (e *Engine) startFailed(ctx context.Context, c *container.Container, cause error) error {
+	rec := c.Record()
+	e.release(ctx, rec)
+	code, cause := explainStart(cause)
+	if rec.HostConfig.AutoRemove {
+		e.emit(rec, events.ActionDie, map[string]string{"exitCode": itoa(code)})
+		c.SetState(rec.State.FailedStart(code, cause.Error()))
+		if err := e.destroy(ctx, c, true); err != nil {
+			e.log.Error("remove container after its failed start", "container", c.ID, "error", err)
+		}
+		return cause
+	}
+	rec = c.SetState(rec.State.FailedStart(code, cause.Error()))
+	if err := e.save(rec); err != nil {
+		e.log.Error("record a failed start", "container", c.ID, "error", err)
+	}
+	c.AnswerExit(container.Result{ExitCode: code, Err: cause})
+	return cause
+}
+
+// explainStart returns the exit code that a failed start has, and an error of
+// the kind that clients expect: what is wrong with the user's program is the
+// request's fault, not the engine's.
+func explainStart(err error) (int, error) {
+	var exec *runtime.ExecError
+	if errors.As(err, &exec) {
+		return exec.Code, &fault.Error{Kind: fault.Invalid, Op: "failed to start container", Err: execError(exec)}
+	}
+	return 128, err
+}
+
+// release gives back what a container which does not run holds outside of the
+// data directory.
+func (e *Engine) release(ctx context.Context, rec *container.Record) {
+	if err := e.monitor.Forget(ctx, rec.ID); err != nil {
+		e.log.Warn("forget container", "container", rec.ID, "error", err)
+	}
+	if ownsNetwork(rec) {
+		if err := e.network.Detach(ctx, rec.ID); err != nil {
+			e.log.Warn("detach container from its network", "container", rec.ID, "error", err)
+		}
+	}
+	if rec.HostConfig.IpcMode.IsShareable() {
+		if err := e.unmountShm(rec.ID); err != nil {
+			e.log.Warn("unmount shared memory", "container", rec.ID, "error", err)
+		}
+	}
+}
+
+// ownsNetwork tells whether the container has a network namespace of its own.
+func ownsNetwork(rec *container.Record) bool {
+	m := rec.HostConfig.NetworkMode
+	return !m.IsContainer() && m != "host"
+}
+
+// networkRequest is what the record asks of the default bridge.
+func networkRequest(rec *container.Record) (network.Request, error) {
+	r := network.Request{}
+	ports, err := vocabulary.Ports(&vocabulary.Request{Config: rec.Config, HostConfig: rec.HostConfig})
+	if err != nil {
+		return r, err
+	}
+	for _, p := range ports {
+		r.Ports = append(r.Ports, network.Port{
+			Proto: string(p.Port.Proto()), HostIP: p.HostIP, HostPort: p.From, HostPortEnd: p.To, ContainerPort: p.Port.Num(),
+		})
+	}
+	if ep := rec.Networks["bridge"]; ep != nil {
+		if ep.IPAMConfig != nil {
+			r.IPv4, r.IPv6 = ep.IPAMConfig.IPv4Address.Unmap(), ep.IPAMConfig.IPv6Address
+		}
+		if len(ep.MacAddress) > 0 {
+			r.MAC = []byte(ep.MacAddress)
+		}
+	}
+	return r, nil
+}
