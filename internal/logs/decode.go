@@ -7,20 +7,20 @@ import (
 	"unicode/utf8"
 )
 
-// decoder turns lines of a log file into entries. It keeps what lines have in
+// Decoder turns lines of a log file into entries. It keeps what lines have in
 // common, so that reading costs no allocation a line.
-type decoder struct {
+type Decoder struct {
 	entry    Entry
 	text     []byte // unescaped text of the entry
 	lastTime []byte // the time as it was written last, and what it means
 	last     time.Time
 }
 
-// decode reads one line of a file, without its newline. It returns nil for
+// Decode reads one line of a file, without its newline. It returns nil for
 // what is no entry: a torn or foreign line is left out, never an error,
 // because one bad byte must not hide the rest of a log. The entry is valid
 // until the next call.
-func (d *decoder) decode(line []byte) *Entry {
+func (d *Decoder) Decode(line []byte) *Entry {
 	if d.decodeOwn(line) || d.decodeAny(line) {
 		return &d.entry
 	}
@@ -29,7 +29,7 @@ func (d *decoder) decode(line []byte) *Entry {
 
 // decodeOwn reads a line in the very form in which Encoder writes it without
 // attributes.
-func (d *decoder) decodeOwn(line []byte) bool {
+func (d *Decoder) decodeOwn(line []byte) bool {
 	rest, ok := bytes.CutPrefix(line, []byte(`{"log":"`))
 	if !ok {
 		return false
@@ -62,7 +62,7 @@ func (d *decoder) decodeOwn(line []byte) bool {
 	return true
 }
 
-func (d *decoder) decodeTime(text []byte) bool {
+func (d *Decoder) decodeTime(text []byte) bool {
 	if bytes.Equal(text, d.lastTime) {
 		d.entry.Time = d.last
 		return true
@@ -79,7 +79,7 @@ func (d *decoder) decodeTime(text []byte) bool {
 
 // decodeText reads the inside of a JSON string up to its closing quote into
 // d.text and returns what follows. It refuses escapes that Encoder never writes.
-func (d *decoder) decodeText(in []byte) ([]byte, bool) {
+func (d *Decoder) decodeText(in []byte) ([]byte, bool) {
 	d.text = d.text[:0]
 	for {
 		stop := bytes.IndexByte(in, '"')
@@ -138,7 +138,7 @@ func hexRune(in []byte) (rune, bool) {
 }
 
 // decodeAny reads any JSON object of the format's fields, in any order.
-func (d *decoder) decodeAny(line []byte) bool {
+func (d *Decoder) decodeAny(line []byte) bool {
 	var v struct {
 		Log    string            `json:"log"`
 		Stream string            `json:"stream"`
@@ -155,7 +155,7 @@ func (d *decoder) decodeAny(line []byte) bool {
 	return true
 }
 
-func (d *decoder) finish(attrs map[string]string) {
+func (d *Decoder) finish(attrs map[string]string) {
 	d.entry.Line = d.text
 	d.entry.Partial = len(d.text) == 0 || d.text[len(d.text)-1] != '\n'
 	d.entry.Attrs = attrs

@@ -84,7 +84,7 @@ func TestEncoderWritesDockersFormat(t *testing.T) {
 
 func TestDecoderReadsWhatTheEncoderWrote(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
-	var d decoder
+	var d Decoder
 	for range 5000 {
 		line := make([]byte, random.IntN(40))
 		for i := range line {
@@ -92,7 +92,7 @@ func TestDecoderReadsWhatTheEncoderWrote(t *testing.T) {
 		}
 		line = bytes.ReplaceAll(line, []byte("\n"), nil)
 		text := encodeOne(string(line), false, "stderr", nil, noon)
-		e := d.decode([]byte(strings.TrimSuffix(text, "\n")))
+		e := d.Decode([]byte(strings.TrimSuffix(text, "\n")))
 		want := strings.ToValidUTF8(string(line), "\ufffd")
 		if e == nil || e.Stream != "stderr" || !e.Time.Equal(noon) || e.Partial {
 			t.Fatalf("%q: decoded as %+v", text, e)
@@ -129,7 +129,7 @@ func FuzzDecode(f *testing.F) {
 	f.Add([]byte(`{"log":"\`))
 	f.Add([]byte(`{"log":"\u12`))
 	f.Fuzz(func(t *testing.T, line []byte) {
-		var own, other decoder
+		var own, other Decoder
 		if !own.decodeOwn(line) {
 			return
 		}

@@ -60,7 +60,7 @@ type reader struct {
 	path  string
 	opts  ReadOptions
 	fn    func(Entry) error
-	dec   decoder
+	dec   Decoder
 	lines lineReader
 }
 
@@ -107,7 +107,7 @@ func (r *reader) drain(f *logFile, limit int64) error {
 }
 
 func (r *reader) deliver(line []byte) error {
-	e := r.dec.decode(line)
+	e := r.dec.Decode(line)
 	switch {
 	case e == nil:
 		return nil

@@ -1,0 +1,209 @@
+package stdio
+
+import (
+	"bytes"
+	"time"
+
+	"berth/internal/logs"
+
+	"golang.org/x/sys/unix"
+)
+
+// Log keeps the output of one container in a json-file log. What it has done
+// is in a State: each time lines were appended, the new size of the file and
+// the new offset in the spool are recorded together.
+type Log struct {
+	path     string
+	maxSize  int64
+	maxFiles int
+	attrs    []byte
+	state    *State
+
+	w      *logs.Writer // nil until there is something to write
+	pos    [2]StreamProgress
+	failed bool // the last append failed
+}
+
+// NewLog makes a log; see logs.OpenWriter for the sizes. Nothing is touched on
+// disk before there is output.
+func NewLog(path string, maxSize int64, maxFiles int, attrs map[string]string, state *State) *Log {
+	return &Log{path: path, maxSize: maxSize, maxFiles: maxFiles, attrs: logs.EncodeAttrs(attrs), state: state}
+}
+
+func (l *Log) offset(i int) int64 { return l.pos[i].Offset }
+
+func (l *Log) close() {
+	if l.w != nil {
+		l.w.Close()
+		l.w = nil
+	}
+}
+
+// restart notes that a spool, all of which was logged, is empty again.
+func (l *Log) restart(i int) {
+	l.pos[i].Offset = 0
+	_ = l.save(false)
+}
+
+// save records how far the log is.
+func (l *Log) save(rotating bool) error {
+	return l.state.Update(func(p *Progress) {
+		p.Log.Rotating = rotating
+		p.Log.Streams = l.pos
+		if l.w != nil {
+			p.Log.Inode, p.Log.Size = l.w.Inode(), l.w.Size()
+		}
+	})
+}
+
+// open opens the file for a container that has just begun to write.
+func (l *Log) open() error {
+	w, err := logs.OpenWriter(l.path, l.maxSize, l.maxFiles)
+	if err != nil {
+		return err
+	}
+	l.w = w
+	if err := w.Mend(); err != nil {
+		return err
+	}
+	return l.save(false)
+}
+
+// rotate begins a new file. The intent is recorded first, so that a successor
+// can complete what a kill interrupted.
+func (l *Log) rotate() error {
+	if err := l.save(true); err != nil {
+		return err
+	}
+	if err := l.w.Rotate(l.w.Inode()); err != nil {
+		return err
+	}
+	return l.save(false)
+}
+
+// streamNames are the names of the streams in the log.
+var streamNames = [2]string{"stdout", "stderr"}
+
+// maxBatch bounds what is encoded at a time, in bytes of the log.
+const maxBatch = 512 << 10
+
+// log appends the complete lines of a stream to the log; final says that no
+// more will come, so that an unfinished line is logged as it is.
+func (p *Proc) log(i int, mem *scratch, final bool) {
+	l, s := p.cfg.Log, &p.out[i]
+	if l == nil {
+		return
+	}
+	for l.pos[i].Offset < s.end {
+		if !final && !s.lineEnds(l.pos[i].Offset, mem) {
+			return
+		}
+		if !p.logBatch(i, mem, final) {
+			return
+		}
+	}
+}
+
+// lineEnds reports whether there is a newline, or a full entry without one,
+// behind offset. It looks at each byte once only, because an unfinished line
+// may grow by single bytes.
+func (s *stream) lineEnds(offset int64, mem *scratch) bool {
+	if s.end-offset >= logs.PartialSize || s.scanned <= offset {
+		s.scanned = offset
+		return true
+	}
+	n, err := unix.Pread(s.spool, mem.in[:s.end-s.scanned], s.scanned)
+	if err != nil || bytes.IndexByte(mem.in[:n], '\n') >= 0 {
+		return true
+	}
+	s.scanned = s.end
+	return false
+}
+
+// logBatch encodes and appends what fits one batch and one file. It returns
+// false when there is no complete line.
+func (p *Proc) logBatch(i int, mem *scratch, final bool) bool {
+	l, s := p.cfg.Log, &p.out[i]
+	if l.w == nil {
+		if err := l.open(); err != nil {
+			return p.logFailed(i, err)
+		}
+	}
+	if l.w.Room() == 0 {
+		if err := l.rotate(); err != nil {
+			return p.logFailed(i, err)
+		}
+	}
+	next, err := l.encode(i, s, mem, final, time.Now(), l.w.Room())
+	if err != nil {
+		return p.logFailed(i, err)
+	}
+	if next == l.pos[i] {
+		s.scanned = s.end
+		return false
+	}
+	if err := l.w.Append(mem.out); err != nil {
+		return p.logFailed(i, err)
+	}
+	l.failed = false
+	l.pos[i] = next
+	if err := l.save(false); err != nil {
+		p.warn("%v", err)
+	}
+	return true
+}
+
+// logFailed gives up what was to be logged: a full disk must not stop the
+// container.
+func (p *Proc) logFailed(i int, err error) bool {
+	l := p.cfg.Log
+	if !l.failed {
+		p.warn("%v; lines are lost", err)
+	}
+	l.failed = true
+	l.pos[i] = StreamProgress{Offset: p.out[i].end}
+	_ = l.save(false)
+	return false
+}
+
+// encode puts entries into mem.out, of lines that begin at the stream's
+// position, until a line is not complete or room is used up. It returns the
+// position behind them. The entries depend on nothing but the spool, the
+// position and at, so that they can be made again.
+func (l *Log) encode(i int, s *stream, mem *scratch, final bool, at time.Time, room int64) (StreamProgress, error) {
+	pos := l.pos[i]
+	mem.out = mem.out[:0]
+	n, err := unix.Pread(s.spool, mem.in[:min(int64(len(mem.in)), s.end-pos.Offset)], pos.Offset)
+	if err != nil {
+		return pos, err
+	}
+	final = final && pos.Offset+int64(n) == s.end
+	mem.lines.Set(streamNames[i], l.attrs, at)
+	limit := int(min(room, maxBatch))
+	for text := mem.in[:n]; len(text) > 0 && len(mem.out) < limit; {
+		window := text[:min(len(text), logs.PartialSize)]
+		size := bytes.IndexByte(window, '\n')
+		partial := size < 0
+		if partial {
+			if size = len(window); size < logs.PartialSize && !final {
+				break
+			}
+		}
+		encoder := &mem.lines
+		if pos.Partial { // all parts of a line have the time of the first
+			encoder = &mem.rest
+			encoder.Set(streamNames[i], l.attrs, time.Unix(0, pos.PartialAt))
+		} else if partial {
+			pos.PartialAt = at.UnixNano()
+		}
+		mem.out = encoder.Append(mem.out, text[:size], partial)
+		pos.Partial = partial
+		if !partial {
+			size++
+			pos.PartialAt = 0
+		}
+		pos.Offset += int64(size)
+		text = text[size:]
+	}
+	return pos, nil
+}
