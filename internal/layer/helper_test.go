@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -246,4 +247,15 @@ func stat(t testing.TB, p string) *syscall.Stat_t {
 		t.Fatal(err)
 	}
 	return fi.Sys().(*syscall.Stat_t)
+}
+
+// writeMany writes a tar of many small files that differs with the seed.
+func writeMany(w io.Writer, seed int) {
+	tw := tar.NewWriter(w)
+	for i := range manyFiles {
+		data := fmt.Sprintf("%d/%d", seed, i)
+		tw.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: fmt.Sprintf("f%d", i), Mode: 0o644, Size: int64(len(data))})
+		tw.Write([]byte(data))
+	}
+	tw.Close()
 }
