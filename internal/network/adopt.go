@@ -2,7 +2,6 @@ package network
 
 import (
 	"context"
-	"errors"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -44,7 +43,7 @@ func (m *Manager) Adopt(ctx context.Context, live map[string]bool) error {
 	setup := m.ensureReady()
 	for _, r := range dead {
 		m.removeFiles(r.Container)
-		m.forgetDatagrams(bindingsOf(r, -1))
+		m.flows.forget(bindingsOf(r, -1))
 	}
 	if setup == nil {
 		m.sweepLinks()
@@ -70,7 +69,7 @@ func (m *Manager) adoptRecords(kept []record) {
 	findNamespaces(wanted)
 	for _, r := range kept {
 		s := &sandbox{id: r.Sandbox, inode: r.Inode, ns: wanted[r.Inode], veth: r.Veth, index: r.Index,
-			num: r.Number, extra: r.ExtraIPv6, ip4: r.IPv4, ip6: r.IPv6}
+			record: r, num: r.Number, extra: r.ExtraIPv6, ip4: r.IPv4, ip6: r.IPv6}
 		a := &attachment{sandbox: s}
 		if s.bare() {
 			a.endpoint = m.bareEndpoint(r)
@@ -112,6 +111,7 @@ func (m *Manager) adoptPorts(r record) []*binding {
 		b.socket = socket
 	}
 	m.ports.add(list)
+	m.flows.forget(list) // those that began while no engine could
 	return list
 }
 
@@ -202,8 +202,8 @@ func (m *Manager) sweepNames() {
 // about to take back, and those of dead containers. Their addresses stay
 // reserved until the interfaces are gone.
 func (m *Manager) sweepLinks() {
-	links, err := netlink.LinkList()
-	if err != nil && !errors.Is(err, unix.EINTR) {
+	links, err := wholeList(netlink.LinkList)
+	if err != nil {
 		m.log.Warn("cannot list interfaces", "error", err)
 		return
 	}

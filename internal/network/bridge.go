@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"berth/internal/fault"
@@ -24,6 +25,7 @@ func (m *Manager) ensureBridge() (int, error) {
 		if link, err = m.createBridge(); err != nil {
 			return 0, err
 		}
+		defer m.replug(link.Attrs().Index)
 	case err != nil:
 		return 0, fault.New(fault.Internal, "look up bridge", m.names.bridge, "%w", err)
 	}
@@ -71,13 +73,31 @@ func (m *Manager) createBridge() (netlink.Link, error) {
 	return made, nil
 }
 
+// replug puts the interfaces of living containers on a bridge that was made
+// anew under them.
+func (m *Manager) replug(bridge int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for id, a := range m.endpoints {
+		if a.endpoint == nil || a.sandbox.bare() {
+			continue
+		}
+		join := linkRequest(unix.RTM_NEWLINK, 0, a.sandbox.index, false)
+		join.AddData(nl.NewRtAttr(unix.IFLA_MASTER, u32(uint32(bridge))))
+		if err := m.route.do(join, hairpinRequest(a.sandbox.veth)); err != nil {
+			m.log.Warn("cannot plug the container into the new bridge", "container", id, "error", err)
+		}
+	}
+}
+
 // ownBridge refuses a bridge that something else made. A bridge without a mark
 // and without ports is ours too: the engine died between making and marking it.
 func (m *Manager) ownBridge(link netlink.Link) error {
 	if alias := link.Attrs().Alias; link.Type() == "bridge" && alias == m.names.alias {
 		return nil
 	} else if link.Type() == "bridge" && alias == "" {
-		if addrs, err := netlink.AddrList(link, netlink.FAMILY_V4); err == nil && len(addrs) == 0 {
+		list := func() ([]netlink.Addr, error) { return netlink.AddrList(link, netlink.FAMILY_V4) }
+		if addrs, err := wholeList(list); err == nil && len(addrs) == 0 {
 			return netlink.LinkSetAlias(link, m.names.alias)
 		}
 	}
@@ -101,9 +121,21 @@ func (m *Manager) bridgeSysctls() error {
 	return m.enableForwarding()
 }
 
+// readSysctl returns a value below /proc/sys/net of the thread's namespace.
+// Plain system calls, as in writeSysctl: some are read for each published port.
 func readSysctl(name string) (string, error) {
-	b, err := os.ReadFile("/proc/sys/net/" + name)
-	return strings.TrimSpace(string(b)), err
+	path := "/proc/sys/net/" + name
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return "", &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	defer unix.Close(fd)
+	var buf [128]byte
+	n, err := unix.Read(fd, buf[:])
+	if err != nil {
+		return "", &os.PathError{Op: "read", Path: path, Err: err}
+	}
+	return strings.TrimSpace(string(buf[:n])), nil
 }
 
 // ensureSysctl writes only what differs, so that it works where /proc/sys is
@@ -163,7 +195,7 @@ func (m *Manager) bridgeAddresses(link netlink.Link) error {
 	if m.ipv6 {
 		want[netip.PrefixFrom(m.addrs.addr6(gatewayNumber), m.subnet6.Bits())] = false
 	}
-	have, err := netlink.AddrList(link, netlink.FAMILY_ALL)
+	have, err := wholeList(func() ([]netlink.Addr, error) { return netlink.AddrList(link, netlink.FAMILY_ALL) })
 	if err != nil {
 		return fault.New(fault.Internal, "list addresses of", m.names.bridge, "%w", err)
 	}
@@ -213,11 +245,32 @@ func (m *Manager) loopback6Route(index int) error {
 	return nil
 }
 
-// defaultMTUOf is the MTU of the interface that the host's default route uses:
+// wholeList repeats a listing that the kernel says changed under the reader. A
+// host on which that never ends gets what there is.
+func wholeList[T any](list func() ([]T, error)) ([]T, error) {
+	for try := 0; ; try++ {
+		all, err := list()
+		if !errors.Is(err, netlink.ErrDumpInterrupted) {
+			return all, err
+		}
+		if try == 20 {
+			return all, nil
+		}
+	}
+}
+
+// routesOf lists the routes in a table; RT_TABLE_UNSPEC means all tables.
+func routesOf(family, table int) ([]netlink.Route, error) {
+	return wholeList(func() ([]netlink.Route, error) {
+		return netlink.RouteListFiltered(family, &netlink.Route{Table: table}, netlink.RT_FILTER_TABLE)
+	})
+}
+
+// hostMTU is the MTU of the interface that the host's default route uses:
 // containers must not send packets that the way out cannot carry.
 func hostMTU() int {
 	mtu := defaultMTU
-	routes, err := netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
+	routes, err := routesOf(netlink.FAMILY_V4, unix.RT_TABLE_MAIN)
 	if err != nil {
 		return mtu
 	}

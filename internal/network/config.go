@@ -11,6 +11,8 @@ import (
 	"os"
 	"path/filepath"
 
+	"golang.org/x/sys/unix"
+
 	"berth/internal/fault"
 )
 
@@ -136,10 +138,30 @@ func storeSaved(cfg Config, s saved) error {
 // sees the old content or the new one.
 func writeFileAtomic(path string, data []byte) error {
 	tmp := path + ".tmp"
-	if err := os.WriteFile(tmp, data, 0o600); err != nil {
-		return fault.New(fault.Internal, "write", tmp, "%w", err)
+	if err := writeFile(tmp, data); err != nil {
+		return err
 	}
 	if err := os.Rename(tmp, path); err != nil {
+		return fault.New(fault.Internal, "write", path, "%w", err)
+	}
+	return nil
+}
+
+// writeFile makes a file by plain system calls: what os.File adds, a place in
+// the poller and a finaliser, costs more than the writing.
+func writeFile(path string, data []byte) error {
+	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return fault.New(fault.Internal, "write", path, "%w", err)
+	}
+	n, err := unix.Write(fd, data)
+	if err == nil && n < len(data) {
+		err = unix.ENOSPC
+	}
+	if closing := unix.Close(fd); err == nil {
+		err = closing
+	}
+	if err != nil {
 		return fault.New(fault.Internal, "write", path, "%w", err)
 	}
 	return nil

@@ -180,17 +180,24 @@ func checkKernel(t *testing.T, m *Manager, live map[string]int) {
 	if known != len(live) {
 		t.Errorf("the engine knows %d containers, %d live", known, len(live))
 	}
-	entries, _ := os.ReadDir(m.netnsDir())
-	if len(entries) != len(live) {
-		t.Errorf("%d names of namespaces for %d containers", len(entries), len(live))
-	}
 	m.bridged.close()
+	m.bare.close()
+	for _, dir := range []string{m.netnsDir(), m.recordDir()} {
+		if entries, _ := os.ReadDir(dir); len(entries) != len(live) {
+			t.Errorf("%d files in %s for %d containers", len(entries), dir, len(live))
+			for _, e := range entries {
+				if id, _ := strings.CutSuffix(e.Name(), ".json"); live[id] == 0 {
+					t.Errorf("%s belongs to nobody", e.Name())
+				}
+			}
+		}
+	}
 	eventually(t, "interfaces of nobody are gone", func() bool { return len(vethsOf(t, m.names.tag)) == bridged })
 }
 
 func vethsOf(t testing.TB, tag string) (found []string) {
 	t.Helper()
-	links, err := netlink.LinkList()
+	links, err := wholeList(netlink.LinkList)
 	must(t, err)
 	for _, l := range links {
 		if strings.HasPrefix(l.Attrs().Name, "veth"+tag) {
@@ -204,7 +211,7 @@ func vethsOf(t testing.TB, tag string) (found []string) {
 // and the run directory as they were.
 func checkNothingLeft(t testing.TB, cfg Config) {
 	t.Helper()
-	links, err := netlink.LinkList()
+	links, err := wholeList(netlink.LinkList)
 	must(t, err)
 	for _, l := range links {
 		if name := l.Attrs().Name; strings.HasPrefix(name, "berth") || strings.HasPrefix(name, "veth") {

@@ -4,10 +4,8 @@ import (
 	"context"
 	"net"
 	"net/netip"
-	"os"
 
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
 	"berth/internal/fault"
 )
@@ -73,16 +71,14 @@ func (m *Manager) attach(a *attachment, id string, wants []Port, want identity) 
 		return err
 	}
 	a.bindings = bindings
-	r := m.newRecord(id, s)
-	r.Ports = published
-	if err := m.commit(r, s); err != nil {
+	if err := m.commit(id, s, published); err != nil {
 		return err
 	}
 	if err := m.firewall.change(elementsOf(bindings), nil); err != nil {
 		return err
 	}
-	m.forgetDatagrams(bindings)
-	return m.finish(id, a, m.bridgeEndpoint(r))
+	m.flows.forget(bindings)
+	return m.finish(id, a, m.bridgeEndpoint(s.record))
 }
 
 // NewSandbox gives a container of network mode none a namespace with a loopback
@@ -98,11 +94,10 @@ func (m *Manager) NewSandbox(ctx context.Context, containerID string) (*Endpoint
 				return err
 			}
 		}
-		r := m.newRecord(containerID, a.sandbox)
-		if err := m.commit(r, a.sandbox); err != nil {
+		if err := m.commit(containerID, a.sandbox, nil); err != nil {
 			return err
 		}
-		return m.finish(containerID, a, m.bareEndpoint(r))
+		return m.finish(containerID, a, m.bareEndpoint(a.sandbox.record))
 	}()
 	if err != nil {
 		m.unclaim(containerID, a)
@@ -119,8 +114,8 @@ func (m *Manager) obtain(want identity) (*sandbox, error) {
 		}
 		s, err := m.buildBridged(want)
 		if fault.Is(err, fault.Exhausted) {
-			// The last free addresses may have gone to the pool meanwhile.
-			if s := m.bridged.take(); s != nil {
+			// The last free addresses may be going to the pool just now.
+			if s := m.bridged.takeSoon(); s != nil {
 				return s, nil
 			}
 		}
@@ -153,6 +148,7 @@ func (m *Manager) evict(s *sandbox) {
 	attrs.Index = s.index
 	_ = netlink.LinkDel(&netlink.Veth{LinkAttrs: attrs})
 	m.addrs.free(s.num, s.extra)
+	m.unprepare(s)
 	s.closeNS()
 }
 
@@ -175,14 +171,6 @@ func (m *Manager) claim(ctx context.Context, id string) (*attachment, error) {
 	a := &attachment{}
 	m.endpoints[id] = a
 	return a, nil
-}
-
-// commit records a claim and names its namespace. The record comes first.
-func (m *Manager) commit(r record, s *sandbox) error {
-	if err := m.writeRecord(r); err != nil {
-		return err
-	}
-	return m.linkSandbox(r.Container, s.ns)
 }
 
 func (m *Manager) finish(id string, a *attachment, e *Endpoint) error {
@@ -212,7 +200,7 @@ func (m *Manager) dismantle(id string, a *attachment) {
 		m.log.Warn("cannot withdraw published ports", "container", id, "error", err)
 	}
 	m.ports.release(a.bindings)
-	m.forgetDatagrams(a.bindings)
+	m.flows.forget(a.bindings)
 	m.removeFiles(id)
 	if a.sandbox != nil {
 		m.reaper.discard(a.sandbox)
@@ -247,8 +235,8 @@ func (m *Manager) Detach(_ context.Context, containerID string) error {
 	return nil
 }
 
-func (m *Manager) newRecord(id string, s *sandbox) record {
-	r := record{Version: recordVersion, Container: id, Sandbox: s.id, Endpoint: randomID(32), Inode: s.inode, MakerPID: os.Getpid()}
+func (m *Manager) newRecord(s *sandbox) record {
+	r := record{Version: recordVersion, Sandbox: s.id, Endpoint: randomID(32), Inode: s.inode}
 	if !s.bare() {
 		r.Veth, r.Index, r.Number = s.veth, s.index, s.num
 		r.IPv4, r.IPv6, r.ExtraIPv6, r.MAC = s.ip4, s.ip6, s.extra, s.mac.String()
@@ -273,21 +261,4 @@ func (m *Manager) bridgeEndpoint(r record) *Endpoint {
 func (m *Manager) bareEndpoint(r record) *Endpoint {
 	return &Endpoint{ContainerID: r.Container, SandboxPath: m.sandboxPath(r.Container), SandboxID: r.Sandbox,
 		Name: "none", NetworkID: NoneNetworkID, EndpointID: r.Endpoint}
-}
-
-// forgetDatagrams drops what connection tracking remembers of published UDP
-// ports: a client that keeps sending would be led to where the port went before.
-func (m *Manager) forgetDatagrams(list []*binding) {
-	f := staleFlows{}
-	for _, b := range list {
-		if b.proto == unix.IPPROTO_UDP {
-			f = append(f, b)
-		}
-	}
-	if len(f) == 0 {
-		return
-	}
-	if err := f.drop(); err != nil {
-		m.log.Warn("cannot clear connection tracking of UDP ports", "error", err)
-	}
 }

@@ -69,7 +69,7 @@ func onTestHost(t testing.TB) bool {
 	}
 	args := []string{"-test.run=^" + t.Name() + "$", "-test.v", "-test.timeout=120s", "-test.bench=^$"}
 	if _, ok := t.(*testing.B); ok {
-		args = []string{"-test.run=^$", "-test.bench=^" + t.Name() + "$", "-test.benchtime=200x", "-test.timeout=120s"}
+		args = []string{"-test.run=^$", "-test.bench=^" + t.Name() + "$", "-test.benchtime=100x", "-test.timeout=120s"}
 	}
 	cmd := exec.Command("/proc/self/exe", args...)
 	cmd.Env = append(os.Environ(), hostEnv+"=1")

@@ -34,6 +34,7 @@ type Manager struct {
 	bridged  *pool
 	bare     *pool
 	reaper   *reaper
+	flows    *flows
 	watcher  *watcher
 
 	bridgeIndex atomic.Int32
@@ -82,6 +83,7 @@ func Open(ctx context.Context, cfg Config) (*Manager, error) {
 	m.addrs = newIPAM(m.subnet4, m.subnet6)
 	m.ports = &portTable{byKey: map[portKey]*binding{}, loopback6: m.loopback6Works}
 	m.reaper = newReaper(m)
+	m.flows = newFlows(m)
 	if m.route, err = dialRoute(); err != nil {
 		return nil, fault.New(fault.Internal, "open network", "", "%w", err)
 	}
@@ -209,9 +211,6 @@ func (m *Manager) ensureReady() error {
 	return nil
 }
 
-// markStale makes the next user of the bridge check it.
-func (m *Manager) markStale() { m.ready.Store(false) }
-
 // closeWait bounds how long Close waits for the kernel to take namespaces back.
 const closeWait = 5 * time.Second
 
@@ -230,6 +229,7 @@ func (m *Manager) Close() {
 	m.watcher.stop()
 	m.bridged.close()
 	m.bare.close()
+	m.flows.wait()
 	if !m.reaper.wait(closeWait) {
 		m.log.Warn("some network interfaces are still in use by processes outside of any container")
 	}

@@ -4,6 +4,8 @@ import (
 	"log/slog"
 	"sync"
 	"time"
+
+	"berth/internal/fault"
 )
 
 // pool keeps sandboxes ready. It refills in the background: at once when half
@@ -61,6 +63,16 @@ func (p *pool) take() *sandbox {
 	}
 	p.refill(pause)
 	return s
+}
+
+// takeSoon is take, but waits for builders that are at work.
+func (p *pool) takeSoon() *sandbox {
+	p.mu.Lock()
+	for len(p.idle) == 0 && p.building > 0 {
+		p.changed.Wait()
+	}
+	p.mu.Unlock()
+	return p.take()
 }
 
 // takeMatching returns the ready sandbox that satisfies ok, if any.
@@ -154,10 +166,12 @@ func (p *pool) builder() {
 		}
 		p.mu.Lock()
 		if p.closed {
+			p.mu.Unlock()
+			p.discard(s) // before close returns
+			p.mu.Lock()
 			p.building--
 			p.changed.Broadcast()
 			p.mu.Unlock()
-			p.discard(s)
 			return
 		}
 		p.idle = append(p.idle, s)
@@ -181,7 +195,7 @@ func (p *pool) builderFailed(err error) {
 	if p.closed {
 		return
 	}
-	if !p.failed {
+	if !p.failed && !fault.Is(err, fault.Exhausted) { // a full subnet is no news: who asks for more is told
 		p.log.Warn("cannot keep network namespaces ready", "error", err)
 	}
 	p.failed = true

@@ -45,6 +45,7 @@ func newReaper(m *Manager) *reaper {
 // discard gives a sandbox up: its namespace dies when the last process in it
 // does, and its address is free after that.
 func (r *reaper) discard(s *sandbox) {
+	r.m.unprepare(s)
 	s.closeNS()
 	if s.bare() {
 		return

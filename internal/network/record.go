@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"berth/internal/fault"
 )
 
@@ -18,7 +20,7 @@ import (
 // left.
 type record struct {
 	Version   int         `json:"version"`
-	Container string      `json:"container"`
+	Container string      `json:"-"` // the file's name
 	Sandbox   string      `json:"sandbox"`
 	Endpoint  string      `json:"endpoint"`
 	Inode     uint64      `json:"inode"` // of the namespace
@@ -30,7 +32,6 @@ type record struct {
 	ExtraIPv6 netip.Addr  `json:"extraIPv6"`
 	MAC       string      `json:"mac,omitempty"`
 	Ports     []Published `json:"ports,omitempty"`
-	MakerPID  int         `json:"makerPID"` // the engine that wrote the record
 }
 
 const recordVersion = 1
@@ -39,6 +40,10 @@ func (m *Manager) recordDir() string { return filepath.Join(m.cfg.RunDir, "netwo
 func (m *Manager) netnsDir() string  { return filepath.Join(m.cfg.RunDir, "netns") }
 
 func (m *Manager) recordPath(id string) string { return filepath.Join(m.recordDir(), id+".json") }
+
+// readyName is the file name of an unclaimed sandbox, in both directories; no
+// container id begins with a dot.
+func readyName(s *sandbox) string { return "." + s.id }
 
 // sandboxPath is the name under which other programs open a container's
 // namespace: a link to the engine's descriptor, re-made by the next engine.
@@ -66,18 +71,60 @@ func checkID(id string) error {
 	return nil
 }
 
-func (m *Manager) writeRecord(r record) error {
-	data, err := json.Marshal(r)
+// prepare writes what a claim of the sandbox will need, under names that say
+// nobody has claimed it yet.
+func (m *Manager) prepare(s *sandbox) error {
+	s.record = m.newRecord(s)
+	data, err := json.Marshal(s.record)
 	if err != nil {
-		return fault.New(fault.Internal, "record endpoint of", r.Container, "%w", err)
+		return fault.New(fault.Internal, "record network namespace", s.id, "%w", err)
 	}
-	return writeFileAtomic(m.recordPath(r.Container), data)
+	s.unclaimed = true
+	if err := writeFile(filepath.Join(m.recordDir(), readyName(s)), data); err != nil {
+		return err
+	}
+	return m.linkSandbox(readyName(s), s.ns)
 }
 
-// linkSandbox points the public name of a namespace at our descriptor of it.
-func (m *Manager) linkSandbox(id string, ns *os.File) error {
+// unprepare removes the files of a sandbox that nobody claimed.
+func (m *Manager) unprepare(s *sandbox) {
+	if s.unclaimed {
+		s.unclaimed = false
+		m.removeFile(m.recordDir(), readyName(s))
+		m.removeFile(m.netnsDir(), readyName(s))
+	}
+}
+
+// commit claims a sandbox for a container by renaming its files. The record
+// comes first: a name without a record is swept by the next engine.
+func (m *Manager) commit(id string, s *sandbox, ports []Published) error {
+	ready, path := filepath.Join(m.recordDir(), readyName(s)), m.recordPath(id)
+	s.record.Container = id
+	if len(ports) > 0 {
+		s.record.Ports = ports
+		data, err := json.Marshal(s.record)
+		if err != nil {
+			return fault.New(fault.Internal, "record endpoint of", id, "%w", err)
+		}
+		// Not yet claimed, hence not read by anyone: no need for a second file.
+		if err := writeFile(ready, data); err != nil {
+			return err
+		}
+	}
+	if err := unix.Rename(ready, path); err != nil {
+		return fault.New(fault.Internal, "claim network namespace for", id, "%w", err)
+	}
+	s.unclaimed = false
+	if err := unix.Rename(filepath.Join(m.netnsDir(), readyName(s)), m.sandboxPath(id)); err != nil {
+		return fault.New(fault.Internal, "name network namespace of", id, "%w", err)
+	}
+	return nil
+}
+
+// linkSandbox points a name of a namespace at our descriptor of it.
+func (m *Manager) linkSandbox(name string, ns *os.File) error {
 	target := "/proc/" + strconv.Itoa(os.Getpid()) + "/fd/" + strconv.Itoa(int(ns.Fd()))
-	path := m.sandboxPath(id)
+	path := m.sandboxPath(name)
 	err := os.Symlink(target, path)
 	if errors.Is(err, fs.ErrExist) {
 		if err = os.Remove(path); err == nil {
@@ -85,14 +132,22 @@ func (m *Manager) linkSandbox(id string, ns *os.File) error {
 		}
 	}
 	if err != nil {
-		return fault.New(fault.Internal, "name network namespace of", id, "%w", err)
+		return fault.New(fault.Internal, "name network namespace of", name, "%w", err)
 	}
 	return nil
 }
 
 func (m *Manager) removeFiles(id string) {
-	_ = os.Remove(m.sandboxPath(id))
-	_ = os.Remove(m.recordPath(id))
+	m.removeFile(m.netnsDir(), id)
+	m.removeFile(m.recordDir(), id+".json")
+}
+
+// removeFile is unlink alone: os.Remove would try rmdir on a file that is gone.
+func (m *Manager) removeFile(dir, name string) {
+	path := filepath.Join(dir, name)
+	if err := unix.Unlink(path); err != nil && err != unix.ENOENT {
+		m.log.Warn("cannot remove file", "path", path, "error", err)
+	}
 }
 
 // readRecords returns all records; what cannot be read as one is removed, since
@@ -109,9 +164,13 @@ func (m *Manager) readRecords() ([]record, error) {
 	for _, e := range entries {
 		path := filepath.Join(m.recordDir(), e.Name())
 		id, isRecord := strings.CutSuffix(e.Name(), ".json")
+		if e.Name()[0] == '.' { // never claimed
+			_ = os.Remove(path)
+			continue
+		}
 		data, err := os.ReadFile(path)
-		var r record
-		if !isRecord || err != nil || json.Unmarshal(data, &r) != nil || r.Container != id || r.Version != recordVersion {
+		r := record{Container: id}
+		if !isRecord || err != nil || json.Unmarshal(data, &r) != nil || r.Version != recordVersion {
 			m.log.Warn("removing unreadable network record", "path", path)
 			_ = os.RemoveAll(path)
 			continue

@@ -27,7 +27,6 @@ const insideName = "eth0"
 // duplicate detection is pointless.
 var SandboxSysctls = [...][2]string{
 	{"ipv6/conf/default/accept_ra", "0"},
-	{"ipv6/conf/all/accept_ra", "0"},
 	{"ipv6/conf/default/accept_dad", "0"},
 	{"ipv4/ip_unprivileged_port_start", "0"},
 	{"ipv4/ping_group_range", "0 2147483647"},
@@ -39,6 +38,9 @@ type sandbox struct {
 	id    string   // 64 hex digits
 	ns    *os.File // the namespace; nil after adoption when no process of the container was found
 	inode uint64   // of the namespace, to recognise it after a restart
+
+	record    record // what is, or will be, written for the claim
+	unclaimed bool   // its files still have the names of a ready one
 
 	// Zero for a bare namespace:
 	veth  string // host-side interface
@@ -159,6 +161,10 @@ func (m *Manager) buildBare() (*sandbox, error) {
 		s.closeNS()
 		return nil, fault.New(fault.Internal, "bring up loopback", "", "%w", err)
 	}
+	if err := m.prepare(s); err != nil {
+		m.reaper.discard(s)
+		return nil, err
+	}
 	return s, nil
 }
 
@@ -191,6 +197,14 @@ func (w identity) any() bool { return !w.ip4.IsValid() && !w.ip6.IsValid() && le
 
 // buildBridged makes a namespace that is plugged into the bridge and complete.
 func (m *Manager) buildBridged(want identity) (*sandbox, error) {
+	s, err := m.buildOnce(want)
+	if err != nil && !m.ready.Load() {
+		return m.buildOnce(want) // somebody removed the bridge: it is made anew
+	}
+	return s, err
+}
+
+func (m *Manager) buildOnce(want identity) (*sandbox, error) {
 	if err := m.ensureReady(); err != nil {
 		return nil, err
 	}
@@ -203,7 +217,10 @@ func (m *Manager) buildBridged(want identity) (*sandbox, error) {
 		s.closeNS()
 		return nil, err
 	}
-	if err := m.plug(s, inside); err != nil {
+	if err = m.plug(s, inside); err == nil {
+		err = m.prepare(s)
+	}
+	if err != nil {
 		m.reaper.discard(s)
 		return nil, err
 	}
@@ -269,7 +286,7 @@ func (m *Manager) plugError(s *sandbox, err error) error {
 		e.Kind = fault.Exhausted
 		return e.WithHint("a Linux bridge carries 1023 interfaces; use network mode host or none for some containers")
 	case errors.Is(err, unix.ENODEV), errors.Is(err, unix.EINVAL):
-		m.markStale() // somebody removed the bridge: the next build makes it anew
+		m.ready.Store(false) // somebody removed the bridge
 	}
 	return e
 }
@@ -303,13 +320,18 @@ func (m *Manager) pairRequests(s *sandbox) []*nl.NetlinkRequest {
 	}
 	quiet.AddData(nl.NewRtAttr(unix.IFLA_MASTER, u32(uint32(m.bridgeIndex.Load()))))
 
+	return []*nl.NetlinkRequest{create, quiet, hairpinRequest(s.veth)}
+}
+
+// hairpinRequest brings a port of the bridge up, in hairpin mode.
+func hairpinRequest(veth string) *nl.NetlinkRequest {
 	up := linkRequest(unix.RTM_NEWLINK, 0, 0, true)
-	up.AddData(nl.NewRtAttr(unix.IFLA_IFNAME, name))
+	up.AddData(nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(veth)))
 	slave := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
 	slave.AddRtAttr(nl.IFLA_INFO_SLAVE_KIND, nl.NonZeroTerminated("bridge"))
 	slave.AddRtAttr(nl.IFLA_INFO_SLAVE_DATA, nil).AddRtAttr(nl.IFLA_BRPORT_MODE, []byte{1})
 	up.AddData(slave)
-	return []*nl.NetlinkRequest{create, quiet, up}
+	return up
 }
 
 // noAutoAddress keeps the kernel from giving an interface a link-local address.

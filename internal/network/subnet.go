@@ -37,8 +37,8 @@ const defaultRouteBits = 2
 func occupied(own int) ([]netip.Prefix, error) {
 	var used []netip.Prefix
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
-		routes, err := netlink.RouteListFiltered(family, &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE)
-		if err != nil && len(routes) == 0 {
+		routes, err := routesOf(family, unix.RT_TABLE_UNSPEC)
+		if err != nil {
 			return nil, fault.New(fault.Internal, "list routes", "", "%w", err)
 		}
 		for _, r := range routes {

@@ -144,6 +144,6 @@ func (m *Manager) repairFirewall() error {
 		list = append(list, b)
 	}
 	m.ports.mu.Unlock()
-	m.forgetDatagrams(list)
+	m.flows.forget(list)
 	return nil
 }
