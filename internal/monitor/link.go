@@ -172,7 +172,7 @@ func (l *link) receive(conn *proto.Conn) {
 		if err != nil {
 			break
 		}
-		f.CloseFiles() // the monitor never passes any
+		f.CloseFDs() // the monitor never passes any
 		if f.Kind == proto.KindEvent {
 			var e Event
 			if f.Decode(&e) == nil {
@@ -189,6 +189,7 @@ func (l *link) receive(conn *proto.Conn) {
 		}
 	}
 	_ = conn.Close()
+	conn.Drop()
 	l.mu.Lock()
 	l.conn = nil
 	l.ready = make(chan struct{})

@@ -63,7 +63,7 @@ type kept struct {
 
 type queued struct {
 	packet []byte
-	fd     int
+	fds    []int
 }
 
 // Run works until the worker says that no monitor is needed any more.
@@ -159,27 +159,24 @@ func (k *keeper) handle(fd int, events uint32) {
 func (k *keeper) obey(m Message) {
 	switch m.Op {
 	case OpHold:
-		e := k.entry(m.Key)
-		e.drop(m.Label)
-		e.held[m.Label] = m.FD
-		return
+		k.entry(m.Key).hold(&m)
 	case OpDrop:
 		if e := k.keys[m.Key]; e != nil {
-			if m.Label == 0 {
+			if m.Labels == "" {
 				k.forget(e)
-			} else {
-				e.drop(m.Label)
+			}
+			for _, label := range []byte(m.Labels) {
+				e.drop(label)
 			}
 		}
 	case OpWatch:
-		k.watch(m)
-		return
+		k.watch(&m)
 	case OpOrphans:
 		k.reapOrphans()
 	case OpQuit:
 		k.quit = true
 	}
-	closeFD(m.FD)
+	m.closeFDs()
 }
 
 func (k *keeper) entry(key string) *kept {
@@ -189,6 +186,20 @@ func (k *keeper) entry(key string) *kept {
 		k.keys[key] = e
 	}
 	return e
+}
+
+// hold takes the descriptors of a message, but for a pidfd.
+func (e *kept) hold(m *Message) {
+	rest := m.FDs[:0]
+	for i, fd := range m.FDs {
+		if m.Labels[i] == LabelPidfd {
+			rest = append(rest, fd)
+			continue
+		}
+		e.drop(m.Labels[i])
+		e.held[m.Labels[i]] = fd
+	}
+	m.FDs = rest
 }
 
 func (e *kept) drop(label byte) {
@@ -208,13 +219,17 @@ func (k *keeper) forget(e *kept) {
 
 // watch begins to wait for the end of a process. A message without a pidfd is
 // of a process that is gone already: it may have been reaped as an orphan.
-func (k *keeper) watch(m Message) {
+func (k *keeper) watch(m *Message) {
 	e := k.entry(m.Key)
+	e.hold(m)
 	if e.pidfd >= 0 || e.end != nil {
-		closeFD(m.FD)
 		return
 	}
-	e.path, e.pid, e.pidfd = m.Path, m.PID, m.FD
+	e.path, e.pid = m.Path, m.PID
+	if len(m.FDs) > 0 {
+		e.pidfd = m.FDs[0]
+		m.FDs = m.FDs[1:]
+	}
 	stray, reaped := k.strays[e.pid]
 	delete(k.strays, e.pid)
 	if e.pidfd < 0 {
@@ -287,7 +302,7 @@ func (k *keeper) conclude(e *kept, end ended) {
 	if err := writeAtomically(e.path, end.record(proto.UnknownCode)); err != nil {
 		warn("write %s: %v", e.path, err)
 	}
-	k.tell(Message{Op: OpExited, Key: e.key, PID: e.pid, Status: end.status, Unknown: end.unknown, At: end.at.UnixNano(), FD: -1})
+	k.tell(Message{Op: OpExited, Key: e.key, PID: e.pid, Status: end.status, Unknown: end.unknown, At: end.at.UnixNano()})
 }
 
 // maxStrays bounds the memory of ends nobody may ever ask for.
@@ -332,12 +347,6 @@ func (k *keeper) sweep() {
 				k.strays[pid] = ended{status: status, at: time.Now()}
 			}
 		}
-	}
-}
-
-func closeFD(fd int) {
-	if fd >= 0 {
-		_ = unix.Close(fd)
 	}
 }
 

@@ -16,26 +16,35 @@ type Op byte
 
 // What the worker tells the keeper.
 const (
-	OpHold    Op = iota + 1 // keep the descriptor that comes along, under key and label
-	OpDrop                  // close the descriptor of key and label; label 0 forgets the key altogether
-	OpWatch                 // report the end of the process whose pidfd comes along, and write it to Path
+	OpHold    Op = iota + 1 // keep the descriptors that come along, under key and label
+	OpDrop                  // close the descriptors of key and labels; no label forgets the key altogether
+	OpWatch                 // hold, and report the end of the process whose pidfd comes along, and write it to Path
 	OpOrphans               // processes may appear that nobody announces: reap them as they end
 	OpQuit                  // the worker ends now and no other is needed
 )
 
 // What the keeper tells the worker.
 const (
-	OpHeld    Op = iota + 65 // a descriptor that was to be kept
+	OpHeld    Op = iota + 65 // descriptors that were to be kept
 	OpWatched                // a process that was to be watched, and its end if it has ended
 	OpReady                  // everything kept was told
 	OpExited                 // a watched process ended
+)
+
+// The labels of descriptors.
+const (
+	LabelPidfd  = 'p' // of the process to be watched
+	LabelStdin  = 'i' // writing end of its input
+	LabelStdout = 'o' // reading end of its output
+	LabelStderr = 'e' // and of its error output
+	LabelTTY    = 't' // master of its terminal
+	LabelTTYIn  = 'w' // writing end of the pipe behind the terminal
 )
 
 // Message is one packet between keeper and worker. Which fields matter depends
 // on Op.
 type Message struct {
 	Op      Op
-	Label   byte
 	Exited  bool
 	Unknown bool // it ended, and how is not known
 	PID     int
@@ -43,7 +52,23 @@ type Message struct {
 	At      int64 // when it ended, Unix nanoseconds
 	Key     string
 	Path    string
-	FD      int // a descriptor that comes along, -1 for none
+	Labels  string // of the descriptors, one byte each
+	FDs     []int  // descriptors that come along
+}
+
+// Add adds a descriptor unless it is -1.
+func (m *Message) Add(label byte, fd int) {
+	if fd >= 0 {
+		m.Labels += string(label)
+		m.FDs = append(m.FDs, fd)
+	}
+}
+
+func (m *Message) closeFDs() {
+	for _, fd := range m.FDs {
+		_ = unix.Close(fd)
+	}
+	m.FDs = nil
 }
 
 const (
@@ -54,8 +79,8 @@ const (
 var errMessage = errors.New("malformed message between keeper and worker")
 
 func (m *Message) encode() []byte {
-	b := make([]byte, messageHeader, messageHeader+len(m.Key)+len(m.Path))
-	b[0], b[1] = byte(m.Op), m.Label
+	b := make([]byte, messageHeader, messageHeader+len(m.Labels)+len(m.Key)+len(m.Path))
+	b[0], b[1] = byte(m.Op), byte(len(m.Labels))
 	if m.Exited {
 		b[2] = 1
 	}
@@ -66,35 +91,38 @@ func (m *Message) encode() []byte {
 	binary.LittleEndian.PutUint32(b[8:], uint32(m.Status))
 	binary.LittleEndian.PutUint64(b[16:], uint64(m.At))
 	binary.LittleEndian.PutUint16(b[24:], uint16(len(m.Key)))
+	b = append(b, m.Labels...)
 	b = append(b, m.Key...)
 	return append(b, m.Path...)
 }
 
 func decodeMessage(b []byte) (Message, error) {
 	if len(b) < messageHeader {
-		return Message{FD: -1}, errMessage
+		return Message{}, errMessage
 	}
-	key := int(binary.LittleEndian.Uint16(b[24:]))
-	if len(b) < messageHeader+key {
-		return Message{FD: -1}, errMessage
+	rest := b[messageHeader:]
+	labels := int(b[1])
+	key := labels + int(binary.LittleEndian.Uint16(b[24:]))
+	if len(rest) < key {
+		return Message{}, errMessage
 	}
 	return Message{
-		Op: Op(b[0]), Label: b[1], Exited: b[2] != 0, Unknown: b[3] != 0,
+		Op: Op(b[0]), Exited: b[2] != 0, Unknown: b[3] != 0,
 		PID:    int(int32(binary.LittleEndian.Uint32(b[4:]))),
 		Status: int(int32(binary.LittleEndian.Uint32(b[8:]))),
 		At:     int64(binary.LittleEndian.Uint64(b[16:])),
-		Key:    string(b[messageHeader : messageHeader+key]),
-		Path:   string(b[messageHeader+key:]),
-		FD:     -1,
+		Labels: string(rest[:labels]),
+		Key:    string(rest[labels:key]),
+		Path:   string(rest[key:]),
 	}, nil
 }
 
 // sendMessage sends one packet on a non-blocking socket; EAGAIN says that it
 // has to wait.
-func sendMessage(fd int, packet []byte, pass int) error {
+func sendMessage(fd int, packet []byte, pass []int) error {
 	var rights []byte
-	if pass >= 0 {
-		rights = unix.UnixRights(pass)
+	if len(pass) > 0 {
+		rights = unix.UnixRights(pass...)
 	}
 	for {
 		err := unix.Sendmsg(fd, packet, rights, nil, unix.MSG_NOSIGNAL)
@@ -115,23 +143,20 @@ func receiveMessage(fd int) (Message, error) {
 		case err == unix.EINTR:
 			continue
 		case err == unix.ECONNRESET || err == nil && n == 0:
-			return Message{FD: -1}, unix.EPIPE
+			return Message{}, unix.EPIPE
 		case err != nil:
-			return Message{FD: -1}, err
-		}
-		var fds []int
-		if nrights > 0 {
-			fds, _ = proto.ParseRights(rights[:nrights])
+			return Message{}, err
 		}
 		m, err := decodeMessage(buf[:n])
-		for i, got := range fds {
-			if i == 0 && err == nil {
-				m.FD = got
-			} else {
-				_ = unix.Close(got)
-			}
+		if nrights > 0 {
+			m.FDs, _ = proto.ParseRights(rights[:nrights])
 		}
-		return m, err
+		// OpDrop has labels without descriptors.
+		if err != nil || len(m.FDs) > 0 && len(m.FDs) != len(m.Labels) {
+			m.closeFDs()
+			return m, errMessage
+		}
+		return m, nil
 	}
 }
 
@@ -155,7 +180,7 @@ func NewConn(fd int) (*Conn, error) {
 	return &Conn{file: file, raw: raw}, nil
 }
 
-// Send sends a message, with a copy of its descriptor. It waits if need be and
+// Send sends a message, with copies of its descriptors. It waits if need be and
 // may be called by any number of goroutines.
 func (c *Conn) Send(m Message) error {
 	packet := m.encode()
@@ -164,7 +189,7 @@ func (c *Conn) Send(m Message) error {
 	}
 	var failed error
 	err := c.raw.Write(func(fd uintptr) bool {
-		failed = sendMessage(int(fd), packet, m.FD)
+		failed = sendMessage(int(fd), packet, m.FDs)
 		return failed != unix.EAGAIN
 	})
 	if err != nil {
@@ -173,7 +198,7 @@ func (c *Conn) Send(m Message) error {
 	return failed
 }
 
-// Receive waits for the next message. Its descriptor belongs to the caller.
+// Receive waits for the next message. Its descriptors belong to the caller.
 // EPIPE says that the keeper is gone.
 func (c *Conn) Receive() (Message, error) {
 	var m Message
@@ -183,7 +208,7 @@ func (c *Conn) Receive() (Message, error) {
 		return failed != unix.EAGAIN
 	})
 	if err != nil {
-		return Message{FD: -1}, err
+		return Message{}, err
 	}
 	return m, failed
 }

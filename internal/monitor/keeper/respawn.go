@@ -44,19 +44,24 @@ func (k *keeper) listen(op int, events uint32) {
 // tellEverything hands a new worker what is kept.
 func (k *keeper) tellEverything() {
 	for _, e := range k.keys {
+		held := Message{Op: OpHeld, Key: e.key}
 		for label, fd := range e.held {
-			k.tell(Message{Op: OpHeld, Key: e.key, Label: label, FD: fd})
+			held.Add(label, fd)
+		}
+		if len(held.FDs) > 0 {
+			k.tell(held)
 		}
 		if e.pid == 0 {
 			continue
 		}
-		m := Message{Op: OpWatched, Key: e.key, PID: e.pid, Path: e.path, FD: e.pidfd}
+		watched := Message{Op: OpWatched, Key: e.key, PID: e.pid, Path: e.path}
+		watched.Add(LabelPidfd, e.pidfd)
 		if e.end != nil {
-			m.Exited, m.Status, m.Unknown, m.At = true, e.end.status, e.end.unknown, e.end.at.UnixNano()
+			watched.Exited, watched.Status, watched.Unknown, watched.At = true, e.end.status, e.end.unknown, e.end.at.UnixNano()
 		}
-		k.tell(m)
+		k.tell(watched)
 	}
-	k.tell(Message{Op: OpReady, FD: -1})
+	k.tell(Message{Op: OpReady})
 }
 
 // tell sends a message to the worker, later if its socket is full.
@@ -66,19 +71,19 @@ func (k *keeper) tell(m Message) {
 	}
 	packet := m.encode()
 	if len(k.queue) == 0 {
-		err := sendMessage(k.worker, packet, m.FD)
+		err := sendMessage(k.worker, packet, m.FDs)
 		if err != unix.EAGAIN {
 			return // done, or the worker is dying, which is noticed elsewhere
 		}
 		k.listen(unix.EPOLL_CTL_MOD, unix.EPOLLIN|unix.EPOLLOUT)
 	}
-	k.queue = append(k.queue, queued{packet, m.FD})
+	k.queue = append(k.queue, queued{packet, m.FDs})
 }
 
 // flush sends what had to wait.
 func (k *keeper) flush() {
 	for len(k.queue) > 0 {
-		if sendMessage(k.worker, k.queue[0].packet, k.queue[0].fd) == unix.EAGAIN {
+		if sendMessage(k.worker, k.queue[0].packet, k.queue[0].fds) == unix.EAGAIN {
 			return
 		}
 		k.queue = k.queue[1:]

@@ -47,7 +47,8 @@ type Frame struct {
 	Seq   uint32
 	Head  []byte
 	Blob  []byte
-	Files []*os.File
+	Files []*os.File // to be sent; they stay the caller's
+	FDs   []int      // received, close-on-exec; they are the receiver's
 }
 
 // Decode unpacks the head into v.
@@ -58,12 +59,12 @@ func (f *Frame) Decode(v any) error {
 	return nil
 }
 
-// CloseFiles closes the descriptors that came with the frame.
-func (f *Frame) CloseFiles() {
-	for _, file := range f.Files {
-		_ = file.Close()
+// CloseFDs closes the descriptors that came with the frame.
+func (f *Frame) CloseFDs() {
+	for _, fd := range f.FDs {
+		_ = unix.Close(fd)
 	}
-	f.Files = nil
+	f.FDs = nil
 }
 
 const (
@@ -84,7 +85,7 @@ type Conn struct {
 	// Owned by the receiver.
 	buf   [readAhead]byte
 	r, w  int
-	files []*os.File // arrived, not yet claimed by a frame
+	fds   []int // arrived, not yet claimed by a frame
 }
 
 // NewConn takes over a connected socket. The descriptor is made non-blocking so
@@ -105,6 +106,15 @@ func NewConn(fd int, name string) (*Conn, error) {
 
 // Close ends the connection; blocked calls return.
 func (c *Conn) Close() error { return c.file.Close() }
+
+// Drop closes descriptors that no frame claimed. It belongs to the receiver,
+// once it receives no more.
+func (c *Conn) Drop() {
+	for _, fd := range c.fds {
+		_ = unix.Close(fd)
+	}
+	c.fds = nil
+}
 
 // Send writes one frame. Files stay owned by the caller.
 func (c *Conn) Send(f *Frame) error {
@@ -178,7 +188,7 @@ func FD(file *os.File) int {
 }
 
 // Receive reads one frame; io.EOF says that the other side ended between
-// frames. The caller owns the frame's files.
+// frames. The caller owns the frame's descriptors.
 func (c *Conn) Receive() (*Frame, error) {
 	var header [headerSize]byte
 	if err := c.readFull(header[:], true); err != nil {
@@ -194,8 +204,8 @@ func (c *Conn) Receive() (*Frame, error) {
 	if err := c.readFull(body, false); err != nil {
 		return nil, err
 	}
-	if len(c.files) < files {
-		return nil, fault.New(fault.Invalid, "receive message", c.file.Name(), "%d descriptors arrived, want %d", len(c.files), files)
+	if len(c.fds) < files {
+		return nil, fault.New(fault.Invalid, "receive message", c.file.Name(), "%d descriptors arrived, want %d", len(c.fds), files)
 	}
 	f := &Frame{
 		Kind: Kind(binary.LittleEndian.Uint16(header[12:])),
@@ -204,8 +214,8 @@ func (c *Conn) Receive() (*Frame, error) {
 		Blob: body[head:],
 	}
 	if files > 0 {
-		f.Files = append(f.Files, c.files[:files]...)
-		c.files = append(c.files[:0], c.files[files:]...)
+		f.FDs = append(f.FDs, c.fds[:files]...)
+		c.fds = append(c.fds[:0], c.fds[files:]...)
 	}
 	return f, nil
 }
@@ -261,10 +271,8 @@ func (c *Conn) recv(p []byte) (int, error) {
 		return n, err
 	}
 	fds, err := ParseRights(rights[:nrights])
-	for _, fd := range fds {
-		c.files = append(c.files, os.NewFile(uintptr(fd), "passed"))
-	}
-	if err == nil && len(c.files) > 4*maxFiles {
+	c.fds = append(c.fds, fds...)
+	if err == nil && len(c.fds) > 4*maxFiles {
 		err = unix.EMSGSIZE
 	}
 	return n, err

@@ -114,17 +114,6 @@ func (p *Proc) Open(files Files, isTTY bool) error {
 	return failed
 }
 
-// SetTTY adds the terminal of a process that was opened without it because it
-// did not exist yet.
-func (p *Proc) SetTTY(master int) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.files.TTY = master
-	var err error
-	p.ttyAt, err = p.pump.add(master, unix.EPOLLIN|unix.EPOLLOUT, p, bitTTY, nil)
-	return err
-}
-
 // Resize sets the size of the terminal.
 func (p *Proc) Resize(height, width uint16) error {
 	p.mu.Lock()

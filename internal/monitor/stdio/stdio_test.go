@@ -190,21 +190,22 @@ func frames(t *testing.T, r io.Reader) (streams [3]string) {
 // readLog returns the text of each stream, partial entries marked with a '|'.
 func readLog(t testing.TB, path string) (text [2]string) {
 	t.Helper()
+	var all [2]strings.Builder
 	err := logs.Read(t.Context(), path, logs.ReadOptions{Tail: -1}, func(e logs.Entry) error {
 		i := 0
 		if e.Stream == "stderr" {
 			i = 1
 		}
-		text[i] += string(e.Line)
+		all[i].Write(e.Line)
 		if e.Partial {
-			text[i] += "|"
+			all[i].WriteByte('|')
 		}
 		return nil
 	})
 	if err != nil {
 		t.Error(err)
 	}
-	return text
+	return [2]string{all[0].String(), all[1].String()}
 }
 
 func TestOutputIsLogged(t *testing.T) {
@@ -615,4 +616,34 @@ func TestStateSurvivesATornSlot(t *testing.T) {
 	if _, err := LoadState(must(unix.Open(path, unix.O_RDWR, 0))); err == nil {
 		t.Error("a state without a valid slot was read")
 	}
+}
+
+// BenchmarkLog measures the way from the pipe to the rotated log files.
+func BenchmarkLog(b *testing.B) {
+	dir := b.TempDir()
+	pump := sharedPump()
+	drained := make(chan struct{})
+	proc := pump.NewProc(Config{
+		Name: "bench", Spools: [2]string{dir + "/spool1", dir + "/spool2"},
+		Log:       NewLog(dir+"/x-json.log", 0, 0, nil, newState(dir+"/state")),
+		OnDrained: func() { close(drained) },
+	})
+	files := NoFiles
+	var w *os.File
+	files.Out[0], w = pipe()
+	if err := proc.Open(files, false); err != nil {
+		b.Fatal(err)
+	}
+	line := strings.Repeat("The quick brown fox jumps over the lazy dog. ", 3)[:99] + "\n"
+	load := []byte(strings.Repeat(line, 640))
+	b.SetBytes(int64(len(load)))
+	for b.Loop() {
+		if _, err := w.Write(load); err != nil {
+			b.Fatal(err)
+		}
+	}
+	proc.Exit()
+	<-drained
+	_ = w.Close()
+	proc.Close()
 }
