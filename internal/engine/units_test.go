@@ -1,0 +1,351 @@
+package engine
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"berth/internal/container"
+	"berth/internal/fault"
+	"berth/internal/runtime"
+
+	api "github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/events"
+	"github.com/moby/moby/api/types/network"
+)
+
+func TestParseFilters(t *testing.T) {
+	for in, want := range map[string]string{
+		"":                                      "",
+		`{"label":{"a=b":true,"c":true}}`:       "label=[a=b c]",
+		`{"label":["a=b","c"]}`:                 "label=[a=b c]",
+		`{"status":{"running":true,"x":false}}`: "status=[running]",
+	} {
+		f, err := ParseFilters(in)
+		if err != nil {
+			t.Errorf("%s: %v", in, err)
+			continue
+		}
+		got := ""
+		for k := range f {
+			got += k + "=" + fmt.Sprint(f.Get(k))
+		}
+		if got != want {
+			t.Errorf("%s: %s, want %s", in, got, want)
+		}
+	}
+	for _, in := range []string{"x", "[]", `{"a":1}`, `{"a":{"b":"c"}}`} {
+		if _, err := ParseFilters(in); !fault.Is(err, fault.Invalid) {
+			t.Errorf("%s: %v", in, err)
+		}
+	}
+}
+
+func FuzzFilters(f *testing.F) {
+	f.Add(`{"label":{"a=b":true}}`, "a", "b")
+	f.Add(`{"label":["a"],"dangling":["true"]}`, "", "")
+	f.Fuzz(func(t *testing.T, raw, key, value string) {
+		fs, err := ParseFilters(raw)
+		if err != nil {
+			return
+		}
+		labels := map[string]string{key: value}
+		for k := range fs {
+			fs.Match(k, value)
+			fs.MatchPath(k, value)
+			fs.Labels(k, labels)
+			_, _ = fs.Bool(k, false)
+		}
+		// What was parsed can be written and read again.
+		text, err := json.Marshal(fs)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := ParseFilters(string(text))
+		if err != nil || len(again) != len(fs) {
+			t.Errorf("%s became %s: %v", raw, text, err)
+		}
+	})
+}
+
+func TestCanAct(t *testing.T) {
+	status := func(pnd, shd, blk, cgt uint64) string {
+		return fmt.Sprintf("Name:\tx\nSigQ:\t0/1\nSigPnd:\t%016x\nShdPnd:\t%016x\nSigBlk:\t%016x\nSigIgn:\t%016x\nSigCgt:\t%016x\n", pnd, shd, blk, ^uint64(0), cgt)
+	}
+	const term = uint64(1) << 14
+	for name, tt := range map[string]struct {
+		status string
+		want   bool
+	}{
+		"nothing":  {status(0, 0, 0, 0), false},
+		"caught":   {status(0, 0, 0, term), true},
+		"blocked":  {status(0, 0, term, 0), true},
+		"pending":  {status(term, 0, 0, 0), true},
+		"shared":   {status(0, term, 0, 0), true},
+		"others":   {status(^term, ^term, ^term, ^term), false},
+		"no sense": {"SigCgt:\tx\n", true},
+	} {
+		if got := canAct(tt.status, 15); got != tt.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}
+
+func TestDeafIsOnlyTheFirstOfAPidNamespace(t *testing.T) {
+	rec := func(mode api.PidMode) *container.Record {
+		return &container.Record{HostConfig: &api.HostConfig{PidMode: mode}}
+	}
+	me := os.Getpid() // this test program catches nothing above SIGRTMIN+20, and Go catches all: never deaf
+	if deaf(rec(""), me, 15) {
+		t.Error("a Go program catches SIGTERM")
+	}
+	if deaf(rec("host"), me, 15) || deaf(rec("container:x"), me, 15) || deaf(rec(""), me, 9) || deaf(rec(""), 0, 15) {
+		t.Error("deaf where the kernel drops nothing")
+	}
+}
+
+func TestParseDetachKeys(t *testing.T) {
+	for in, want := range map[string][]byte{
+		"": {16, 17}, "ctrl-p,ctrl-q": {16, 17}, "a": {'a'}, "a,b,ctrl-@": {'a', 'b', 0}, "ctrl-[": {27}, "ctrl-_": {31}, ",": {','}, "a,,": {'a', ','},
+	} {
+		if got, err := parseDetachKeys(in); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%q: %v %v", in, got, err)
+		}
+	}
+	for _, in := range []string{"ctrl-A", "ctrl-", "ab", "ctrl-p;ctrl-q", "a,"} {
+		if got, err := parseDetachKeys(in); err == nil {
+			t.Errorf("%q became %v", in, got)
+		}
+	}
+}
+
+func TestBackOffDoublesAndResets(t *testing.T) {
+	var r restarts
+	r.init()
+	now := time.Now()
+	rec := &container.Record{ID: "x", HostConfig: &api.HostConfig{RestartPolicy: api.RestartPolicy{Name: "always"}}}
+	rec.State.StartedAt = now
+	last := time.Duration(0)
+	for i := range 12 {
+		d, again := r.next(rec, container.Exit{At: now.Add(time.Second)})
+		if !again || (i == 0 && d != restartFirst) || (i > 0 && d != min(2*last, restartLast)) {
+			t.Fatalf("restart %d after %s, then %s", i, last, d)
+		}
+		last = d
+	}
+	if last != restartLast {
+		t.Errorf("the delay grew to %s", last)
+	}
+	if d, _ := r.next(rec, container.Exit{At: now.Add(restartReset)}); d != restartFirst {
+		t.Errorf("after a long run: %s", d)
+	}
+	rec.State.StoppedByHand = true
+	if _, again := r.next(rec, container.Exit{At: now}); again {
+		t.Error("restarted although it was stopped by hand")
+	}
+}
+
+func TestPolicies(t *testing.T) {
+	for _, tt := range []struct {
+		policy   api.RestartPolicy
+		code, n  int
+		restarts bool
+	}{
+		{api.RestartPolicy{}, 1, 0, false},
+		{api.RestartPolicy{Name: "no"}, 1, 0, false},
+		{api.RestartPolicy{Name: "always"}, 0, 99, true},
+		{api.RestartPolicy{Name: "unless-stopped"}, 0, 99, true},
+		{api.RestartPolicy{Name: "on-failure"}, 0, 0, false},
+		{api.RestartPolicy{Name: "on-failure"}, 1, 99, true},
+		{api.RestartPolicy{Name: "on-failure", MaximumRetryCount: 2}, 1, 1, true},
+		{api.RestartPolicy{Name: "on-failure", MaximumRetryCount: 2}, 1, 2, false},
+	} {
+		if got := policyWants(tt.policy, tt.code, tt.n); got != tt.restarts {
+			t.Errorf("%+v", tt)
+		}
+	}
+}
+
+func TestExecErrorsKeepTheWordsThatClientsLookFor(t *testing.T) {
+	for _, tt := range []struct {
+		err  *runtime.ExecError
+		want string
+	}{
+		{&runtime.ExecError{Path: "nope", Code: 127, Err: fmt.Errorf("not found")}, notInPath},
+		{&runtime.ExecError{Path: "/nope", Code: 127, Err: fmt.Errorf("it is not there")}, notThere},
+		{&runtime.ExecError{Path: "/etc", Code: 126, Err: fmt.Errorf("is a directory")}, notAllowed},
+		{&runtime.ExecError{Path: "x", Code: 127, Err: fmt.Errorf("executable file not found in $PATH")}, notInPath},
+	} {
+		text := execError(tt.err).Error()
+		if strings.Count(text, tt.want) != 1 {
+			t.Errorf("%q", text)
+		}
+	}
+}
+
+func TestEventFilters(t *testing.T) {
+	m := &events.Message{Type: "container", Action: "exec_create: sh -c x", Scope: "local",
+		Actor: events.Actor{ID: "abcdef", Attributes: map[string]string{"image": "reg:5000/web:1", "name": "shop", "tier": "front"}}}
+	for in, want := range map[string]bool{
+		`{}`: true, `{"type":{"container":true}}`: true, `{"type":{"image":true}}`: false,
+		`{"event":{"exec_create":true}}`: true, `{"event":{"start":true,"exec_create: sh -c x":true}}`: true, `{"event":{"start":true}}`: false,
+		`{"container":{"shop":true}}`: true, `{"container":{"abc":true}}`: true, `{"container":{"db":true}}`: false,
+		`{"image":{"reg:5000/web":true}}`: true, `{"image":{"reg:5000/web:1":true}}`: true, `{"image":{"web":true}}`: false,
+		`{"label":{"tier=front":true}}`: true, `{"label":{"tier=back":true}}`: false, `{"volume":{"shop":true}}`: false,
+		`{"scope":{"local":true}}`: true, `{"scope":{"swarm":true}}`: false,
+	} {
+		f, err := ParseFilters(in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := eventMatches(f, m); got != want {
+			t.Errorf("%s: %v", in, got)
+		}
+	}
+}
+
+func TestListFiltersWithoutOtherRooms(t *testing.T) {
+	port := network.MustParsePort("80/tcp")
+	rec := &container.Record{ID: "abc", Name: "web-1", Config: &api.Config{
+		Labels: map[string]string{"k": "v"}, ExposedPorts: network.PortSet{port: {}},
+	}, HostConfig: &api.HostConfig{NetworkMode: "container:x"}, State: container.State{Status: "exited", ExitCode: 3}}
+	e := &Engine{containers: container.NewIndex()}
+	for in, want := range map[string]bool{
+		`{}`:                               true,
+		`{"name":{"web":true}}`:            true,
+		`{"name":{"^/web-1$":true}}`:       true,
+		`{"name":{"^web-1$":true}}`:        true,
+		`{"name":{"^/web$":true}}`:         false,
+		`{"name":{"we[":true}}`:            false,
+		`{"id":{"ab":true}}`:               true,
+		`{"id":{"bc":true}}`:               false,
+		`{"label":{"k":true}}`:             true,
+		`{"label":{"k=w":true}}`:           false,
+		`{"status":{"exited":true}}`:       true,
+		`{"status":{"running":true}}`:      false,
+		`{"exited":{"3":true}}`:            true,
+		`{"exited":{"0":true}}`:            false,
+		`{"health":{"none":true}}`:         true,
+		`{"health":{"healthy":true}}`:      false,
+		`{"expose":{"80":true}}`:           true,
+		`{"expose":{"79-81/tcp":true}}`:    true,
+		`{"expose":{"80/udp":true}}`:       false,
+		`{"publish":{"80":true}}`:          false,
+		`{"volume":{"data":true}}`:         false,
+		`{"network":{"container:x":true}}`: true,
+	} {
+		f, err := ParseFilters(in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sel, err := e.newSelection(ListOptions{All: true, Filters: f})
+		if err != nil {
+			t.Errorf("%s: %v", in, err)
+			continue
+		}
+		if _, got := sel.take(rec); got != want {
+			t.Errorf("%s: %v", in, got)
+		}
+	}
+	for _, in := range []string{`{"wat":{"x":true}}`, `{"exited":{"x":true}}`, `{"status":{"x":true}}`, `{"health":{"x":true}}`, `{"publish":{"x":true}}`} {
+		f, _ := ParseFilters(in)
+		if _, err := e.newSelection(ListOptions{Filters: f}); !fault.Is(err, fault.Invalid) {
+			t.Errorf("%s: %v", in, err)
+		}
+	}
+	f, _ := ParseFilters(`{"before":{"nope":true}}`)
+	if _, err := e.newSelection(ListOptions{Filters: f}); !fault.Is(err, fault.NotFound) {
+		t.Errorf("before a container that does not exist: %v", err)
+	}
+}
+
+func TestTheSecondEngineIsRefusedByName(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "lock")
+	first, err := lockRoot(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = lockRoot(path)
+	if !fault.Is(err, fault.Conflict) || !strings.Contains(err.Error(), "the engine with pid "+itoa(os.Getpid())) {
+		t.Errorf("got %v", err)
+	}
+	first.Close()
+	again, err := lockRoot(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again.Close()
+}
+
+func TestReadFramesKeepsTheBeginning(t *testing.T) {
+	var b bytes.Buffer
+	for _, text := range []string{"one\n", strings.Repeat("x", probeOutput), "last"} {
+		if _, err := (frameWriter{&b, 1}).Write([]byte(text)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got := readFrames(&b)
+	if len(got) != probeOutput || !strings.HasPrefix(got, "one\nxxx") {
+		t.Errorf("%d bytes: %.10q", len(got), got)
+	}
+}
+
+func TestHealthTest(t *testing.T) {
+	check := func(test, shell []string) []string {
+		return healthTest(&api.Config{Shell: shell, Healthcheck: &api.HealthConfig{Test: test}})
+	}
+	if got := check([]string{"CMD", "a", "b"}, nil); !slices.Equal(got, []string{"a", "b"}) {
+		t.Errorf("%v", got)
+	}
+	if got := check([]string{"CMD-SHELL", "a b"}, nil); !slices.Equal(got, []string{"/bin/sh", "-c", "a b"}) {
+		t.Errorf("%v", got)
+	}
+	if got := check([]string{"CMD-SHELL", "a b"}, []string{"/bin/bash", "-ec"}); !slices.Equal(got, []string{"/bin/bash", "-ec", "a b"}) {
+		t.Errorf("%v", got)
+	}
+	if check([]string{"NONE"}, nil) != nil || healthTest(&api.Config{}) != nil {
+		t.Error("a check where there is none")
+	}
+}
+
+func TestJudgeCountsFailuresAfterTheStart(t *testing.T) {
+	e := &Engine{}
+	c := container.New(&container.Record{ID: "x", Config: &api.Config{Healthcheck: &api.HealthConfig{Retries: 2}},
+		State: container.State{Status: "running", Health: &api.Health{Status: api.Starting}}})
+	result := func(code int) *api.HealthcheckResult { return &api.HealthcheckResult{ExitCode: code} }
+	step := func(code int, inStart bool, want api.HealthStatus, streak int) {
+		t.Helper()
+		e.judge(c, result(code), inStart)
+		if h := c.State().Health; h.Status != want || h.FailingStreak != streak {
+			t.Errorf("after %d: %s with streak %d", code, h.Status, h.FailingStreak)
+		}
+	}
+	step(1, true, api.Starting, 0)
+	step(1, false, api.Starting, 1)
+	step(1, false, api.Unhealthy, 2)
+	step(0, false, api.Healthy, 0)
+	step(1, true, api.Healthy, 1) // once healthy, the start is over
+	for range 9 {
+		e.judge(c, result(0), false)
+	}
+	if n := len(c.State().Health.Log); n != probeKept {
+		t.Errorf("%d results are kept", n)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	seen := map[events.Action]bool{}
+	sub := e.bus.Subscribe(ctx, time.Unix(1, 0), time.Now(), nil)
+	for m := range sub {
+		seen[m.Action] = true
+	}
+	if !seen["health_status: unhealthy"] || !seen["health_status: healthy"] {
+		t.Errorf("events: %v", seen)
+	}
+}
