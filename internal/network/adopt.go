@@ -39,6 +39,9 @@ func (m *Manager) Adopt(ctx context.Context, live map[string]bool) error {
 		}
 	}
 	m.adoptRecords(kept)
+	m.mu.Lock()
+	m.adopted = true
+	m.mu.Unlock()
 	m.sweepNames()
 	setup := m.ensureReady()
 	for _, r := range dead {

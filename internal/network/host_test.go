@@ -50,6 +50,15 @@ func furnishTestHost() error {
 	if err := unix.Mount("tmpfs", "/run", "tmpfs", 0, ""); err != nil {
 		return err
 	}
+	// The machine's name server must not steer the choice of subnets.
+	if path, err := filepath.EvalSymlinks(hostResolvConf); err == nil {
+		if err := os.WriteFile("/run/resolv.conf", []byte("nameserver 192.0.2.53\n"), 0o644); err != nil {
+			return err
+		}
+		if err := unix.Mount("/run/resolv.conf", path, "", unix.MS_BIND, ""); err != nil {
+			return err
+		}
+	}
 	lo, err := netlink.LinkByName("lo")
 	if err != nil {
 		return err

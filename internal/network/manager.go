@@ -43,6 +43,7 @@ type Manager struct {
 
 	mu        sync.Mutex // guards the rest; leaf lock
 	endpoints map[string]*attachment
+	adopted   bool // Adopt has run: what is not in endpoints belongs to nobody
 	closed    bool
 }
 
@@ -156,7 +157,7 @@ func (m *Manager) chooseSubnet(fixed, remembered netip.Prefix, used []netip.Pref
 	if fixed.IsValid() {
 		fixed = fixed.Masked()
 		if with, taken := overlapping(fixed, used); taken {
-			return netip.Prefix{}, fault.New(fault.Conflict, "use subnet", fixed.String(), "it overlaps %s, which this host routes elsewhere", with).
+			return netip.Prefix{}, fault.New(fault.Conflict, "use subnet", fixed.String(), "it overlaps %s, which a route or a name server of this host uses", with).
 				WithHint("configure another subnet")
 		}
 		return fixed, nil
@@ -166,7 +167,7 @@ func (m *Manager) chooseSubnet(fixed, remembered netip.Prefix, used []netip.Pref
 		if !taken || standing {
 			return remembered.Masked(), nil
 		}
-		m.log.Warn("choosing another subnet: the host routes the remembered one elsewhere", "subnet", remembered, "overlaps", with)
+		m.log.Warn("choosing another subnet: the host uses the remembered one", "subnet", remembered, "overlaps", with)
 	}
 	return pick(m.names, used)
 }
@@ -224,7 +225,7 @@ func (m *Manager) Close() {
 		return
 	}
 	m.closed = true
-	empty := len(m.endpoints) == 0
+	empty := m.adopted && len(m.endpoints) == 0
 	m.mu.Unlock()
 	m.watcher.stop()
 	m.bridged.close()
