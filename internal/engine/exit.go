@@ -120,10 +120,7 @@ func (e *Engine) ended(c *container.Container, exit monitor.Exit) {
 	ctx := context.WithoutCancel(e.life)
 	e.probes.stop(c.ID)
 	e.execs.EndAll(c.ID, monitor.UnknownCode, exit.At)
-	x := container.Exit{Code: exit.Code, OOMKilled: exit.OOMKilled, At: exit.At}
-	if exit.Unknown {
-		x.Error = "the container ended while nobody could see how"
-	}
+	x := exitOf(exit)
 	delay, again := e.restarts.next(c.Record(), x)
 	if c.Record().HostConfig.AutoRemove {
 		e.endForGood(ctx, c, x)
@@ -164,6 +161,15 @@ func (e *Engine) ended(c *container.Container, exit monitor.Exit) {
 	if again {
 		e.restarts.schedule(e, c, delay)
 	}
+}
+
+// exitOf is a monitor's exit as a container's state has it.
+func exitOf(m monitor.Exit) container.Exit {
+	x := container.Exit{Code: m.Code, OOMKilled: m.OOMKilled, At: m.At}
+	if m.Unknown {
+		x.Error = "the container ended while nobody could see how"
+	}
+	return x
 }
 
 // endForGood ends and removes a container in one transaction.
