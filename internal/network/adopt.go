@@ -2,13 +2,14 @@ package network
 
 import (
 	"context"
+	"encoding/binary"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 
-	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"berth/internal/fault"
@@ -205,7 +206,7 @@ func (m *Manager) sweepNames() {
 // about to take back, and those of dead containers. Their addresses stay
 // reserved until the interfaces are gone.
 func (m *Manager) sweepLinks() {
-	links, err := wholeList(netlink.LinkList)
+	ports, err := wholeList(m.bridgePorts)
 	if err != nil {
 		m.log.Warn("cannot list interfaces", "error", err)
 		return
@@ -216,13 +217,52 @@ func (m *Manager) sweepLinks() {
 		kept[a.sandbox.index] = true
 	}
 	m.mu.Unlock()
-	bridge, prefix := int(m.bridgeIndex.Load()), "veth"+m.names.tag
-	for _, l := range links {
-		at := l.Attrs()
-		if at.MasterIndex == bridge && strings.HasPrefix(at.Name, prefix) && !kept[at.Index] {
-			m.reaper.bury(at.Name, at.Index, func() {})
+	for _, p := range ports {
+		if strings.HasPrefix(p.name, "veth"+m.names.tag) && !kept[p.index] {
+			m.reaper.bury(p.name, p.index, func() {})
 		}
 	}
+}
+
+// bridgePort is an interface on our bridge.
+type bridgePort struct {
+	index int
+	name  string
+}
+
+// bridgePorts lists the interfaces on our bridge. By hand: decoding everything
+// that the kernel tells about two hundred interfaces takes seven milliseconds of
+// an engine's start.
+func (m *Manager) bridgePorts() ([]bridgePort, error) {
+	const skipStatistics = 1 << 3 // RTEXT_FILTER_SKIP_STATS
+	req := nl.NewNetlinkRequest(unix.RTM_GETLINK, unix.NLM_F_DUMP)
+	req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
+	req.AddData(nl.NewRtAttr(unix.IFLA_MASTER, u32(uint32(m.bridgeIndex.Load()))))
+	req.AddData(nl.NewRtAttr(unix.IFLA_EXT_MASK, u32(skipStatistics)))
+	msgs, err := req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWLINK)
+	if err != nil && len(msgs) == 0 {
+		return nil, err
+	}
+	out := make([]bridgePort, 0, len(msgs))
+	for _, msg := range msgs {
+		if len(msg) < unix.SizeofIfInfomsg {
+			continue
+		}
+		p := bridgePort{index: int(nl.DeserializeIfInfomsg(msg).Index)}
+		master := uint32(0)
+		for kind, value := range attributes(msg[unix.SizeofIfInfomsg:]) {
+			switch {
+			case kind == unix.IFLA_IFNAME:
+				p.name = unix.ByteSliceToString(value)
+			case kind == unix.IFLA_MASTER && len(value) == 4:
+				master = binary.NativeEndian.Uint32(value)
+			}
+		}
+		if master == uint32(m.bridgeIndex.Load()) {
+			out = append(out, p)
+		}
+	}
+	return out, err
 }
 
 // removeDirs removes the run directory's own folders when they are empty.

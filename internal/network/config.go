@@ -26,6 +26,7 @@ const (
 	defaultPoolSize = 8
 	defaultMTU      = 1500
 	maxIfName       = 15
+	maxRecordSize   = 64 << 20 // a container that publishes every port there is has 30 MB
 )
 
 // Config says where a Manager keeps its state and which addresses it uses.
@@ -165,4 +166,26 @@ func writeFile(path string, data []byte) error {
 		return fault.New(fault.Internal, "write", path, "%w", err)
 	}
 	return nil
+}
+
+// readFile reads a small file by plain system calls, as writeFile writes.
+func readFile(path string) ([]byte, error) {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return nil, &os.PathError{Op: "stat", Path: path, Err: err}
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size > maxRecordSize {
+		return nil, &os.PathError{Op: "read", Path: path, Err: unix.EINVAL}
+	}
+	data := make([]byte, st.Size)
+	n, err := unix.Read(fd, data)
+	if err != nil {
+		return nil, &os.PathError{Op: "read", Path: path, Err: err}
+	}
+	return data[:n], nil
 }

@@ -125,11 +125,10 @@ func (m *Manager) commit(id string, s *sandbox, ports []Published) error {
 func (m *Manager) linkSandbox(name string, ns *os.File) error {
 	target := "/proc/" + strconv.Itoa(os.Getpid()) + "/fd/" + strconv.Itoa(int(ns.Fd()))
 	path := m.sandboxPath(name)
-	err := os.Symlink(target, path)
-	if errors.Is(err, fs.ErrExist) {
-		if err = os.Remove(path); err == nil {
-			err = os.Symlink(target, path)
-		}
+	err := unix.Symlink(target, path)
+	if err == unix.EEXIST {
+		_ = unix.Unlink(path)
+		err = unix.Symlink(target, path)
 	}
 	if err != nil {
 		return fault.New(fault.Internal, "name network namespace of", name, "%w", err)
@@ -168,7 +167,7 @@ func (m *Manager) readRecords() ([]record, error) {
 			_ = os.Remove(path)
 			continue
 		}
-		data, err := os.ReadFile(path)
+		data, err := readFile(path)
 		r := record{Container: id}
 		if !isRecord || err != nil || json.Unmarshal(data, &r) != nil || r.Version != recordVersion {
 			m.log.Warn("removing unreadable network record", "path", path)

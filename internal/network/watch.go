@@ -1,7 +1,6 @@
 package network
 
 import (
-	"encoding/binary"
 	"time"
 
 	"github.com/mdlayher/netlink"
@@ -85,16 +84,10 @@ func (w *watcher) harms(msg netlink.Message) bool {
 // tableOf returns the table's name, the first attribute of all these messages.
 func tableOf(data []byte) string {
 	const header, tableName = 4, 1
-	for b := data[min(header, len(data)):]; len(b) >= unix.SizeofNlAttr; {
-		size := int(binary.NativeEndian.Uint16(b))
-		kind := binary.NativeEndian.Uint16(b[2:]) &^ (unix.NLA_F_NESTED | unix.NLA_F_NET_BYTEORDER)
-		if size < unix.SizeofNlAttr || size > len(b) {
-			return ""
-		}
+	for kind, value := range attributes(data[min(header, len(data)):]) {
 		if kind == tableName {
-			return unix.ByteSliceToString(b[unix.SizeofNlAttr:size])
+			return unix.ByteSliceToString(value)
 		}
-		b = b[min(len(b), (size+3)&^3):]
 	}
 	return ""
 }
