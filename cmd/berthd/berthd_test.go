@@ -87,6 +87,8 @@ func TestWrongCommandLinesAreRefusedByName(t *testing.T) {
 		{[]string{"--log-max-files", "0"}, "--log-max-files"},
 		{[]string{"--add-runtime", "runc"}, "NAME=PATH"},
 		{[]string{"--add-runtime", "x=/nonexistent/x"}, "/nonexistent/x"},
+		{[]string{"--subnet", "10.0.0.0"}, `"10.0.0.0"`},
+		{[]string{"--subnet", "10.0.0.0/8", "--subnet", "10.1.0.0/16"}, "same family"},
 		{[]string{"--config", "/nonexistent.json"}, "/nonexistent.json"},
 	} {
 		_, err := parse(append([]string{"--root", "/r"}, c.args...)...)

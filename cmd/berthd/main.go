@@ -16,6 +16,7 @@ import (
 	"berth/internal/api"
 	"berth/internal/engine"
 	"berth/internal/fault"
+	"berth/internal/network"
 	"berth/internal/version"
 
 	"github.com/spf13/pflag"
@@ -108,6 +109,7 @@ func (o *options) engineConfig(log *slog.Logger) (engine.Config, error) {
 		return engine.Config{}, err
 	}
 	return engine.Config{
+		Network:       network.Config{Bridge: o.bridge, Subnet4: o.subnet4, Subnet6: o.subnet6, PoolSize: o.poolSize},
 		Root:          o.root,
 		RunDir:        o.run,
 		RuntimeBinary: binary,

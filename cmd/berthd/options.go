@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -40,6 +41,7 @@ type options struct {
 	logMaxFiles                int
 	bridge                     string
 	subnets                    []string
+	subnet4, subnet6           netip.Prefix
 	poolSize                   int
 	logLevel                   string
 	level                      slog.Level
@@ -88,7 +90,7 @@ func (o *options) sections() []section {
 		group("Network", func(f *pflag.FlagSet) {
 			f.StringVar(&o.bridge, "bridge", "", "call the default bridge `NAME` (default \"berth0\"; another --run directory gets another name)")
 			f.StringArrayVar(&o.subnets, "subnet", nil, "give the default bridge the addresses `CIDR`, once for IPv4 and once for IPv6\n(default: ones that no route uses)")
-			f.IntVar(&o.poolSize, "pool-size", 0, "keep `NUMBER` network namespaces ready (0 leaves it to the engine)")
+			f.IntVar(&o.poolSize, "pool-size", 0, "keep `NUMBER` network namespaces ready; 0 means 8, -1 none")
 		}),
 		group("Diagnosis", func(f *pflag.FlagSet) {
 			f.StringVar(&o.logLevel, "log-level", "info", "log on stderr from `LEVEL` on: debug, info, warn or error")
@@ -172,6 +174,9 @@ func (o *options) complete(all *pflag.FlagSet) error {
 	if o.logMaxFiles < 1 {
 		return fault.New(fault.Invalid, "", "", "--log-max-files must be at least 1")
 	}
+	if o.subnet4, o.subnet6, err = prefixes(o.subnets); err != nil {
+		return err
+	}
 	o.runtimes, err = runtimePaths(o.addRuntimes)
 	return err
 }
@@ -196,6 +201,26 @@ func runtimePaths(pairs []string) (map[string]string, error) {
 		}
 	}
 	return out, nil
+}
+
+// prefixes sorts the subnets of the bridge by family; a missing one is chosen by
+// the engine.
+func prefixes(subnets []string) (v4, v6 netip.Prefix, err error) {
+	for _, text := range subnets {
+		p, err := netip.ParsePrefix(text)
+		if err != nil {
+			return v4, v6, fault.New(fault.Invalid, "", "", "--subnet %q is not a network such as 172.30.0.0/16", text)
+		}
+		family := &v4
+		if p.Addr().Is6() {
+			family = &v6
+		}
+		if family.IsValid() {
+			return v4, v6, fault.New(fault.Invalid, "", "", "--subnet: %s and %s are of the same family", family, p)
+		}
+		*family = p.Masked()
+	}
+	return v4, v6, nil
 }
 
 // beside finds a program in this one's directory, else in PATH.

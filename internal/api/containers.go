@@ -152,8 +152,13 @@ func (x *exchange) stopOptions() (o engine.StopOptions, err error) {
 		o.Signal = x.query("signal")
 	}
 	o.Timeout, err = x.number("t")
+	o.Note = func(text string) { x.Header().Set(noticeHeader, text) }
 	return o, err
 }
+
+// noticeHeader carries what a user would want to know about a request that
+// succeeded; docker's clients have no place for it and ignore it.
+const noticeHeader = "Berth-Notice"
 
 func stopContainer(x *exchange) error {
 	o, err := x.stopOptions()

@@ -69,6 +69,10 @@ func TestStopOptionsOfVersions(t *testing.T) {
 			t.Errorf("%s: %d %q, want %q", path, w.Code, text, want)
 		}
 	}
+	e.stop = func(o engine.StopOptions) error { o.Note("killed: no handler"); return nil }
+	if w := ask(t, e, "POST", "/containers/x/stop", ""); w.Header().Get("Berth-Notice") != "killed: no handler" {
+		t.Errorf("why it was killed is not told: %v", w.Header())
+	}
 	if w := ask(t, e, "POST", "/containers/x/stop?t=soon", ""); w.Code != 400 {
 		t.Errorf("t=soon: %d", w.Code)
 	}
