@@ -50,7 +50,7 @@ func TestAnEndWhileNoEngineRan(t *testing.T) {
 	if b.monitor.knows(id) || b.monitor.knows(once) {
 		t.Error("the monitor still holds what has ended")
 	}
-	b.monitor.onSignal = func(id string, _ int) { b.monitor.exit(id, 0) }
+	b.monitor.handle(func(id string, _ int) { b.monitor.exit(id, 0) })
 	if err := b.ContainerStop(t.Context(), again, StopOptions{}); err != nil {
 		t.Fatal(err)
 	}
@@ -120,7 +120,7 @@ func TestRebootEndsWhatRan(t *testing.T) {
 		b.create("unstarted", policy("always")):       "created",
 	}
 	b.start(plain)
-	b.monitor.onSignal = func(id string, _ int) { b.monitor.exit(id, 0) }
+	b.monitor.handle(func(id string, _ int) { b.monitor.exit(id, 0) })
 	for _, name := range []string{"always", "unless", "failed", "stopped"} {
 		b.start(name)
 	}

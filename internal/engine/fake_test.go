@@ -201,6 +201,27 @@ func (m *fakeMonitor) cut() {
 	}
 }
 
+// spec returns the specification with which a container was started.
+func (m *fakeMonitor) spec(id string) []byte {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.specs[id]
+}
+
+// fail makes the next start fail.
+func (m *fakeMonitor) fail(err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.failNext = err
+}
+
+// handle says what containers do when they get a signal.
+func (m *fakeMonitor) handle(fn func(id string, signal int)) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.onSignal = fn
+}
+
 func (m *fakeMonitor) knows(id string) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()

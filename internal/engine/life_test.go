@@ -116,7 +116,7 @@ func TestNamesAreTakenOnce(t *testing.T) {
 func TestStartThatFails(t *testing.T) {
 	b := newBench(t)
 	id := b.create("web", nil)
-	b.monitor.failNext = &runtime.ExecError{Path: "serve", Err: errors.New("it is nowhere in PATH"), Code: 127}
+	b.monitor.fail(&runtime.ExecError{Path: "serve", Err: errors.New("it is nowhere in PATH"), Code: 127})
 	err := b.ContainerStart(t.Context(), id, "")
 	if !fault.Is(err, fault.Invalid) || !strings.Contains(err.Error(), "executable file not found in $PATH") {
 		t.Errorf("got %v", err)
@@ -129,7 +129,7 @@ func TestStartThatFails(t *testing.T) {
 
 	once := b.create("once", autoRemove)
 	gone := b.wait(once, "removed")
-	b.monitor.failNext = fault.New(fault.Internal, "", "", "no")
+	b.monitor.fail(fault.New(fault.Internal, "", "", "no"))
 	if err := b.ContainerStart(t.Context(), once, ""); err == nil {
 		t.Error("started")
 	}
@@ -142,11 +142,11 @@ func TestStopAndKill(t *testing.T) {
 	b := newBench(t)
 	id := b.create("web", func(r *container.CreateRequest) { r.Config.StopSignal = "SIGUSR1" })
 	b.start(id)
-	b.monitor.onSignal = func(id string, signal int) {
+	b.monitor.handle(func(id string, signal int) {
 		if signal == int(unix.SIGUSR1) {
 			b.monitor.exit(id, 0)
 		}
-	}
+	})
 	if err := b.ContainerStop(t.Context(), id, StopOptions{}); err != nil {
 		t.Fatal(err)
 	}
@@ -236,7 +236,7 @@ func TestRestartPolicy(t *testing.T) {
 			return err == nil && c.State.Status == "running" && c.RestartCount == i+1
 		})
 	}
-	b.monitor.onSignal = func(id string, _ int) { b.monitor.exit(id, 0) }
+	b.monitor.handle(func(id string, _ int) { b.monitor.exit(id, 0) })
 	if err := b.ContainerStop(t.Context(), id, StopOptions{}); err != nil {
 		t.Fatal(err)
 	}
@@ -327,7 +327,7 @@ func TestVolumesOfAContainer(t *testing.T) {
 		t.Errorf("the source of a bind was not made: %v", err)
 	}
 	var s specs.Spec
-	if err := json.Unmarshal(b.monitor.specs[id], &s); err != nil {
+	if err := json.Unmarshal(b.monitor.spec(id), &s); err != nil {
 		t.Fatal(err)
 	}
 	seen := ""
