@@ -58,6 +58,9 @@ func (m *Manager) Adopt(ctx context.Context, live map[string]bool) error {
 	for _, p := range []*pool{m.bridged, m.bare} {
 		p.refillNow()
 	}
+	for _, w := range m.Warnings() {
+		m.log.Warn(w)
+	}
 	return setup
 }
 

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -125,8 +126,8 @@ func TestKilledEngineLeavesNothingBehind(t *testing.T) {
 	cfg.Logger = nil
 	live := map[string]int{} // container to process
 	rounds := 12
-	if testing.Short() {
-		rounds = 4
+	if n, err := strconv.Atoi(os.Getenv("BERTH_TEST_KILLS")); err == nil {
+		rounds = n // for a long run by hand
 	}
 	for round := range rounds {
 		crashOnce(t, cfg, live, time.Duration(5+rand.IntN(120))*time.Millisecond)

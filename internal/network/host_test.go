@@ -76,6 +76,9 @@ func onTestHost(t testing.TB) bool {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: makes network namespaces")
 	}
+	if t, ok := t.(*testing.T); ok {
+		t.Parallel() // every test has a host of its own
+	}
 	args := []string{"-test.run=^" + t.Name() + "$", "-test.v", "-test.timeout=120s", "-test.bench=^$"}
 	if _, ok := t.(*testing.B); ok {
 		args = []string{"-test.run=^$", "-test.bench=^" + t.Name() + "$", "-test.benchtime=100x", "-test.timeout=120s"}

@@ -7,8 +7,10 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"berth/internal/fault"
 )
@@ -100,9 +102,11 @@ func TestFlushedRulesComeBack(t *testing.T) {
 	} {
 		before := run(t, "nft", "list", "ruleset")
 		run(t, "nft", harm...)
+		begin := time.Now()
 		eventually(t, fmt.Sprint("the rules are back after ", harm), func() bool {
 			return run(t, "nft", "list", "ruleset") == before
 		})
+		t.Logf("back %v after %v", time.Since(begin), harm)
 		expect(t, lan.place, "tcp", at(lan.host4, 8080), "a")
 		expect(t, lan.place, "udp", at(lan.host4, 8080), "a")
 		refuse(t, lan.place, "tcp", at(a.IPv4.Addr(), 81))
@@ -140,22 +144,6 @@ func TestRulesComeBackUnderAttachAndDetach(t *testing.T) {
 		n, err := m.firewall.elementCount()
 		return err == nil && n == 2
 	})
-}
-
-func TestBridgeIsMadeAgain(t *testing.T) {
-	if !onTestHost(t) {
-		return
-	}
-	cfg := testConfig(t)
-	cfg.PoolSize = -1
-	m := startManager(t, cfg)
-	must(t, m.removeBridge())
-	if _, err := m.Attach(context.Background(), "a", Request{}); err == nil {
-		return // noticed at once
-	}
-	b := attach(t, m, "b")
-	serve(t, b.place, "b", ":80")
-	expect(t, nil, "tcp", at(b.IPv4.Addr(), 80), "b")
 }
 
 func TestEnginesSideBySide(t *testing.T) {
@@ -433,4 +421,70 @@ func TestBurst(t *testing.T) {
 	if fds, err := os.ReadDir("/proc/self/fd"); err == nil && len(fds) > 20 {
 		t.Errorf("%d descriptors are open after Close", len(fds))
 	}
+}
+
+func TestHostWithoutIPv6(t *testing.T) {
+	if !onTestHost(t) {
+		return
+	}
+	must(t, writeSysctl("ipv6/conf/all/disable_ipv6", "1"))
+	m := startManager(t, testConfig(t))
+	a := attach(t, m, "a", Port{HostPort: 8080, ContainerPort: 80})
+	if a.IPv6.IsValid() || len(a.Ports) != 1 {
+		t.Errorf("the endpoint has IPv6: %+v", a.Endpoint)
+	}
+	serve(t, a.place, "a", "0.0.0.0:80")
+	expect(t, nil, "tcp", "127.0.0.1:8080", "a")
+	_, err := m.Attach(context.Background(), "b", Request{Ports: []Port{{HostIP: netip.IPv6Unspecified(), HostPort: 8081, ContainerPort: 80}}})
+	if !fault.Is(err, fault.Unsupported) {
+		t.Errorf("publishing on IPv6: %v", err)
+	}
+}
+
+// A way out that carries only small packets (a tunnel, a cloud's overlay).
+func TestMTUFollowsTheWayOut(t *testing.T) {
+	if !onTestHost(t) {
+		return
+	}
+	lan := newNeighbour(t, 1)
+	run(t, "ip", "link", "set", "lan1", "mtu", "1400")
+	run(t, "ip", "route", "add", "default", "via", lan.own4.String())
+	m := startManager(t, testConfig(t))
+	a := attach(t, m, "a")
+	must(t, a.do(func() error {
+		have, err := net.InterfaceByName(insideName)
+		if err == nil && have.MTU != 1400 {
+			return fmt.Errorf("the container's MTU is %d", have.MTU)
+		}
+		return err
+	}))
+}
+
+func TestWarnsOfAHostThatDropsForwardedPackets(t *testing.T) {
+	if !onTestHost(t) {
+		return
+	}
+	m := startManager(t, testConfig(t))
+	if w := m.Warnings(); len(w) != 0 {
+		t.Errorf("warnings on a plain host: %q", w)
+	}
+	run(t, "nft", "add table ip filter; add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }")
+	if w := strings.Join(m.Warnings(), "\n"); !strings.Contains(w, "table ip filter, chain FORWARD") {
+		t.Errorf("warnings: %q", w)
+	}
+}
+
+// The bridge goes and comes back under living containers.
+func TestLivingContainersGetTheirBridgeBack(t *testing.T) {
+	if !onTestHost(t) {
+		return
+	}
+	cfg := testConfig(t)
+	cfg.PoolSize = -1
+	m := startManager(t, cfg)
+	a := attach(t, m, "a", Port{HostPort: 8080, ContainerPort: 80})
+	serve(t, a.place, "a", ":80")
+	must(t, m.removeBridge())
+	attach(t, m, "b")
+	expect(t, nil, "tcp", "127.0.0.1:8080", "a")
 }

@@ -234,6 +234,7 @@ func (m *Manager) Close() {
 	if !m.reaper.wait(closeWait) {
 		m.log.Warn("some network interfaces are still in use by processes outside of any container")
 	}
+	m.reaper.stop()
 	if empty {
 		if err := m.firewall.remove(); err != nil {
 			m.log.Warn("cannot remove the nftables table", "error", err)

@@ -34,6 +34,7 @@ func setBridgeNetfilter(t *testing.T, value string) {
 
 func testReachability(t *testing.T, bridgeNetfilter string) {
 	setBridgeNetfilter(t, bridgeNetfilter)
+	must(t, writeSysctl("ipv4/conf/all/rp_filter", "1")) // the strictest, which some distributions set
 	m := startManager(t, testConfig(t))
 	lan := newNeighbour(t, 1)
 	serve(t, lan.place, "lan", ":90")

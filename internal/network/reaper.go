@@ -20,7 +20,8 @@ type reaper struct {
 	mu      sync.Mutex // guards the rest; leaf lock
 	dying   map[int]*corpse
 	running bool
-	idle    sync.Cond // signalled when dying became empty
+	stopped bool
+	idle    sync.Cond // signalled when dying became empty or run ended
 }
 
 type corpse struct {
@@ -61,7 +62,7 @@ func (r *reaper) bury(veth string, index int, free func()) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.dying[index] = &corpse{veth: veth, index: index, free: free, since: time.Now()}
-	if !r.running {
+	if !r.running && !r.stopped {
 		r.running = true
 		go r.run()
 	}
@@ -72,6 +73,12 @@ func (r *reaper) run() {
 	for {
 		time.Sleep(reapInterval)
 		r.mu.Lock()
+		if r.stopped {
+			r.running = false
+			r.idle.Broadcast()
+			r.mu.Unlock()
+			return
+		}
 		list := make([]*corpse, 0, len(r.dying))
 		for _, c := range r.dying {
 			list = append(list, c)
@@ -115,6 +122,16 @@ func (r *reaper) deleteLink(c *corpse) {
 	attrs.Index = c.index
 	if err := netlink.LinkDel(&netlink.Veth{LinkAttrs: attrs}); err != nil && !errors.Is(err, unix.ENODEV) {
 		r.m.log.Warn("cannot delete interface", "interface", c.veth, "error", err)
+	}
+}
+
+// stop ends the work, done or not, and returns when it has ended.
+func (r *reaper) stop() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.stopped = true
+	for r.running {
+		r.idle.Wait()
 	}
 }
 

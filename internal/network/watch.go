@@ -19,10 +19,13 @@ type watcher struct {
 const (
 	// repairPause is the least time between two repairs, so that many removals
 	// in a row cost one; the first is repaired at once.
-	repairPause = 20 * time.Millisecond
-	// repairPauseMax bounds the pause when something keeps on removing the table.
-	repairPauseMax = 5 * time.Second
-	watchBuffer    = 4 << 20
+	repairPause = 10 * time.Millisecond
+	// When something keeps on removing the table, more than calmRepairs times in
+	// calmWindow, we keep putting it back, but slowly.
+	calmRepairs = 20
+	calmWindow  = 10 * time.Second
+	fightPause  = time.Second
+	watchBuffer = 4 << 20 // bytes of announcements that may wait for us
 )
 
 func startWatcher(m *Manager) (*watcher, error) {
@@ -45,7 +48,9 @@ func (w *watcher) stop() {
 	}
 }
 
+// listen wishes for a repair at the end of each transaction that did harm.
 func (w *watcher) listen() {
+	harmed := false
 	for {
 		msgs, err := w.conn.Receive()
 		select {
@@ -54,13 +59,15 @@ func (w *watcher) listen() {
 		default:
 		}
 		if err != nil {
-			// Messages were lost: we cannot know what was in them.
+			// Announcements were lost: we cannot know what was in them.
 			w.wish()
 			time.Sleep(repairPause)
 			continue
 		}
 		for _, msg := range msgs {
-			if w.harms(msg) {
+			harmed = harmed || w.harms(msg)
+			if harmed && msg.Header.Type == unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_NEWGEN {
+				harmed = false
 				w.wish()
 			}
 		}
@@ -100,28 +107,32 @@ func (w *watcher) wish() {
 }
 
 func (w *watcher) repair() {
-	pause, last := repairPause, time.Time{}
+	var window time.Time
+	repairs := 0
 	for {
 		select {
 		case <-w.done:
 			return
 		case <-w.damaged:
 		}
-		if time.Since(last) > 10*pause {
-			pause = repairPause
+		if time.Since(window) > calmWindow {
+			window, repairs = time.Now(), 0
 		}
+		repairs++
 		w.m.log.Warn("somebody removed rules from our nftables table; putting it back", "table", w.m.names.table)
 		if err := w.m.repairFirewall(); err != nil {
 			w.m.log.Error("cannot put the nftables table back", "error", err)
 			w.wish()
 		}
-		last = time.Now()
+		pause := repairPause
+		if repairs > calmRepairs {
+			pause = fightPause
+		}
 		select {
 		case <-w.done:
 			return
 		case <-time.After(pause):
 		}
-		pause = min(2*pause, repairPauseMax)
 	}
 }
 
