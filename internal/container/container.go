@@ -3,6 +3,7 @@ package container
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 
 	"github.com/moby/moby/api/types/container"
 )
@@ -17,7 +18,8 @@ type Result struct {
 type Container struct {
 	ID string
 
-	op chan struct{} // the operation lock; see the package comment
+	op   chan struct{} // the operation lock; see the package comment
+	held atomic.Bool   // something outside of the data directory may be held for it
 
 	mu        sync.Mutex // guards everything below
 	rec       *Record
@@ -28,9 +30,16 @@ type Container struct {
 
 // New returns the handle of a record.
 func New(rec *Record) *Container {
-	c := &Container{ID: rec.ID, rec: rec, op: make(chan struct{}, 1)}
-	return c
+	return &Container{ID: rec.ID, rec: rec, op: make(chan struct{}, 1)}
 }
+
+// Hold notes that something outside of the data directory (in the monitor, in the
+// network) is, or may be, held for the container.
+func (c *Container) Hold() { c.held.Store(true) }
+
+// Unhold reports whether anything may be held, and takes the note back: the
+// caller gives it all back.
+func (c *Container) Unhold() bool { return c.held.Swap(false) }
 
 // Lock takes the operation lock, or gives up with the context.
 func (c *Container) Lock(ctx context.Context) error {

@@ -56,6 +56,7 @@ func (e *Engine) ContainerAttach(ctx context.Context, ref string, o AttachOption
 	if err := attachable(c); err != nil {
 		return err
 	}
+	c.Hold() // until the container runs, the monitor keeps the connection for it
 	if err := e.handOver(ctx, req, conn, o.Prefix); err != nil {
 		return err
 	}

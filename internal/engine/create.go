@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"fmt"
+	"os"
 	"path/filepath"
 	"runtime"
 	"strconv"
@@ -200,7 +201,7 @@ func (e *Engine) setHostname(rec *container.Record) error {
 		o := other.Record().Config
 		c.Hostname, c.Domainname = o.Hostname, o.Domainname
 	case hc.NetworkMode == network.NetworkHost || hc.UTSMode.IsHost():
-		c.Hostname = readTrimmed("/proc/sys/kernel/hostname")
+		c.Hostname, _ = os.Hostname() // without one, programs see an empty name
 	default:
 		c.Hostname = rec.ID[:12]
 	}
@@ -229,10 +230,10 @@ func (e *Engine) store(ctx context.Context, rec *container.Record) (err error) {
 	if _, _, err := e.layers.Writable(rec.ID, rec.Layers); err != nil {
 		return err
 	}
-	fresh, err := e.makeVolumes(ctx, rec)
+	used, fresh, err := e.makeVolumes(ctx, rec)
 	if err == nil {
 		err = e.db.Update(func(tx *metadata.Tx) error {
-			if err := e.volumes.Put(tx, fresh); err != nil {
+			if err := e.volumes.Put(tx, used); err != nil {
 				return err
 			}
 			return e.records.Put(tx, rec.ID, *rec)
@@ -252,6 +253,9 @@ func (e *Engine) store(ctx context.Context, rec *container.Record) (err error) {
 // abandon removes what was made for a container that was not.
 func (e *Engine) abandon(id string, fresh []volume.Volume) {
 	for _, v := range fresh {
+		if e.volumeUsed(v.Name, id) {
+			continue // somebody has found a use for it meanwhile
+		}
 		if err := e.volumes.Drop(v.Name); err != nil {
 			e.log.Warn("remove volume of a failed create", "volume", v.Name, "error", err)
 		}

@@ -157,7 +157,7 @@ func (e *Engine) ended(c *container.Container, exit monitor.Exit) {
 		c.AnswerExit(container.Result{ExitCode: x.Code})
 	}
 	e.emitDie(rec, x)
-	e.release(ctx, rec)
+	e.release(ctx, c)
 	if again {
 		e.restarts.schedule(e, c, delay)
 	}

@@ -24,7 +24,7 @@ import (
 // when the test says so. It shows what the engine does at instants which the real
 // monitor passes through too quickly to be caught there.
 type fakeMonitor struct {
-	t    *testing.T
+	t    testing.TB
 	stop func()
 
 	mu       sync.Mutex
@@ -37,7 +37,7 @@ type fakeMonitor struct {
 	forgot   map[string]int
 }
 
-func newFakeMonitor(t *testing.T, runDir string) *fakeMonitor {
+func newFakeMonitor(t testing.TB, runDir string) *fakeMonitor {
 	t.Helper()
 	m := &fakeMonitor{t: t, conns: map[*proto.Conn]bool{}, known: map[string]*monitor.ContainerState{}, specs: map[string][]byte{}, forgot: map[string]int{}}
 	dir := monitor.Dir(runDir)
@@ -231,12 +231,12 @@ func (m *fakeMonitor) knows(id string) bool {
 // bench is an engine with a fake monitor on directories of its own.
 type bench struct {
 	*Engine
-	t       *testing.T
+	t       testing.TB
 	cfg     Config
 	monitor *fakeMonitor
 }
 
-func newBench(t *testing.T) *bench {
+func newBench(t testing.TB) *bench {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: an engine unpacks images and makes network namespaces")
@@ -282,7 +282,7 @@ func (b *bench) crash() {
 }
 
 // rootfs is the archive of a root file system with users.
-func rootfs(t *testing.T) []byte {
+func rootfs(t testing.TB) []byte {
 	t.Helper()
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)

@@ -39,11 +39,7 @@ func (e *Engine) ContainerKill(ctx context.Context, ref, name string) error {
 		}
 		err = e.signal(ctx, c, signal)
 	}
-	if err != nil {
-		return err
-	}
-	e.emit(c.Record(), events.ActionKill, map[string]string{"signal": itoa(signal)})
-	return nil
+	return err
 }
 
 func isStopSignal(rec *container.Record, signal int) bool {

@@ -115,9 +115,10 @@ func (e *Engine) volumesOf(ref string) ([]volume.Mount, error) {
 }
 
 // makeVolumes makes the volumes that a container needs and does not find, and
-// fills empty ones from the image. It returns those which are new: their records
-// are still to be saved.
-func (e *Engine) makeVolumes(ctx context.Context, rec *container.Record) (fresh []volume.Volume, err error) {
+// fills empty ones from the image. It returns the volumes used, whose records are
+// still to be saved, and those among them which are new. A volume that another
+// create has just made is saved here as well: that one may not get to it.
+func (e *Engine) makeVolumes(ctx context.Context, rec *container.Record) (used, fresh []volume.Volume, err error) {
 	var view *rootview.View
 	defer func() {
 		if view != nil {
@@ -134,10 +135,13 @@ func (e *Engine) makeVolumes(ctx context.Context, rec *container.Record) (fresh 
 		}
 		isNew, err := e.volumes.Make(v)
 		if err != nil {
-			return fresh, err
+			return nil, fresh, err
 		}
 		if isNew {
 			fresh = append(fresh, v)
+		}
+		if v, ok := e.volumes.Get(m.Name); ok {
+			used = append(used, v)
 		}
 		if m.NoCopy || m.From != "" {
 			continue
@@ -150,17 +154,17 @@ func (e *Engine) makeVolumes(ctx context.Context, rec *container.Record) (fresh 
 		if view == nil {
 			lower, err := e.layers.Lower(rec.Layers)
 			if err != nil {
-				return fresh, err
+				return nil, fresh, err
 			}
 			if view, err = rootview.Open(lower); err != nil {
-				return fresh, err
+				return nil, fresh, err
 			}
 		}
 		if err := e.fill(ctx, view, m); err != nil {
-			return fresh, err
+			return nil, fresh, err
 		}
 	}
-	return fresh, nil
+	return used, fresh, nil
 }
 
 // fill copies what the image has at a volume's mount point.

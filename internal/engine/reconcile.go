@@ -83,7 +83,9 @@ func (e *Engine) index(rec *container.Record) {
 		e.log.Error("a container's name is taken", "container", rec.ID, "error", err)
 		rec.Name = e.containers.ReserveFree(rec.ID, container.RandomName)
 	}
-	e.containers.Add(container.New(rec))
+	c := container.New(rec)
+	c.Hold() // what an earlier engine held is not known
+	e.containers.Add(c)
 }
 
 // dropUnknown ends what the monitor runs for a container without a record: its
@@ -189,7 +191,7 @@ func (e *Engine) adoptExited(c *container.Container, s monitor.ContainerState) {
 	st := c.State()
 	if st.Status == api.StateExited && !st.FinishedAt.Before(exit.At) {
 		// Committed already; the engine died before it told the monitor.
-		e.release(e.life, c.Record())
+		e.release(e.life, c)
 		return
 	}
 	c.Change(func(st *container.State) {

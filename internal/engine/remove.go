@@ -79,7 +79,7 @@ func (e *Engine) destroy(ctx context.Context, c *container.Container, withVolume
 		c.SetState(s)
 	}
 	rec := c.Record()
-	e.release(ctx, rec)
+	e.release(ctx, c)
 	var gone []string
 	if withVolumes {
 		gone = e.ownVolumes(rec)
@@ -103,7 +103,7 @@ func (e *Engine) deleteRecord(tx *metadata.Tx, id string, volumes []string) erro
 func (e *Engine) clear(ctx context.Context, c *container.Container, volumes []string) error {
 	rec := c.Record()
 	e.laggards.drop(c.ID)
-	e.release(ctx, rec)
+	e.release(ctx, c)
 	e.execs.Drop(c.ID)
 	err := errors.Join(e.layers.RemoveWritable(c.ID), e.volumes.Drop(volumes...))
 	if err != nil {

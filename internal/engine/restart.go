@@ -68,7 +68,22 @@ func (r *restarts) schedule(e *Engine, c *container.Container, after time.Durati
 	if r.ended {
 		return
 	}
-	r.timers[c.ID] = time.AfterFunc(after, func() { e.restartNow(c) })
+	r.timers[c.ID] = time.AfterFunc(after, func() {
+		if r.begin(&e.work) {
+			defer e.work.Done()
+			e.restartNow(c)
+		}
+	})
+}
+
+// begin counts a restart among the engine's work, unless the engine ends.
+func (r *restarts) begin(work *sync.WaitGroup) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.ended {
+		work.Add(1)
+	}
+	return !r.ended
 }
 
 // forget cancels a restart that is due.

@@ -68,6 +68,7 @@ func startable(c *container.Container) error {
 func (e *Engine) start(ctx context.Context, c *container.Container) error {
 	ctx = context.WithoutCancel(ctx)
 	rec := c.Record()
+	c.Hold()
 	started, err := e.launch(ctx, rec)
 	if err != nil {
 		return e.startFailed(ctx, c, err)
@@ -222,7 +223,7 @@ func (e *Engine) namespaceOf(id, kind string) (string, error) {
 // startFailed undoes what a failed start made and records why.
 func (e *Engine) startFailed(ctx context.Context, c *container.Container, cause error) error {
 	rec := c.Record()
-	e.release(ctx, rec)
+	e.release(ctx, c)
 	code, cause := explainStart(cause)
 	if rec.HostConfig.AutoRemove {
 		e.emit(rec, events.ActionDie, map[string]string{"exitCode": itoa(code)})
@@ -253,7 +254,11 @@ func explainStart(err error) (int, error) {
 
 // release gives back what a container which does not run holds outside of the
 // data directory.
-func (e *Engine) release(ctx context.Context, rec *container.Record) {
+func (e *Engine) release(ctx context.Context, c *container.Container) {
+	if !c.Unhold() {
+		return
+	}
+	rec := c.Record()
 	if err := e.monitor.Forget(ctx, rec.ID); err != nil {
 		e.log.Warn("forget container", "container", rec.ID, "error", err)
 	}

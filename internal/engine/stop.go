@@ -143,6 +143,7 @@ func (e *Engine) signal(ctx context.Context, c *container.Container, signal int)
 	if err := e.monitor.Signal(ctx, c.ID, "", signal); err != nil {
 		return err
 	}
+	e.emit(c.Record(), events.ActionKill, map[string]string{"signal": itoa(signal)})
 	if c.State().Status == api.StatePaused {
 		return e.unpause(ctx, c)
 	}
@@ -178,6 +179,7 @@ func (e *Engine) finishOff(ctx context.Context, c *container.Container, ended <-
 	if err := e.monitor.KillAll(context.WithoutCancel(ctx), c.ID); err != nil && !fault.Is(err, fault.NotFound) && !fault.Is(err, fault.Conflict) {
 		return err
 	}
+	e.emit(c.Record(), events.ActionKill, map[string]string{"signal": itoa(int(unix.SIGKILL))})
 	done, err := waitFor(ctx, ended, killPatience)
 	if err == nil && !done {
 		err = fault.New(fault.Internal, "", "", "container %s does not end although it was killed", c.ID).
