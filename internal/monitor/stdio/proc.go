@@ -124,6 +124,13 @@ func (p *Proc) Resize(height, width uint16) error {
 	return unix.IoctlSetWinsize(p.files.TTY, unix.TIOCSWINSZ, &unix.Winsize{Row: height, Col: width})
 }
 
+// WithFiles calls use with the descriptors while they cannot be closed.
+func (p *Proc) WithFiles(use func(Files)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	use(p.files)
+}
+
 // Exit says that the process ended: what is left of its output is logged, then
 // OnDrained called, then clients get the rest and are closed.
 func (p *Proc) Exit() { p.post(bitExit) }

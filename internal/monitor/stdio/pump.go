@@ -41,6 +41,7 @@ type slot struct {
 	proc       *Proc
 	bits       uint32
 	conn       *conn
+	call       func() // instead of a Proc
 }
 
 // ticket names a slot.
@@ -90,7 +91,13 @@ func (p *Pump) dispatch(event *unix.EpollEvent) {
 	p.mu.Lock()
 	s := p.slots[event.Fd]
 	p.mu.Unlock()
-	if s.proc == nil || s.generation != event.Pad {
+	if s.generation != event.Pad {
+		return
+	}
+	if s.proc == nil {
+		if s.call != nil {
+			s.call()
+		}
 		return
 	}
 	if s.conn != nil {
@@ -121,6 +128,20 @@ func (p *Pump) add(fd int, events uint32, proc *Proc, bits uint32, c *conn) (tic
 	return t, nil
 }
 
+// Watch calls call, which must not block, each time fd becomes readable. It
+// returns a function that ends this; it has to be called before closing fd.
+func (p *Pump) Watch(fd int, call func()) (stop func(), err error) {
+	t, err := p.add(fd, unix.EPOLLIN, nil, 0, nil)
+	if err != nil {
+		return nil, err
+	}
+	p.mu.Lock()
+	p.slots[t.index].call = call
+	p.mu.Unlock()
+	p.change(fd, unix.EPOLLIN, t) // what came meanwhile is reported again
+	return func() { p.remove(fd, t) }, nil
+}
+
 // change replaces the events that are reported; one that holds already is
 // reported again.
 func (p *Pump) change(fd int, events uint32, t ticket) {
@@ -141,7 +162,7 @@ func (p *Pump) release(t ticket) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s := &p.slots[t.index]
-	s.proc, s.conn = nil, nil
+	s.proc, s.conn, s.call = nil, nil, nil
 	s.generation++
 	p.free = append(p.free, t.index)
 }

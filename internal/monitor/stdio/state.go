@@ -27,6 +27,7 @@ type State struct {
 type Progress struct {
 	Started   bool
 	OOM       bool
+	Paused    bool
 	PID       int
 	StartTime uint64 // field 22 of /proc/<pid>/stat
 	StartedAt int64  // Unix nanoseconds
@@ -127,7 +128,7 @@ func (s *State) Close() {
 func encodeSlot(slot []byte, seq uint64, p *Progress) {
 	le := binary.LittleEndian
 	le.PutUint64(slot[8:], seq)
-	le.PutUint64(slot[16:], flags(p.Started, p.OOM, p.Log.Rotating, p.Log.Streams[0].Partial, p.Log.Streams[1].Partial))
+	le.PutUint64(slot[16:], flags(p.Started, p.OOM, p.Paused, p.Log.Rotating, p.Log.Streams[0].Partial, p.Log.Streams[1].Partial))
 	le.PutUint64(slot[24:], uint64(p.PID))
 	le.PutUint64(slot[32:], p.StartTime)
 	le.PutUint64(slot[40:], uint64(p.StartedAt))
@@ -146,7 +147,7 @@ func decodeSlot(slot []byte) (seq uint64, p Progress, ok bool) {
 		return 0, p, false
 	}
 	bits := le.Uint64(slot[16:])
-	p.Started, p.OOM, p.Log.Rotating = bits&1 != 0, bits&2 != 0, bits&4 != 0
+	p.Started, p.OOM, p.Paused, p.Log.Rotating = bits&1 != 0, bits&2 != 0, bits&4 != 0, bits&8 != 0
 	p.PID = int(le.Uint64(slot[24:]))
 	p.StartTime = le.Uint64(slot[32:])
 	p.StartedAt = int64(le.Uint64(slot[40:]))
@@ -156,7 +157,7 @@ func decodeSlot(slot []byte) (seq uint64, p Progress, ok bool) {
 		p.Log.Streams[i] = StreamProgress{
 			Offset:    int64(le.Uint64(slot[64+16*i:])),
 			PartialAt: int64(le.Uint64(slot[72+16*i:])),
-			Partial:   bits&(8<<i) != 0,
+			Partial:   bits&(16<<i) != 0,
 		}
 	}
 	return le.Uint64(slot[8:]), p, true
