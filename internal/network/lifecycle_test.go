@@ -52,6 +52,7 @@ func TestLiveContainersSurviveTheEngine(t *testing.T) {
 	before := m.Bridge()
 	m.Close()
 	expect(t, nil, "tcp", "127.0.0.1:8080", "a") // while no engine runs
+	run(t, "nft", "flush", "ruleset")            // and nobody is there to put it back
 
 	m = startManager(t, cfg, "a", "n", "without-network")
 	if m.Bridge() != before {

@@ -49,36 +49,40 @@ func TestPublishedPorts(t *testing.T) {
 			t.Errorf("%s: %v", c.name, err)
 			continue
 		}
-		var got []string
-		for _, p := range e.Ports {
-			port := fmt.Sprint(p.HostPort)
-			if c.port.HostPort == 0 && p.HostPort > 1024 && p.HostPort == e.Ports[0].HostPort {
-				port = "*"
-			}
-			got = append(got, net.JoinHostPort(p.HostIP.String(), port))
-			if p.ContainerPort != 80 {
-				t.Errorf("%s: container port %d", c.name, p.ContainerPort)
-			}
-		}
-		if s := strings.Join(got, " "); s != c.want {
+		if s := describe(e.Ports, c.port.HostPort == 0); s != c.want {
 			t.Errorf("%s: published on %s, want %s", c.name, s, c.want)
 		}
 		b := enter(t, e)
 		serve(t, b.place, id, ":80")
 		for _, p := range e.Ports {
-			addr := p.HostIP
+			addr, from := p.HostIP, lan.place
 			if addr == netip.IPv4Unspecified() {
 				addr = lan.host4
 			} else if addr == netip.IPv6Unspecified() {
 				addr = lan.host6
-			}
-			from := lan.place
-			if addr.IsLoopback() {
+			} else if addr.IsLoopback() {
 				from = nil
 			}
 			expect(t, from, p.Proto, at(addr, p.HostPort), id)
 		}
 	}
+}
+
+// describe lists what was published; a port that was left to the engine, and is
+// the same on all addresses, is a star.
+func describe(list []Published, anyPort bool) string {
+	var got []string
+	for _, p := range list {
+		port := fmt.Sprint(p.HostPort)
+		if anyPort && p.HostPort > 1024 && p.HostPort == list[0].HostPort {
+			port = "*"
+		}
+		got = append(got, net.JoinHostPort(p.HostIP.String(), port))
+		if p.ContainerPort != 80 {
+			got = append(got, fmt.Sprint("for container port ", p.ContainerPort))
+		}
+	}
+	return strings.Join(got, " ")
 }
 
 func TestPortConflicts(t *testing.T) {

@@ -1,9 +1,11 @@
 package network
 
 import (
+	"encoding/binary"
 	"time"
 
 	"github.com/mdlayher/netlink"
+	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 )
 
@@ -34,10 +36,28 @@ func startWatcher(m *Manager) (*watcher, error) {
 		return nil, err
 	}
 	_ = conn.SetReadBuffer(watchBuffer)
+	_ = conn.SetBPF(othersOnly(m.firewall.portID)) // else harms sorts them out
 	w := &watcher{m: m, conn: conn, damaged: make(chan struct{}, 1), done: make(chan struct{})}
 	go w.listen()
 	go w.repair()
 	return w, nil
+}
+
+// othersOnly is a socket filter that keeps the announcements of our own changes
+// away, so that publishing a port wakes nobody. One datagram holds announcements
+// of one transaction.
+func othersOnly(sender uint32) []bpf.RawInstruction {
+	const senderOffset = 12 // in the netlink header, in the machine's byte order
+	program, err := bpf.Assemble([]bpf.Instruction{
+		bpf.LoadAbsolute{Off: senderOffset, Size: 4},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: binary.BigEndian.Uint32(u32(sender)), SkipTrue: 1},
+		bpf.RetConstant{Val: 1<<32 - 1},
+		bpf.RetConstant{Val: 0},
+	})
+	if err != nil {
+		return nil
+	}
+	return program
 }
 
 // stop ends the watch; a nil watcher is none.
