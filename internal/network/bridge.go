@@ -118,7 +118,7 @@ func (m *Manager) bridgeSysctls() error {
 			return fault.New(fault.Internal, "configure bridge", m.names.bridge, "%w", err)
 		}
 	}
-	return m.enableForwarding()
+	return nil
 }
 
 // readSysctl returns a value below /proc/sys/net of the thread's namespace.
@@ -147,8 +147,15 @@ func ensureSysctl(name, value string) error {
 	return writeSysctl(name, value)
 }
 
-// enableForwarding lets packets pass between the bridge and the outside.
+// enableForwarding lets packets pass between the bridge and the outside. It
+// waits for the first container: an engine that runs none changes no setting of
+// the host.
 func (m *Manager) enableForwarding() error {
+	if m.forwarding.Load() {
+		return nil
+	}
+	m.setup.Lock()
+	defer m.setup.Unlock()
 	const hint = "set it by hand, or let the engine write to /proc/sys"
 	if v, err := readSysctl("ipv4/ip_forward"); err != nil || v == "0" {
 		if err := writeSysctl("ipv4/ip_forward", "1"); err != nil {
@@ -156,17 +163,14 @@ func (m *Manager) enableForwarding() error {
 		}
 		m.log.Warn("enabled net.ipv4.ip_forward: this host now forwards between its other interfaces too, unless its firewall says otherwise")
 	}
-	if !m.ipv6 {
-		return nil
+	if v, err := readSysctl("ipv6/conf/all/forwarding"); m.ipv6 && (err != nil || v == "0") {
+		keepRouterAdvertisements()
+		if err := writeSysctl("ipv6/conf/all/forwarding", "1"); err != nil {
+			return fault.New(fault.Forbidden, "enable", "net.ipv6.conf.all.forwarding", "%w", err).WithHint(hint)
+		}
+		m.log.Warn("enabled net.ipv6.conf.all.forwarding; interfaces that learn routes from advertisements keep doing so (accept_ra=2)")
 	}
-	if v, err := readSysctl("ipv6/conf/all/forwarding"); err == nil && v != "0" {
-		return nil
-	}
-	keepRouterAdvertisements()
-	if err := writeSysctl("ipv6/conf/all/forwarding", "1"); err != nil {
-		return fault.New(fault.Forbidden, "enable", "net.ipv6.conf.all.forwarding", "%w", err).WithHint(hint)
-	}
-	m.log.Warn("enabled net.ipv6.conf.all.forwarding; interfaces that learn routes from advertisements keep doing so (accept_ra=2)")
+	m.forwarding.Store(true)
 	return nil
 }
 

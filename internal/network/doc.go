@@ -52,7 +52,8 @@
 // holds for Berth's containers too. Berth never edits tables of others.
 //
 // Forwarding (net.ipv4.ip_forward, net.ipv6.conf.all.forwarding) is turned on
-// when it is off and stays on, as with other engines. Interfaces that learn
+// for the first container on the bridge when it is off, and stays on, as with
+// other engines. Interfaces that learn
 // their IPv6 routes from router advertisements keep doing so: their accept_ra
 // is raised from 1 to 2 before.
 package network

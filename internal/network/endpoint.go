@@ -61,6 +61,9 @@ func (m *Manager) attach(a *attachment, id string, wants []Port, want identity) 
 	if err := m.ensureReady(); err != nil {
 		return err
 	}
+	if err := m.enableForwarding(); err != nil {
+		return err
+	}
 	s, err := m.obtain(want)
 	if err != nil {
 		return err

@@ -59,6 +59,10 @@ func furnishTestHost() error {
 			return err
 		}
 	}
+	// A new namespace inherits this from the machine.
+	if err := writeSysctl("ipv4/ip_forward", "0"); err != nil {
+		return err
+	}
 	lo, err := netlink.LinkByName("lo")
 	if err != nil {
 		return err

@@ -28,6 +28,9 @@ func (m *Manager) Warnings() []string {
 				"containers reach the outside, and the outside their published ports, only as far as it allows", family, c.Table.Name, c.Name))
 		}
 	}
+	if !m.forwarding.Load() {
+		return out // no container needed it yet
+	}
 	if v, err := readSysctl("ipv4/ip_forward"); err == nil && v == "0" {
 		out = append(out, "net.ipv4.ip_forward is off: containers reach nothing but this host")
 	}

@@ -41,6 +41,8 @@ type Manager struct {
 	setup       sync.Mutex  // serialises ensureReady
 	ready       atomic.Bool // bridge and table were made and nothing says they are gone
 
+	forwarding atomic.Bool // the host forwards packets
+
 	mu        sync.Mutex // guards the rest; leaf lock
 	endpoints map[string]*attachment
 	adopted   bool // Adopt has run: what is not in endpoints belongs to nobody
