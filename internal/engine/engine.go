@@ -149,6 +149,9 @@ func (e *Engine) openStores(ctx context.Context) (err error) {
 	if e.volumes, err = volume.Open(e.db, filepath.Join(root, "volumes")); err != nil {
 		return err
 	}
+	if err := e.writeInit(); err != nil {
+		return err
+	}
 	return e.readIdentity()
 }
 

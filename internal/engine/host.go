@@ -1,14 +1,18 @@
 package engine
 
 import (
+	"bytes"
 	"maps"
 	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strconv"
 	"strings"
 
+	"berth/internal/container/reaper"
 	"berth/internal/engine/vocabulary"
+	"berth/internal/fault"
 
 	"golang.org/x/sys/unix"
 )
@@ -52,4 +56,23 @@ func readTrimmed(path string) string {
 func exists(path string) bool {
 	_, err := os.Stat(path)
 	return err == nil
+}
+
+// initPath is the file of the init that --init puts into containers. It is below
+// the data root because nothing may be executed from /run on many hosts.
+func (e *Engine) initPath() string { return filepath.Join(e.cfg.Root, "init") }
+
+// writeInit makes sure that the init's file is there and is this version's.
+func (e *Engine) writeInit() error {
+	image, err := reaper.Image()
+	if err != nil {
+		return fault.Wrap("make the init of containers", "", err)
+	}
+	if have, err := os.ReadFile(e.initPath()); err != nil || !bytes.Equal(have, image) {
+		if err := writeFile(e.initPath(), image, 0o755); err != nil {
+			return err
+		}
+	}
+	e.host.Init = true
+	return nil
 }

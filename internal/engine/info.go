@@ -52,7 +52,7 @@ func (e *Engine) Info(ctx context.Context) (system.Info, error) {
 		Runtimes:           e.runtimes(),
 		LiveRestoreEnabled: true, // containers never depend on the engine
 		SecurityOptions:    securityOptions(e.host.CgroupV2),
-		InitBinary:         "",
+		InitBinary:         "docker-init",
 		HTTPProxy:          os.Getenv("HTTP_PROXY"), HTTPSProxy: os.Getenv("HTTPS_PROXY"), NoProxy: os.Getenv("NO_PROXY"),
 		FirewallBackend: &system.FirewallInfo{Driver: "nftables"},
 		CDISpecDirs:     []string{},

@@ -164,7 +164,7 @@ func (e *Engine) logConfig(rec *container.Record) monitor.LogConfig {
 // specInput collects what the specification is made from: who the process is,
 // which namespaces it has, and the files that tell it about its network.
 func (e *Engine) specInput(ctx context.Context, rec *container.Record) (spec.Input, error) {
-	in := spec.Input{Record: rec, Hostname: rec.Config.Hostname, Host: e.host, LastCap: e.lastCap}
+	in := spec.Input{Record: rec, Hostname: rec.Config.Hostname, Host: e.host, LastCap: e.lastCap, InitFile: e.initPath()}
 	var err error
 	if in.Identity, err = e.identity(rec, rec.Config.User, rec.HostConfig.GroupAdd); err != nil {
 		return in, err

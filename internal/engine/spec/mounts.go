@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 
+	"berth/internal/container/reaper"
 	"berth/internal/engine/vocabulary"
 	"berth/internal/fault"
 	"berth/internal/volume"
@@ -98,6 +99,9 @@ func userMounts(in *Input) []volume.Mount {
 		if f.source != "" && !taken {
 			all = append(all, volume.Mount{Type: mount.TypeBind, Source: f.source, Destination: f.dst, ReadOnly: in.Record.HostConfig.ReadonlyRootfs})
 		}
+	}
+	if wantsInit(in) {
+		all = append(all, volume.Mount{Type: mount.TypeBind, Source: in.InitFile, Destination: reaper.Path, ReadOnly: true})
 	}
 	slices.SortStableFunc(all, func(a, b volume.Mount) int {
 		return strings.Count(a.Destination, "/") - strings.Count(b.Destination, "/")

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"berth/internal/container/identity"
+	"berth/internal/container/reaper"
 	"berth/internal/engine/vocabulary"
 
 	"github.com/moby/moby/api/types/container"
@@ -25,6 +26,9 @@ func buildProcess(in *Input, caps []string, security vocabulary.Security) *specs
 		Rlimits:         rlimits(hc),
 		NoNewPrivileges: security.NoNewPrivileges,
 		OOMScoreAdj:     &oom,
+	}
+	if wantsInit(in) {
+		p.Args = reaper.Args(p.Args, p.Env)
 	}
 	if c.Tty && hc.ConsoleSize[0] > 0 && hc.ConsoleSize[1] > 0 {
 		p.ConsoleSize = &specs.Box{Height: hc.ConsoleSize[0], Width: hc.ConsoleSize[1]}

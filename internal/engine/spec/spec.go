@@ -41,6 +41,8 @@ type Input struct {
 	ShmSource string
 	// NoIPC leaves /dev/shm out.
 	NoIPC bool
+	// InitFile is the program that becomes process 1 with --init.
+	InitFile string
 
 	Host    vocabulary.Host
 	LastCap int // number of the last capability of the running kernel
@@ -97,6 +99,13 @@ func (b *Builder) Build(in Input) (*specs.Spec, error) {
 		s.Hostname, s.Domainname = in.Hostname, rec.Config.Domainname
 	}
 	return s, nil
+}
+
+// wantsInit tells whether the container gets an init: only where process 1 is its
+// own.
+func wantsInit(in *Input) bool {
+	hc := in.Record.HostConfig
+	return hc.Init != nil && *hc.Init && hc.PidMode.IsPrivate() && in.InitFile != ""
 }
 
 // CgroupPath returns the path of a container's cgroup below each hierarchy.

@@ -195,6 +195,20 @@ func TestOptions(t *testing.T) {
 		}, func(s *specs.Spec) bool {
 			return *s.Process.User.Umask == 0o27 && slices.Equal(s.Process.User.AdditionalGids, []uint32{0, 10})
 		}},
+		{"init", func(c *api.Config, h *api.HostConfig, in *Input) {
+			on := true
+			h.Init, in.InitFile, c.Env = &on, "/d/init", []string{"PATH=/a:/b"}
+		}, func(s *specs.Spec) bool {
+			m := find(s, "/sbin/docker-init")
+			return m.Source == "/d/init" && slices.Contains(m.Options, "rro") &&
+				slices.Equal(s.Process.Args, []string{"/sbin/docker-init", "/a/true", "/b/true", "", "true"})
+		}},
+		{"no init beside another process 1", func(_ *api.Config, h *api.HostConfig, in *Input) {
+			on := true
+			h.Init, in.InitFile, h.PidMode, in.PID.Host = &on, "/d/init", "host", true
+		}, func(s *specs.Spec) bool {
+			return find(s, "/sbin/docker-init") == nil && slices.Equal(s.Process.Args, []string{"true"})
+		}},
 		{"oom score", func(_ *api.Config, h *api.HostConfig, _ *Input) { h.OomScoreAdj = -5 },
 			func(s *specs.Spec) bool { return *s.Process.OOMScoreAdj == -5 }},
 		{"sysctl and annotation", func(_ *api.Config, h *api.HostConfig, _ *Input) {

@@ -277,7 +277,7 @@ func checkPaths(r *Request) error {
 
 func checkInit(r *Request) error {
 	if in := r.HostConfig.Init; in != nil && *in && !r.Host.Init {
-		return unsupported("HostConfig.Init (--init)", "let the image bring an init, or handle signals and children in PID 1")
+		return unsupported("HostConfig.Init (--init)", "this build has no init for this processor")
 	}
 	return nil
 }
