@@ -121,8 +121,14 @@ func rank(want, have ocispec.Platform) int {
 	return 0
 }
 
-// Matches reports whether an image for have runs where want is wanted.
-func Matches(want, have ocispec.Platform) bool { return rank(want, have) > 0 }
+// Matches reports whether an image for have runs where want is wanted. Many
+// images do not say their variant; those are taken at their architecture.
+func Matches(want, have ocispec.Platform) bool {
+	if have.Variant == "" {
+		have.Variant = want.Variant
+	}
+	return rank(want, have) > 0
+}
 
 // attestationType marks entries of an index that are about an image and are
 // none themselves.

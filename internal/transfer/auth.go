@@ -56,10 +56,10 @@ func (s *session) fetchToken(ctx context.Context, params map[string]string) (str
 	wait := s.p.c.Backoff
 	for attempt := 1; ; attempt++ {
 		token, err := s.tryToken(ctx, realm.String())
-		if err == nil || !mayPass(err) || attempt >= attempts {
+		if err == nil || !mayPass(err) || attempt >= attemptsAt(err) {
 			return token, err
 		}
-		if err := sleep(ctx, jitter(wait)); err != nil {
+		if err := s.pause(ctx, jitter(wait)); err != nil {
 			return "", err
 		}
 		wait *= 2
@@ -68,12 +68,7 @@ func (s *session) fetchToken(ctx context.Context, params map[string]string) (str
 
 func (s *session) tryToken(ctx context.Context, target string) (string, error) {
 	const op = "get token for"
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
-	if err != nil {
-		return "", fault.New(fault.Invalid, op, s.subject(), "%w", err)
-	}
-	req.Header.Set("User-Agent", s.p.c.UserAgent)
-	res, err := s.client.Do(req)
+	res, err := s.send(ctx, target, nil, "")
 	if err != nil {
 		return "", networkError(op, s.subject(), err)
 	}

@@ -9,7 +9,6 @@ import (
 	"io"
 	"net/http"
 	"strings"
-	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -35,8 +34,6 @@ type blobReader struct {
 	off  int64 // bytes handed out
 
 	body    io.ReadCloser
-	stop    context.CancelFunc
-	stall   *time.Timer
 	cuts    int
 	idle    int   // cuts without progress
 	lastCut int64 // off at the last cut
@@ -57,8 +54,6 @@ func (b *blobReader) Close() error {
 
 func (b *blobReader) drop() {
 	if b.body != nil {
-		b.stall.Stop()
-		b.stop()
 		b.body.Close()
 		b.body = nil
 	}
@@ -80,10 +75,8 @@ func (b *blobReader) Read(p []byte) (int, error) {
 		n, err := b.body.Read(p[:min(int64(len(p)), b.desc.Size-b.off)])
 		b.hash.Write(p[:n])
 		b.off += int64(n)
-		if err == nil || err == io.EOF && b.off == b.desc.Size {
-			b.stall.Reset(b.s.p.c.Stall)
-		} else if err := b.cut(err); err != nil {
-			b.err = err
+		if err != nil && (err != io.EOF || b.off < b.desc.Size) {
+			b.err = b.cut(err)
 		}
 		if n > 0 {
 			return n, nil
@@ -94,21 +87,15 @@ func (b *blobReader) Read(p []byte) (int, error) {
 
 // connect asks for the part that is missing.
 func (b *blobReader) connect() error {
-	ctx, stop := context.WithCancel(b.ctx)
 	header := http.Header{}
 	if b.off > 0 {
 		header.Set("Range", fmt.Sprintf("bytes=%d-", b.off))
 	}
-	res, err := b.s.get(ctx, "download", "blobs/"+b.desc.Digest.String(), header, http.StatusOK, http.StatusPartialContent)
+	res, err := b.s.get(b.ctx, "download", "blobs/"+b.desc.Digest.String(), header, http.StatusOK, http.StatusPartialContent)
 	if err != nil {
-		stop()
-		if b.ctx.Err() != nil {
-			return b.ctx.Err()
-		}
 		return err
 	}
-	b.body, b.stop = res.Body, stop
-	b.stall = time.AfterFunc(b.s.p.c.Stall, stop)
+	b.body = res.Body
 	skip := int64(0)
 	if res.StatusCode == http.StatusOK {
 		skip = b.off // it does not do ranges

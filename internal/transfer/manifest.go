@@ -35,9 +35,7 @@ func (s *session) manifest(ctx context.Context, ref string) (*document, error) {
 		return nil, err
 	}
 	defer res.Body.Close()
-	stall := newStallGuard(res.Body, s.p.c.Stall)
-	defer stall.stop()
-	raw, err := io.ReadAll(io.LimitReader(stall, image.MaxManifest+1))
+	raw, err := io.ReadAll(io.LimitReader(res.Body, image.MaxManifest+1))
 	if err != nil {
 		return nil, networkError(op, s.subject(), err)
 	}

@@ -65,6 +65,7 @@ func (pl *pull) run(ctx context.Context) (*image.Image, digest.Digest, error) {
 	if pl.session, err = pl.p.open(ctx, reference.TrimNamed(pl.ref)); err != nil {
 		return nil, "", err
 	}
+	pl.session.notify = func(status string) { pl.progress.Status("", status) }
 	version := pl.version()
 	pl.progress.Status(version, "Pulling from "+reference.Path(pl.ref))
 	chain, err := pl.session.resolve(ctx, version, pl.platform)
@@ -80,7 +81,8 @@ func (pl *pull) run(ctx context.Context) (*image.Image, digest.Digest, error) {
 	if err != nil {
 		return nil, "", err
 	}
-	if want := pl.platform; want != nil && !image.Matches(*want, parsed.Platform) {
+	// An index has said what the image is for; else only the config does.
+	if want := pl.platform; want != nil && len(chain) == 1 && !image.Matches(*want, parsed.Platform) {
 		return nil, "", fault.New(fault.NotFound, "select platform", image.FormatPlatform(*want), "%w: the image is for %s",
 			image.ErrPlatform, image.FormatPlatform(parsed.Platform))
 	}

@@ -672,3 +672,15 @@ func FuzzChallenge(f *testing.F) {
 	f.Add(`Bearer realm="unfinished`)
 	f.Fuzz(func(t *testing.T, s string) { parseChallenge(s) })
 }
+
+// TestUnreachable: a registry that is not there is an answer within seconds.
+func TestUnreachable(t *testing.T) {
+	h := build(t, nil)
+	s := httptest.NewServer(http.NotFoundHandler())
+	host := strings.TrimPrefix(s.URL, "http://")
+	s.Close()
+	_, _, err := h.Pull(context.Background(), host+"/app:v1", Options{})
+	if !fault.Is(err, fault.Unavailable) || !strings.Contains(err.Error(), host) {
+		t.Errorf("got %v", err)
+	}
+}

@@ -38,7 +38,8 @@ const (
 type session struct {
 	p      *Puller
 	name   reference.Named
-	base   string // scheme://host
+	notify func(status string) // tells about waiting; may be nil
+	base   string              // scheme://host
 	client *http.Client
 
 	mu    sync.Mutex // guards token
@@ -84,7 +85,7 @@ func (p *Puller) mayBeInsecure(hostport string) bool {
 	return err == nil && ip.IsLoopback()
 }
 
-// speaksPlain finds out whether such a registry has TLS, and remembers a no.
+// speaksPlain finds out whether such a registry has no TLS, and remembers that.
 func (p *Puller) speaksPlain(ctx context.Context, host string) (bool, error) {
 	p.mu.Lock()
 	plain := p.plain[host]
@@ -106,9 +107,11 @@ func (p *Puller) speaksPlain(ctx context.Context, host string) (bool, error) {
 		!errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, syscall.ECONNREFUSED) {
 		return false, networkError("find registry", host, err)
 	}
-	p.mu.Lock()
-	p.plain[host] = true
-	p.mu.Unlock()
+	if !errors.Is(err, syscall.ECONNREFUSED) {
+		p.mu.Lock()
+		p.plain[host] = true
+		p.mu.Unlock()
+	}
 	return true, nil
 }
 
@@ -139,7 +142,10 @@ func (s *session) get(ctx context.Context, op, path string, header http.Header, 
 	wait := s.p.c.Backoff
 	authorized := false
 	for attempt := 1; ; attempt++ {
-		res, err := s.send(ctx, target, header)
+		s.mu.Lock()
+		token := s.token
+		s.mu.Unlock()
+		res, err := s.send(ctx, target, header, token)
 		var again time.Duration
 		switch {
 		case err != nil:
@@ -166,31 +172,60 @@ func (s *session) get(ctx context.Context, op, path string, header http.Header, 
 				return nil, err
 			}
 		}
-		if attempt >= attempts {
+		if attempt >= attemptsAt(err) {
 			return nil, err
 		}
-		if sleepErr := sleep(ctx, max(again, jitter(wait))); sleepErr != nil {
+		if sleepErr := s.pause(ctx, max(again, jitter(wait))); sleepErr != nil {
 			return nil, sleepErr
 		}
 		wait *= 2
 	}
 }
 
-func (s *session) send(ctx context.Context, target string, header http.Header) (*http.Response, error) {
+// send makes one request. The answer's body must be closed; it gives up when
+// nothing comes for too long.
+func (s *session) send(ctx context.Context, target string, header http.Header, authorization string) (*http.Response, error) {
+	ctx, cancel := context.WithCancel(ctx)
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
 	if err != nil {
+		cancel()
 		return nil, err
 	}
 	for k, v := range header {
 		req.Header[k] = v
 	}
 	req.Header.Set("User-Agent", s.p.c.UserAgent)
-	s.mu.Lock()
-	if s.token != "" {
-		req.Header.Set("Authorization", s.token)
+	if authorization != "" {
+		req.Header.Set("Authorization", authorization)
 	}
-	s.mu.Unlock()
-	return s.client.Do(req)
+	res, err := s.client.Do(req)
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	res.Body = newStallBody(res.Body, s.p.c.Stall, cancel)
+	return res, nil
+}
+
+// attemptsAt returns how often it is tried when this is the error: a name that
+// does not exist, or a machine that refuses, seldom changes within seconds.
+func attemptsAt(err error) int {
+	var dns *net.DNSError
+	switch {
+	case errors.As(err, &dns) && dns.IsNotFound:
+		return 1
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return 2
+	}
+	return attempts
+}
+
+// pause waits before the next attempt and says so when it takes long.
+func (s *session) pause(ctx context.Context, d time.Duration) error {
+	if s.notify != nil && d >= time.Second {
+		s.notify(fmt.Sprintf("Retrying in %d seconds", int(d.Round(time.Second).Seconds())))
+	}
+	return sleep(ctx, d)
 }
 
 func (s *session) subject() string { return reference.FamiliarName(s.name) }

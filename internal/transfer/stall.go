@@ -1,6 +1,7 @@
 package transfer
 
 import (
+	"context"
 	"io"
 	"sync/atomic"
 	"time"
@@ -8,31 +9,39 @@ import (
 	"berth/internal/fault"
 )
 
-// stallGuard closes a body that delivers nothing for too long, which ends the
-// Read that waits for it.
-type stallGuard struct {
-	body  io.ReadCloser
-	after time.Duration
-	timer *time.Timer
-	fired atomic.Bool
+// stallBody is a response's body that ends with an error when nothing comes
+// for too long, however slow the rest may be.
+type stallBody struct {
+	io.ReadCloser
+	after  time.Duration
+	cancel context.CancelFunc // ends the request and a Read that waits
+	timer  *time.Timer
+	fired  atomic.Bool
 }
 
-func newStallGuard(body io.ReadCloser, after time.Duration) *stallGuard {
-	g := &stallGuard{body: body, after: after}
-	g.timer = time.AfterFunc(after, func() {
-		g.fired.Store(true)
-		body.Close()
+func newStallBody(body io.ReadCloser, after time.Duration, cancel context.CancelFunc) *stallBody {
+	b := &stallBody{ReadCloser: body, after: after, cancel: cancel}
+	b.timer = time.AfterFunc(after, func() {
+		b.fired.Store(true)
+		cancel()
 	})
-	return g
+	b.timer.Stop() // it runs only while a Read waits
+	return b
 }
 
-func (g *stallGuard) Read(p []byte) (int, error) {
-	n, err := g.body.Read(p)
-	if err != nil && err != io.EOF && g.fired.Load() {
-		err = fault.New(fault.Unavailable, "read answer", "", "nothing came for %s", g.after)
+func (b *stallBody) Read(p []byte) (int, error) {
+	b.timer.Reset(b.after)
+	n, err := b.ReadCloser.Read(p)
+	b.timer.Stop()
+	if err != nil && err != io.EOF && b.fired.Load() {
+		return n, fault.New(fault.Unavailable, "read answer", "", "nothing came for %s", b.after)
 	}
-	g.timer.Reset(g.after)
 	return n, err
 }
 
-func (g *stallGuard) stop() { g.timer.Stop() }
+func (b *stallBody) Close() error {
+	b.timer.Stop()
+	err := b.ReadCloser.Close()
+	b.cancel()
+	return err
+}
