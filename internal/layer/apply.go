@@ -15,7 +15,6 @@ import (
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 
-	"berth/internal/content"
 	"berth/internal/fault"
 )
 
@@ -32,7 +31,7 @@ func (s *Store) Apply(ctx context.Context, diffID digest.Digest, r io.Reader) (L
 
 func (s *Store) apply(ctx context.Context, diffID digest.Digest, r io.Reader, hold *Hold) (Layer, error) {
 	if diffID != "" {
-		if err := content.CheckDigest(diffID); err != nil {
+		if err := checkDigest(diffID); err != nil {
 			return Layer{}, err
 		}
 		if s.Has(diffID) {

@@ -27,7 +27,6 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
-	"berth/internal/content"
 	"berth/internal/fault"
 )
 
@@ -109,7 +108,7 @@ func (s *Store) scan() error {
 	}
 	for _, e := range entries {
 		d := digest.NewDigestFromEncoded(digest.SHA256, e.Name())
-		if e.IsDir() && content.CheckDigest(d) == nil {
+		if e.IsDir() && checkDigest(d) == nil {
 			s.known[d] = &entry{}
 		}
 	}
@@ -160,6 +159,15 @@ func (s *Store) discard(dir string) error {
 func (s *Store) unique() string {
 	return strconv.FormatInt(time.Now().UnixNano(), 36) + "-" + strconv.FormatInt(int64(os.Getpid()), 36) + "-" +
 		strconv.FormatInt(s.seq.Add(1), 36)
+}
+
+// checkDigest reports whether a layer's id, which comes from a hostile
+// document, is a sha256 digest and can be a file name.
+func checkDigest(d digest.Digest) error {
+	if err := d.Validate(); err != nil || d.Algorithm() != digest.SHA256 {
+		return fault.New(fault.Invalid, "check layer id", quote(string(d)), "not a sha256 digest")
+	}
+	return nil
 }
 
 func (s *Store) dir(d digest.Digest) string { return filepath.Join(s.layers, d.Encoded()) }

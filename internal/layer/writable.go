@@ -11,7 +11,6 @@ import (
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 
-	"berth/internal/content"
 	"berth/internal/fault"
 )
 
@@ -204,7 +203,7 @@ func (s *Store) readLower(containerID string) ([]digest.Digest, error) {
 	var lower []digest.Digest
 	for line := range strings.Lines(string(data)) {
 		d := digest.NewDigestFromEncoded(digest.SHA256, strings.TrimSuffix(line, "\n"))
-		if err := content.CheckDigest(d); err != nil {
+		if err := checkDigest(d); err != nil {
 			return nil, err
 		}
 		lower = append(lower, d)
