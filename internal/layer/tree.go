@@ -114,7 +114,7 @@ func join(dir, base string) string {
 }
 
 // dir returns an open descriptor of the directory p and its real path. It
-// belongs to the cache and stays open until two more calls of dir at least.
+// belongs to the cache and is sure to stay open only until the next call.
 // With create, missing directories are made.
 func (t *tree) dir(p string, create bool) (fd int, real string, err error) {
 	if p == "." {
