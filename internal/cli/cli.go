@@ -9,6 +9,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -117,6 +118,7 @@ func (a *app) tree(args []string) (*cobra.Command, error) {
 		a.completing = name != "completion"
 		a.addAll(root)
 		root.AddCommand(a.completionCommand())
+	case name == "" && wantsVersion(args):
 	case name == "" || name == "help":
 		a.addAll(root)
 		root.AddCommand(a.completionCommand())
@@ -173,6 +175,10 @@ func commandName(args []string) (name string, rest []string) {
 		}
 	}
 	return "", nil
+}
+
+func wantsVersion(args []string) bool {
+	return slices.Contains(args, "-v") || slices.Contains(args, "--version")
 }
 
 func find(name string) *command {

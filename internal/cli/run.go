@@ -185,7 +185,8 @@ func (r *run) attached(ctx context.Context) error {
 
 // follow shows the output to its end and then returns the exit status.
 func (r *run) follow(ctx context.Context, s *session, waiting *client.Waiting) error {
-	if s.stream != nil {
+	defer s.dropSignals()
+	if s.stream != nil || s.logs != nil {
 		err := s.copy()
 		if errors.Is(err, terminal.ErrDetach) {
 			r.app.sayDetached(r.id, r.flags.Name)
@@ -277,14 +278,19 @@ func (r *run) resume(ctx context.Context, s *session) (*client.Waiting, error) {
 		}
 		return waiting, err
 	}
-	config := r.request.Config
-	pending, err := r.client.BeginAttach(ctx, r.id, client.AttachOptions{Logs: true, Stdin: config.AttachStdin,
-		Stdout: config.AttachStdout, Stderr: config.AttachStderr, DetachKeys: r.flags.DetachKeys})
-	if err != nil {
-		return nil, err
-	}
-	if s.stream, err = pending.Stream(); err != nil {
-		return nil, err
+	if s.in != nil && state.State.Running {
+		pending, err := r.client.BeginAttach(ctx, r.id, client.AttachOptions{Logs: true, Stdin: true,
+			Stdout: r.request.Config.AttachStdout, Stderr: r.request.Config.AttachStderr, DetachKeys: r.flags.DetachKeys})
+		if err != nil {
+			return nil, err
+		}
+		if s.stream, err = pending.Stream(); err != nil {
+			return nil, err
+		}
+	} else { // the log has all of the output and ends with the container
+		s.logs = func() error {
+			return r.client.ContainerLogs(ctx, r.id, client.LogsOptions{Follow: true}, s.out, s.err)
+		}
 	}
 	return r.client.BeginWait(ctx, r.id, client.WaitNotRunning)
 }

@@ -27,15 +27,15 @@ type session struct {
 	detachKeys []byte
 	resize     func(rows, columns uint) // nil when the size is not wanted
 	signal     func(name string)        // nil when signals are not passed on
+	// logs shows the output instead of the stream when an engine died before it
+	// could grant one; nil otherwise.
+	logs func() error
 	// early holds signals that came while the process was being started.
 	early chan os.Signal
 
 	detached atomic.Bool
 	restore  func()
 }
-
-// errInterrupted ends a session whose user insisted.
-var errInterrupted = errors.New("interrupted")
 
 // insistence is how many interrupts in a row end the session whatever the
 // process in the container does with them.
@@ -57,6 +57,9 @@ func (s *session) copy() error {
 	}
 	if s.early != nil {
 		go s.passSignals()
+	}
+	if s.logs != nil {
+		return s.logs()
 	}
 	if s.in != nil {
 		go s.sendInput()
@@ -141,6 +144,14 @@ func catchSignals() chan os.Signal {
 		syscall.SIGALRM, syscall.SIGTERM, syscall.SIGCONT, syscall.SIGIO, syscall.SIGPWR, syscall.SIGVTALRM}
 	signal.Notify(caught, signals...)
 	return caught
+}
+
+// dropSignals gives signals their usual meaning back.
+func (s *session) dropSignals() {
+	if s.early != nil {
+		signal.Stop(s.early)
+		close(s.early)
+	}
 }
 
 // passSignals sends the caught signals on. Somebody who interrupts three times

@@ -151,6 +151,7 @@ func (a *app) attachAndWait(ctx context.Context, c *client.Client, s *session, s
 
 // stay shows the output to its end and returns the exit status.
 func (a *app) stay(ctx context.Context, c *client.Client, s *session, waiting *client.Waiting, state client.ContainerState) error {
+	defer s.dropSignals()
 	err := s.copy()
 	if errors.Is(err, terminal.ErrDetach) {
 		a.sayDetached(state.ID, trimSlash(state.Name))

@@ -1,0 +1,438 @@
+package cli
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+
+	"berth/internal/client"
+)
+
+// fakeEngine serves as much of the Engine API as the command line uses, with
+// containers that are functions of this file.
+type fakeEngine struct {
+	t      *testing.T
+	socket string
+
+	mu         sync.Mutex // guards the rest
+	listener   net.Listener
+	conns      map[net.Conn]bool
+	images     map[string]bool
+	containers map[string]*fakeContainer
+	execs      map[string]*fakeContainer
+	requests   []fakeRequest
+	next       int
+	// beforeStart runs in the handler of a start before anything else and
+	// reports whether the handler is to end there.
+	beforeStart func(c *fakeContainer) bool
+}
+
+type fakeRequest struct {
+	method, path string
+	query        url.Values
+	body         []byte
+}
+
+type fakeContainer struct {
+	id, name string
+	request  client.CreateRequest
+	status   string
+	code     int
+	stdin    *io.PipeReader
+	feed     *io.PipeWriter
+	signals  chan string
+	resized  chan [2]string
+	done     chan struct{}
+	mu       sync.Mutex // guards attached
+	attached []net.Conn
+}
+
+func newFakeEngine(t *testing.T) *fakeEngine {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "bc-") // short: socket paths are limited
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := &fakeEngine{t: t, socket: filepath.Join(dir, "engine.sock"), conns: map[net.Conn]bool{},
+		images: map[string]bool{"img:latest": true}, containers: map[string]*fakeContainer{}, execs: map[string]*fakeContainer{}}
+	e.listen()
+	t.Cleanup(func() {
+		e.kill()
+		_ = os.RemoveAll(dir)
+	})
+	return e
+}
+
+func (e *fakeEngine) listen() {
+	l, err := net.Listen("unix", e.socket)
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	e.mu.Lock()
+	e.listener = l
+	e.mu.Unlock()
+	server := &http.Server{Handler: e.routes(), ConnState: func(c net.Conn, state http.ConnState) {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		switch state {
+		case http.StateNew:
+			e.conns[c] = true
+		case http.StateClosed:
+			delete(e.conns, c)
+		case http.StateHijacked:
+			delete(e.conns, c) // as the real one, which hands it to another process
+		}
+	}}
+	go func() { _ = server.Serve(l) }()
+}
+
+// kill drops the listener and every connection but the hijacked ones.
+func (e *fakeEngine) kill() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	_ = e.listener.Close()
+	for c := range e.conns {
+		_ = c.Close()
+	}
+}
+
+func (e *fakeEngine) recorded(method, path string) []fakeRequest {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	var out []fakeRequest
+	for _, r := range e.requests {
+		if r.method == method && strings.HasSuffix(r.path, path) {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+func (e *fakeEngine) container(ref string) *fakeContainer {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for id, c := range e.containers {
+		if id == ref || c.name == ref {
+			return c
+		}
+	}
+	return nil
+}
+
+func (e *fakeEngine) routes() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /_ping", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "OK") })
+	mux.HandleFunc("POST /containers/create", e.create)
+	mux.HandleFunc("POST /images/create", e.pull)
+	mux.HandleFunc("POST /images/load", e.load)
+	mux.HandleFunc("GET /containers/json", e.list)
+	with := func(do func(http.ResponseWriter, *http.Request, *fakeContainer)) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			if c := e.container(r.PathValue("id")); c != nil {
+				do(w, r, c)
+				return
+			}
+			refuse(w, 404, "No such container: "+r.PathValue("id"))
+		}
+	}
+	mux.HandleFunc("POST /containers/{id}/start", with(e.start))
+	mux.HandleFunc("POST /containers/{id}/attach", with(e.attach))
+	mux.HandleFunc("POST /containers/{id}/wait", with(e.wait))
+	mux.HandleFunc("POST /containers/{id}/kill", with(e.signal))
+	mux.HandleFunc("POST /containers/{id}/stop", with(e.stop))
+	mux.HandleFunc("POST /containers/{id}/resize", with(e.resize))
+	mux.HandleFunc("GET /containers/{id}/json", with(e.inspect))
+	mux.HandleFunc("GET /containers/{id}/logs", with(e.logs))
+	mux.HandleFunc("DELETE /containers/{id}", with(e.remove))
+	mux.HandleFunc("POST /containers/{id}/exec", with(e.execCreate))
+	mux.HandleFunc("POST /exec/{id}/start", e.execStart)
+	mux.HandleFunc("GET /exec/{id}/json", e.execInspect)
+	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { refuse(w, 404, "page not found") })
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var body []byte
+		if r.Header.Get("Upgrade") == "" || r.ContentLength > 0 {
+			body, _ = io.ReadAll(r.Body)
+			r.Body = io.NopCloser(bytes.NewReader(body))
+		}
+		e.mu.Lock()
+		e.requests = append(e.requests, fakeRequest{r.Method, r.URL.Path, r.URL.Query(), body})
+		e.mu.Unlock()
+		mux.ServeHTTP(w, r)
+	})
+}
+
+func refuse(w http.ResponseWriter, status int, message string) {
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(map[string]string{"message": message})
+}
+
+func (e *fakeEngine) create(w http.ResponseWriter, r *http.Request) {
+	c := &fakeContainer{status: "created", signals: make(chan string, 16), resized: make(chan [2]string, 16), done: make(chan struct{})}
+	if err := json.NewDecoder(r.Body).Decode(&c.request); err != nil {
+		refuse(w, 400, err.Error())
+		return
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !e.images[withTag(c.request.Image)] {
+		refuse(w, 404, "No such image: "+c.request.Image)
+		return
+	}
+	e.next++
+	c.id = fmt.Sprintf("%064x", e.next)
+	c.name = r.URL.Query().Get("name")
+	c.stdin, c.feed = io.Pipe()
+	e.containers[c.id] = c
+	w.WriteHeader(201)
+	_ = json.NewEncoder(w).Encode(client.CreateResponse{ID: c.id})
+}
+
+func (e *fakeEngine) pull(w http.ResponseWriter, r *http.Request) {
+	q := r.URL.Query()
+	if q.Get("fromSrc") != "" {
+		_, _ = fmt.Fprintln(w, `{"status":"sha256:abc"}`)
+		return
+	}
+	if q.Get("fromImage") == "broken" {
+		_, _ = fmt.Fprintln(w, `{"status":"Pulling from broken","id":"latest"}`)
+		_, _ = fmt.Fprintln(w, `{"errorDetail":{"message":"manifest unknown"},"error":"manifest unknown"}`)
+		return
+	}
+	e.mu.Lock()
+	e.images[q.Get("fromImage")+":"+q.Get("tag")] = true
+	e.mu.Unlock()
+	_, _ = fmt.Fprintln(w, `{"status":"Pulling from x","id":"latest"}`)
+	for _, status := range []string{"Pulling fs layer", "Downloading", "Download complete", "Pull complete"} {
+		detail := ""
+		if status == "Downloading" {
+			detail = `,"progressDetail":{"current":5,"total":10}`
+		}
+		_, _ = fmt.Fprintf(w, `{"status":%q,"id":"0123456789ab"%s}`+"\n", status, detail)
+	}
+	_, _ = fmt.Fprintln(w, `{"status":"Status: Downloaded newer image"}`)
+}
+
+func (e *fakeEngine) load(w http.ResponseWriter, r *http.Request) {
+	n, _ := io.Copy(io.Discard, r.Body)
+	_, _ = fmt.Fprintf(w, `{"stream":"Loaded image: %d bytes\n"}`, n)
+}
+
+func (e *fakeEngine) list(w http.ResponseWriter, _ *http.Request) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	out := []client.Summary{}
+	for _, c := range e.containers {
+		out = append(out, client.Summary{ID: c.id, Names: []string{"/" + c.name}, Image: c.request.Image, State: c.status})
+	}
+	_ = json.NewEncoder(w).Encode(out)
+}
+
+func (e *fakeEngine) start(w http.ResponseWriter, r *http.Request, c *fakeContainer) {
+	if e.beforeStart != nil && e.beforeStart(c) {
+		return
+	}
+	if len(c.request.Cmd) > 0 && c.request.Cmd[0] == "nosuch" {
+		refuse(w, 400, `exec: "nosuch": executable file not found in $PATH`)
+		return
+	}
+	e.launch(c)
+	w.WriteHeader(204)
+}
+
+func (e *fakeEngine) launch(c *fakeContainer) {
+	e.mu.Lock()
+	c.status = "running"
+	e.mu.Unlock()
+	go func() {
+		code := c.program()
+		c.mu.Lock()
+		for _, conn := range c.attached {
+			_ = conn.Close()
+		}
+		c.mu.Unlock()
+		e.mu.Lock()
+		c.code, c.status = code, "exited"
+		if c.request.HostConfig != nil && c.request.HostConfig.AutoRemove {
+			delete(e.containers, c.id)
+		}
+		e.mu.Unlock()
+		close(c.done)
+	}()
+}
+
+// program is what runs in the fake containers.
+func (c *fakeContainer) program() int {
+	argv := append([]string{"true"}, c.request.Cmd...)
+	if len(c.request.Cmd) > 0 {
+		argv = c.request.Cmd
+	}
+	switch argv[0] {
+	case "echo":
+		c.write(1, strings.Join(argv[1:], " ")+"\n")
+	case "both":
+		c.write(1, "out\n")
+		c.write(2, "err\n")
+	case "exit":
+		code, _ := strconv.Atoi(argv[1])
+		return code
+	case "cat":
+		buf := make([]byte, 4096)
+		for {
+			n, err := c.stdin.Read(buf)
+			if n > 0 {
+				c.write(1, string(buf[:n]))
+			}
+			if err != nil {
+				return 0
+			}
+		}
+	case "signal":
+		c.write(1, "ready\n")
+		c.write(1, <-c.signals+"\n")
+	case "wait":
+		c.write(1, "ready\n")
+		<-c.signals
+		c.write(1, "bye\n")
+		return 7
+	case "size":
+		c.write(1, "ready\n")
+		last := ""
+		for size := range c.resized {
+			if last = size[0] + "x" + size[1]; last == argv[1] {
+				c.write(1, last+"\r\n")
+				return 0
+			}
+		}
+	}
+	return 0
+}
+
+func (c *fakeContainer) write(stream byte, text string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, conn := range c.attached {
+		if !c.request.Tty {
+			var head [8]byte
+			head[0] = stream
+			binary.BigEndian.PutUint32(head[4:], uint32(len(text)))
+			_, _ = conn.Write(head[:])
+		}
+		_, _ = io.WriteString(conn, text)
+	}
+}
+
+func (e *fakeEngine) attach(w http.ResponseWriter, r *http.Request, c *fakeContainer) {
+	conn, buf, err := w.(http.Hijacker).Hijack()
+	if err != nil {
+		refuse(w, 500, err.Error())
+		return
+	}
+	media := "multiplexed"
+	if c.request.Tty {
+		media = "raw"
+	}
+	_, _ = fmt.Fprintf(conn, "HTTP/1.1 101 UPGRADED\r\nContent-Type: application/vnd.docker.%s-stream\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n", media)
+	c.mu.Lock()
+	c.attached = append(c.attached, conn)
+	c.mu.Unlock()
+	if r.URL.Query().Get("stdin") == "1" {
+		go func() {
+			_, _ = io.Copy(c.feed, buf)
+			_ = c.feed.Close()
+		}()
+	}
+}
+
+func (e *fakeEngine) wait(w http.ResponseWriter, r *http.Request, c *fakeContainer) {
+	w.(http.Flusher).Flush()
+	select {
+	case <-c.done:
+	case <-r.Context().Done():
+		return
+	}
+	_ = json.NewEncoder(w).Encode(client.WaitResponse{StatusCode: int64(c.code)})
+}
+
+func (e *fakeEngine) signal(w http.ResponseWriter, r *http.Request, c *fakeContainer) {
+	c.signals <- r.URL.Query().Get("signal")
+	w.WriteHeader(204)
+}
+
+func (e *fakeEngine) stop(w http.ResponseWriter, _ *http.Request, c *fakeContainer) {
+	w.Header().Set("Berth-Notice", c.name+" ignored SIGTERM and was killed")
+	w.WriteHeader(204)
+}
+
+func (e *fakeEngine) resize(w http.ResponseWriter, r *http.Request, c *fakeContainer) {
+	c.resized <- [2]string{r.URL.Query().Get("h"), r.URL.Query().Get("w")}
+}
+
+func (e *fakeEngine) inspect(w http.ResponseWriter, _ *http.Request, c *fakeContainer) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	var s client.ContainerState
+	s.ID, s.Name, s.State.Status, s.State.Running, s.Config.Tty = c.id, "/"+c.name, c.status, c.status == "running", c.request.Tty
+	s.Config.OpenStdin = c.request.OpenStdin
+	_ = json.NewEncoder(w).Encode(s)
+}
+
+func (e *fakeEngine) logs(w http.ResponseWriter, _ *http.Request, c *fakeContainer) {
+	w.Header().Set("Content-Type", "application/vnd.docker.multiplexed-stream")
+	_, _ = w.Write([]byte("\x01\x00\x00\x00\x00\x00\x00\x04out\n\x02\x00\x00\x00\x00\x00\x00\x04err\n"))
+}
+
+func (e *fakeEngine) remove(w http.ResponseWriter, _ *http.Request, c *fakeContainer) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.containers, c.id)
+	w.WriteHeader(204)
+}
+
+func (e *fakeEngine) execCreate(w http.ResponseWriter, r *http.Request, _ *fakeContainer) {
+	var request client.ExecRequest
+	_ = json.NewDecoder(r.Body).Decode(&request)
+	c := &fakeContainer{signals: make(chan string, 1), resized: make(chan [2]string, 16), done: make(chan struct{})}
+	c.request.Config = &client.Config{Cmd: request.Cmd, Tty: request.Tty}
+	c.stdin, c.feed = io.Pipe()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.next++
+	id := fmt.Sprintf("exec%d", e.next)
+	e.execs[id] = c
+	_ = json.NewEncoder(w).Encode(map[string]string{"Id": id})
+}
+
+func (e *fakeEngine) execStart(w http.ResponseWriter, r *http.Request) {
+	e.mu.Lock()
+	c := e.execs[r.PathValue("id")]
+	e.mu.Unlock()
+	if c.request.Cmd[0] == "nosuch" {
+		w.Header().Set("Berth-Exit-Code", "127")
+		refuse(w, 400, "nosuch: no such program in the container")
+		return
+	}
+	q := r.URL.Query()
+	q.Set("stdin", "1")
+	r.URL.RawQuery = q.Encode()
+	e.attach(w, r, c)
+	e.launch(c)
+}
+
+func (e *fakeEngine) execInspect(w http.ResponseWriter, r *http.Request) {
+	e.mu.Lock()
+	c := e.execs[r.PathValue("id")]
+	e.mu.Unlock()
+	<-c.done
+	_ = json.NewEncoder(w).Encode(client.ExecState{ExitCode: &c.code})
+}
