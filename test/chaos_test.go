@@ -87,7 +87,16 @@ func (h *host) chaosRound(name string, n int) {
 	}) {
 		return
 	}
-	h.untilDone("start "+name, func() (bool, string) { o := h.quiet("start", name); return o.code == 0, o.stderr })
+	h.untilDone("start "+name, func() (bool, string) {
+		// A start whose answer was lost may have happened, and the container
+		// may have ended since: starting it again would be another run.
+		o := h.quiet("inspect", "--format", "{{.State.Status}}", name)
+		if o.code != 0 || strings.TrimSpace(o.stdout) != "created" {
+			return o.code == 0, o.stderr
+		}
+		o = h.quiet("start", name)
+		return o.code == 0, o.stderr
+	})
 	h.untilDone("exit code of "+name, func() (bool, string) {
 		o := h.quiet("inspect", "--format", "{{.State.Status}} {{.State.ExitCode}}", name)
 		if strings.HasPrefix(o.stdout, "exited") && strings.TrimSpace(o.stdout) != fmt.Sprintf("exited %d", code) {

@@ -45,7 +45,7 @@ func TestDockerCommandLine(t *testing.T) {
 	}
 	id := ok("run", "-d", "--name", "web", "-p", "127.0.0.1:18080:80", "-l", "tier=front", busyboxImage, "httpd", "-f", "-p", "80", "-h", "/www")
 	want(ok("ps", "-q", "--no-trunc"), id)
-	want(ok("ps", "-q", "--filter", "label=tier=front", "--format", "{{.Names}}"), "web")
+	want(ok("ps", "--filter", "label=tier=front", "--format", "{{.Names}}"), "web")
 	if ports := ok("ps", "--format", "{{.Ports}}"); !strings.Contains(ports, "127.0.0.1:18080->80/tcp") {
 		t.Errorf("ps shows ports %q", ports)
 	}

@@ -23,7 +23,7 @@ var imports = map[string][]string{
 	"client":            {},
 	"api":               {"engine"},
 	"engine":            {"container", "content", "events", "image", "layer", "logs", "metadata", "monitor", "network", "runtime", "transfer", "volume"},
-	"container":         {"metadata"},
+	"container":         {"metadata", "volume"},
 	"events":            {},
 	"transfer":          {"content", "image", "layer"},
 	"image":             {"content", "layer", "metadata"},
