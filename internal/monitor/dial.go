@@ -12,17 +12,19 @@ import (
 	"time"
 
 	"berth/internal/fault"
+	"berth/internal/monitor/keeper"
 	"berth/internal/monitor/proto"
 
 	"golang.org/x/sys/unix"
 )
 
-// socketName is the monitor's socket below its directory.
-const socketName = "monitor.sock"
-
 // Dial connects to the monitor of a run directory and starts one from the
 // program runtimeBinary (berth-runtime) when none runs.
 func Dial(ctx context.Context, runDir, runtimeBinary string) (*Client, error) {
+	runDir, err := filepath.Abs(runDir) // the monitor works elsewhere
+	if err != nil {
+		return nil, fault.New(fault.Invalid, "reach the monitor", runDir, "%w", err)
+	}
 	d := dialer{runDir: runDir, binary: runtimeBinary}
 	l, err := newLink(ctx, d.dial)
 	if err != nil {
@@ -47,13 +49,13 @@ func (d dialer) dial(ctx context.Context) (*proto.Conn, error) {
 			}
 			// It ended while we came in.
 		} else if !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ECONNREFUSED) && !errors.Is(err, unix.EAGAIN) {
-			return nil, fault.New(fault.Unavailable, "connect to", filepath.Join(Dir(d.runDir), socketName), "%w", err)
+			return nil, fault.New(fault.Unavailable, "connect to", filepath.Join(Dir(d.runDir), keeper.SocketName), "%w", err)
 		} else if err := d.spawn(ctx); err != nil {
 			return nil, err
 		}
 		select {
 		case <-ctx.Done():
-			return nil, fault.Wrap("connect to", filepath.Join(Dir(d.runDir), socketName), ctx.Err())
+			return nil, fault.Wrap("connect to", filepath.Join(Dir(d.runDir), keeper.SocketName), ctx.Err())
 		case <-time.After(time.Millisecond): // another one may be starting or ending just now
 		}
 	}
@@ -64,7 +66,7 @@ func (d dialer) connect() (*proto.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = withShortPath(Dir(d.runDir), socketName, func(path string) error {
+	err = withShortPath(Dir(d.runDir), keeper.SocketName, func(path string) error {
 		return unix.Connect(fd, &unix.SockaddrUnix{Name: path})
 	})
 	if err != nil {

@@ -101,8 +101,12 @@ func (k *keeper) loop(raw syscall.RawConn) error {
 		var n int
 		var failed error
 		err := raw.Read(func(fd uintptr) bool {
-			n, failed = unix.EpollWait(int(fd), events[:], 0)
-			return n > 0 || failed != nil && failed != unix.EINTR
+			for {
+				n, failed = unix.EpollWait(int(fd), events[:], 0)
+				if failed != unix.EINTR {
+					return n > 0 || failed != nil
+				}
+			}
 		})
 		if err == nil {
 			err = failed
@@ -133,24 +137,31 @@ func (k *keeper) handle(fd int, events uint32) {
 		if events&unix.EPOLLOUT != 0 {
 			k.flush()
 		}
-		for k.worker == fd {
-			m, err := receiveMessage(fd)
-			if err == unix.EPIPE && k.workerPid == 0 {
-				k.workerEnded()
-			}
-			if err != nil && err != errMessage {
-				if err == unix.EPIPE && k.workerPid != 0 {
-					k.unwatchFD(fd) // the pidfd tells the rest
-				}
-				return
-			}
-			if err == nil {
-				k.obey(m)
-			}
-		}
+		k.listenToWorker()
 	default:
 		if e := k.byPidfd[fd]; e != nil {
 			k.processEnded(e)
+		}
+	}
+}
+
+// listenToWorker does what the worker says, until there is nothing more. That it
+// ended is told by its pidfd, unless it is not our child.
+func (k *keeper) listenToWorker() {
+	for {
+		m, err := receiveMessage(k.worker)
+		switch {
+		case err == nil:
+			k.obey(m)
+		case err == errMessage:
+		case err == unix.EPIPE && k.workerPid == 0:
+			k.workerEnded()
+			return
+		case err == unix.EPIPE:
+			k.unwatchFD(k.worker)
+			return
+		default:
+			return
 		}
 	}
 }

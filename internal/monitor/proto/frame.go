@@ -83,9 +83,9 @@ type Conn struct {
 	sending sync.Mutex // held for a whole frame
 
 	// Owned by the receiver.
-	buf   [readAhead]byte
-	r, w  int
-	fds   []int // arrived, not yet claimed by a frame
+	buf  [readAhead]byte
+	r, w int
+	fds  []int // arrived, not yet claimed by a frame
 }
 
 // NewConn takes over a connected socket. The descriptor is made non-blocking so

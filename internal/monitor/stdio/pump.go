@@ -72,8 +72,12 @@ func (p *Pump) Run() error {
 		var n int
 		var failed error
 		err := p.raw.Read(func(fd uintptr) bool {
-			n, failed = unix.EpollWait(int(fd), events[:], 0)
-			return n > 0 || failed != nil && failed != unix.EINTR
+			for {
+				n, failed = unix.EpollWait(int(fd), events[:], 0)
+				if failed != unix.EINTR {
+					return n > 0 || failed != nil
+				}
+			}
 		})
 		if err == nil {
 			err = failed

@@ -80,7 +80,9 @@ func (k *kept) pidfd(key string) int {
 	return -1
 }
 
-// adopt goes on with all containers of the run directory.
+// adopt goes on with all containers of the run directory. Those that have ended
+// are dealt with before anybody can ask: an end that was told already must not
+// be undone.
 func (w *Worker) adopt(k *kept) {
 	entries, err := os.ReadDir(filepath.Join(w.dir, "containers"))
 	if err != nil {
@@ -98,11 +100,11 @@ func (w *Worker) adopt(k *kept) {
 	for _, c := range w.containers {
 		for _, x := range c.execs {
 			if x.end != nil {
-				w.windUp(x)
+				w.finish(x)
 			}
 		}
 		if c.init.end != nil {
-			w.windUp(&c.init)
+			w.finish(&c.init)
 		}
 	}
 }
@@ -119,7 +121,6 @@ func (w *Worker) adoptContainer(id string, k *kept) {
 		if _, watched := k.watched[id]; watched || !errors.Is(err, os.ErrNotExist) {
 			warn("container %s can't be taken over: %v", id, err)
 		}
-		c.runner = w.runnerFor(&c.record)
 		w.undo(c, k)
 		return
 	}
@@ -249,8 +250,11 @@ func (w *Worker) adoptExec(c *container, execID string, k *kept) {
 // answer, asks for it again.
 func (w *Worker) undo(c *container, k *kept) {
 	(&pipes{ours: k.files(c.id)}).close()
-	if err := c.runner.remove(c.id); err != nil {
-		warn("undo the start of %s: %v", c.id, err)
+	if c.runner != nil {
+		if err := c.runner.remove(c.id); err != nil {
+			warn("undo the start of %s: %v", c.id, err)
+		}
+		sweepCgroup(c.record.Cgroup)
 	}
 	w.tellKeeper(keeper.Message{Op: keeper.OpDrop, Key: c.id})
 	c.init.io.Close()

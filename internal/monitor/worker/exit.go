@@ -31,18 +31,19 @@ func (w *Worker) processEnded(m keeper.Message) {
 	}
 }
 
-// windUp has the rest of a process's output logged. It does so in a goroutine,
-// because a slow disk must not hold up the ends of others.
-func (w *Worker) windUp(p *process) {
-	go func() {
-		if p.execID == "" && p.c.record.SharedPID {
-			// What it left running would go on unseen, and write into its pipes.
-			if err := p.c.runner.killAll(p.c.id); err != nil && !fault.Is(err, fault.NotFound) {
-				warn("kill what is left of %s: %v", p.c.id, err)
-			}
+// windUp finishes in a goroutine, because a slow disk must not hold up the ends
+// of others.
+func (w *Worker) windUp(p *process) { go w.finish(p) }
+
+// finish has the rest of a process's output logged.
+func (w *Worker) finish(p *process) {
+	if p.execID == "" && p.c.record.SharedPID {
+		// What it left running would go on unseen, and write into its pipes.
+		if err := p.c.runner.killAll(p.c.id); err != nil && !fault.Is(err, fault.NotFound) {
+			warn("kill what is left of %s: %v", p.c.id, err)
 		}
-		p.io.Exit()
-	}()
+	}
+	p.io.Exit()
 }
 
 // drained tells of the end of a process, all output of which is in the log.
@@ -58,6 +59,7 @@ func (w *Worker) drained(p *process) {
 		if err := c.state.Update(func(s *stdio.Progress) { s.OOM = true }); err != nil {
 			warn("%s: %v", c.id, err)
 		}
+		w.ooms.tellLast(c)
 	}
 	w.mu.Lock()
 	p.exit, p.phase = exit, exited
@@ -65,7 +67,7 @@ func (w *Worker) drained(p *process) {
 	w.mu.Unlock()
 	close(p.over)
 	w.publish(proto.Event{Type: proto.EventExit, ID: c.id, Exit: exit})
-	w.cleanUp(c)
+	go w.cleanUp(c)
 }
 
 func (w *Worker) execDrained(p *process) {
@@ -134,7 +136,12 @@ func (w *Worker) forget(id string) error {
 		return nil
 	}
 	if c.init.phase == starting || c.init.phase == running {
+		ended := c.init.end != nil
 		w.mu.Unlock()
+		if ended { // in a moment it is over
+			<-c.init.over
+			return w.forget(id)
+		}
 		return fault.New(fault.Conflict, "forget container", id, "it is running")
 	}
 	if c.init.phase == pending {

@@ -8,8 +8,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	goruntime "runtime"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"berth/internal/fault"
@@ -43,7 +45,16 @@ func (f *foreign) command(ctx context.Context, id string, args ...string) *exec.
 	all = append(all, "--root", filepath.Join(f.root, filepath.Base(f.path)), "--log", log, "--log-format", "json")
 	cmd := exec.CommandContext(ctx, f.path, append(all, args...)...)
 	cmd.Dir = f.bundle(id)
+	// A successor must not find it still at work. It dies with the thread that
+	// started it, which runLocked keeps for as long.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	return cmd
+}
+
+func runLocked(cmd *exec.Cmd) error {
+	goruntime.LockOSThread()
+	defer goruntime.UnlockOSThread()
+	return cmd.Run()
 }
 
 // run runs a command to its end and returns its output.
@@ -53,7 +64,7 @@ func (f *foreign) run(id string, args ...string) ([]byte, error) {
 	cmd := f.command(ctx, id, args...)
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
-	if err := cmd.Run(); err != nil {
+	if err := runLocked(cmd); err != nil {
 		return nil, f.explain(id, args[0], err, errs.Bytes())
 	}
 	return out.Bytes(), nil
@@ -87,7 +98,7 @@ func (f *foreign) runWith(id string, stdio runtime.Stdio, terminal bool, args ..
 			to(stdio[i])
 		}
 	}
-	if err := cmd.Run(); err != nil {
+	if err := runLocked(cmd); err != nil {
 		return result, f.explain(id, args[0], err, nil)
 	}
 	if consoles != nil {

@@ -29,6 +29,7 @@ type oomWatch struct {
 	id   string
 	file string // with a line "oom_kill N"
 	seen uint64
+	told bool // of any kill
 	wd   int32
 	stop func() // of cgroup v1
 }
@@ -186,9 +187,23 @@ func (o *oomWatcher) check(watch *oomWatch) {
 	if now {
 		watch.seen = n + 1 // the one that is told of here
 	}
+	watch.told = watch.told || tell
 	o.mu.Unlock()
 	if tell {
 		go o.w.publish(proto.Event{Type: proto.EventOOM, ID: watch.id})
+	}
+}
+
+// tellLast tells of a kill that ended a container, unless that was done.
+func (o *oomWatcher) tellLast(c *container) {
+	o.mu.Lock()
+	told := c.oom != nil && c.oom.told
+	if c.oom != nil {
+		c.oom.told = true
+	}
+	o.mu.Unlock()
+	if !told {
+		o.w.publish(proto.Event{Type: proto.EventOOM, ID: c.id})
 	}
 }
 

@@ -21,6 +21,7 @@ type record struct {
 	TTY         bool            `json:"tty,omitempty"`
 	SharedPID   bool            `json:"sharedPid,omitempty"`   // no pid namespace of its own: its end does not end all its processes
 	MemoryLimit bool            `json:"memoryLimit,omitempty"` // it can run out of memory by itself
+	Cgroup      string          `json:"cgroup,omitempty"`      // as the specification names it
 	Log         proto.LogConfig `json:"log"`
 	Runtime     string          `json:"runtime,omitempty"`
 	RuntimeArgs []string        `json:"runtimeArgs,omitempty"`
@@ -35,6 +36,7 @@ func newRecord(req *proto.StartRequest, spec *specs.Spec) record {
 		r.TTY = spec.Process.Terminal
 	}
 	if l := spec.Linux; l != nil {
+		r.Cgroup = l.CgroupsPath
 		for _, n := range l.Namespaces {
 			if n.Type == specs.PIDNamespace && n.Path == "" {
 				r.SharedPID = false

@@ -14,7 +14,8 @@ import (
 
 // client is a connected engine.
 type client struct {
-	conn *proto.Conn
+	conn    *proto.Conn
+	greeted bool // it gets events; guarded by Worker.mu
 }
 
 // serve accepts engines.
@@ -85,6 +86,9 @@ func (w *Worker) talk(c *client) {
 func (w *Worker) hello(c *client, f *proto.Frame) {
 	f.CloseFDs()
 	c.reply(f, proto.Hello{Version: proto.Version, PID: os.Getpid()}, nil)
+	w.mu.Lock()
+	c.greeted = true
+	w.mu.Unlock()
 }
 
 // answer does what a request wants.

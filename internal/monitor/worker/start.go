@@ -155,6 +155,7 @@ func (w *Worker) launch(c *container, req *proto.StartRequest, specJSON []byte) 
 	}
 	streams.ours.TTY = got.console
 	opened = true
+	p.io.Configure(w.streamConfig(c))
 	return w.openStreams(c, streams.ours)
 }
 
@@ -181,7 +182,6 @@ func (w *Worker) recordStart(c *container) error {
 func (w *Worker) openStreams(c *container, files stdio.Files) error {
 	p := &c.init
 	p.tty = c.record.TTY
-	p.io.Configure(w.streamConfig(c))
 	if c.record.SharedPID {
 		w.tellKeeper(keeper.Message{Op: keeper.OpOrphans})
 	}

@@ -14,34 +14,66 @@ import (
 // what this process holds, and ends: only a child of the new keeper can make
 // containers its children. The new keeper then starts a new worker.
 func (w *Worker) replaceKeeper() {
-	w.awaitQuiet()
+	w.mu.Lock()
+	w.leaving = true
+	w.mu.Unlock()
+	for range 5 { // the next one may be killed, too
+		err := w.handOverTo(w.spawnKeeper())
+		if err == nil {
+			os.Exit(0)
+		}
+		warn("replace the keeper: %v", err)
+	}
+	die("no keeper stays alive")
+}
+
+// handOverTo gives a keeper everything. What is held now goes first: until then
+// this process must not be killed as well.
+func (w *Worker) handOverTo(next *keeper.Conn, err error) error {
+	if err != nil {
+		return err
+	}
+	defer next.Close()
+	given := map[*process]bool{}
+	give := func() error {
+		for _, p := range w.processes() {
+			if given[p] {
+				continue
+			}
+			if err := handOver(p, next); err != nil {
+				return err
+			}
+			given[p] = true
+		}
+		return nil
+	}
+	if err := give(); err != nil {
+		return err
+	}
+	w.awaitStarts()
+	return give()
+}
+
+func (w *Worker) spawnKeeper() (*keeper.Conn, error) {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		die("replace the keeper: %v", err)
+		return nil, err
 	}
+	defer unix.Close(pair[1])
 	if err := os.Setenv("GOMAXPROCS", "1"); err != nil {
-		die("replace the keeper: %v", err)
+		return nil, err
 	}
 	c := keeper.Config{Dir: w.dir, Lock: keeper.LockFD, Listener: keeper.ListenerFD}
 	if _, _, err := keeper.Spawn(w.runDir, keeper.TakeoverFlag, c, pair[1]); err != nil {
-		die("replace the keeper: %v", err)
+		return nil, err
 	}
-	_ = unix.Close(pair[1])
-	next, err := keeper.NewConn(pair[0])
-	if err != nil {
-		die("replace the keeper: %v", err)
-	}
-	for _, p := range w.processes() {
-		handOver(p, next)
-	}
-	os.Exit(0)
+	return keeper.NewConn(pair[0])
 }
 
-// awaitQuiet stops new starts and waits for those under way.
-func (w *Worker) awaitQuiet() {
+// awaitStarts waits for the starts under way; new ones are not begun.
+func (w *Worker) awaitStarts() {
 	for range 10_000 {
 		w.mu.Lock()
-		w.leaving = true
 		busy := w.busy
 		w.mu.Unlock()
 		if busy == 0 {
@@ -70,7 +102,7 @@ func (w *Worker) processes() []*process {
 	return all
 }
 
-func handOver(p *process, to *keeper.Conn) {
+func handOver(p *process, to *keeper.Conn) error {
 	var err error
 	p.io.WithFiles(func(files stdio.Files) {
 		hold := keeper.Message{Op: keeper.OpHold, Key: p.key()}
@@ -85,7 +117,5 @@ func handOver(p *process, to *keeper.Conn) {
 		watch.Add(keeper.LabelPidfd, p.pidfd)
 		err = to.Send(watch)
 	}
-	if err != nil {
-		warn("hand over %s: %v", p.key(), err)
-	}
+	return err
 }

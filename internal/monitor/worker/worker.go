@@ -134,7 +134,9 @@ func (w *Worker) publish(e proto.Event) {
 	w.mu.Lock()
 	clients := make([]*client, 0, len(w.clients))
 	for c := range w.clients {
-		clients = append(clients, c)
+		if c.greeted {
+			clients = append(clients, c)
+		}
 	}
 	w.mu.Unlock()
 	for _, c := range clients {
