@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"berth/internal/cli/format"
+	"berth/internal/cli/spec"
 	"berth/internal/client"
 )
 
@@ -28,7 +29,7 @@ func buildImages(a *app, cmd *cobra.Command) {
 	fs := cmd.Flags()
 	fs.BoolVarP(&f.all, "all", "a", false, "show images that others were built from too")
 	fs.BoolVar(&f.digests, "digests", false, "show digests")
-	fs.StringArrayVarP(&f.filter, "filter", "f", nil, "show those with `NAME=VALUE`: reference, dangling, label, before, since")
+	spec.List(fs, &f.filter, "filter", "f", "show those with `NAME=VALUE`: reference, dangling, label, before, since")
 	fs.StringVar(&f.format, "format", "", "`FORMAT`: json, 'table TEMPLATE' or a Go template")
 	fs.BoolVar(&f.noTrunc, "no-trunc", false, "do not shorten anything")
 	fs.BoolVarP(&f.quiet, "quiet", "q", false, "print ids alone")

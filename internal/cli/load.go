@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"berth/internal/cli/progress"
+	"berth/internal/cli/spec"
 	"berth/internal/cli/terminal"
 	"berth/internal/client"
 )
@@ -103,7 +104,7 @@ const importExample = `  tar -C rootfs -c . | berth import - base:1
 
 func buildImport(a *app, cmd *cobra.Command) {
 	var o client.ImportOptions
-	cmd.Flags().StringArrayVarP(&o.Changes, "change", "c", nil, "apply a Dockerfile `INSTRUCTION` to the image")
+	spec.List(cmd.Flags(), &o.Changes, "change", "c", "apply a Dockerfile `INSTRUCTION` to the image")
 	cmd.Flags().StringVarP(&o.Message, "message", "m", "", "`TEXT` for the image's history")
 	cmd.Flags().StringVar(&o.Platform, "platform", "", "`OS/ARCH` that the files are for")
 	cmd.Args = func(cmd *cobra.Command, args []string) error {

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"berth/internal/cli/format"
+	"berth/internal/cli/spec"
 	"berth/internal/cli/terminal"
 	"berth/internal/client"
 )
@@ -30,7 +31,7 @@ func buildPs(a *app, cmd *cobra.Command) {
 	f := &psFlags{}
 	fs := cmd.Flags()
 	fs.BoolVarP(&f.all, "all", "a", false, "show stopped containers too")
-	fs.StringArrayVarP(&f.filter, "filter", "f", nil, "show those with `NAME=VALUE`: name, id, status, label, ancestor ...")
+	spec.List(fs, &f.filter, "filter", "f", "show those with `NAME=VALUE`: name, id, status, label, ancestor ...")
 	fs.StringVar(&f.format, "format", "", "`FORMAT`: json, 'table TEMPLATE' or a Go template")
 	fs.IntVarP(&f.last, "last", "n", -1, "show the `N` made last, stopped ones too")
 	fs.BoolVarP(&f.latest, "latest", "l", false, "show the one made last, even stopped")

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	units "github.com/docker/go-units"
+	"github.com/spf13/pflag"
 )
 
 // sizeValue is a flag of bytes with an optional unit.
@@ -95,4 +96,24 @@ func (c *cpusValue) Set(text string) error {
 	}
 	*c = cpusValue(n)
 	return nil
+}
+
+// list is a flag that may be repeated. pflag's own keeps a kilobyte-sized writer
+// for each such flag just to print its default.
+type list struct{ values *[]string }
+
+func (l list) String() string { return strings.Join(*l.values, ",") }
+
+// Type names the argument in help texts.
+func (l list) Type() string { return "stringArray" }
+
+// Set adds a value.
+func (l list) Set(text string) error {
+	*l.values = append(*l.values, text)
+	return nil
+}
+
+// List adds a flag that may be repeated to a set. shorthand may be "".
+func List(fs *pflag.FlagSet, values *[]string, name, shorthand, usage string) {
+	fs.VarP(list{values}, name, shorthand, usage)
 }
