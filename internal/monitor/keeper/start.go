@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -136,12 +138,22 @@ func Spawn(runDir, flag string, c Config, socket int) (pid, pidfd int, err error
 	pidfd = -1
 	attr := &syscall.ProcAttr{
 		Dir:   "/",
-		Env:   os.Environ(),
+		Env:   environment(flag),
 		Files: []uintptr{0, 1, 2, uintptr(socket), uintptr(c.Listener), uintptr(c.Lock)},
 		Sys:   &syscall.SysProcAttr{PidFD: &pidfd},
 	}
 	pid, err = syscall.ForkExec("/proc/self/exe", []string{"berth-runtime", "monitor", "--run", runDir, flag}, attr)
 	return pid, pidfd, err
+}
+
+// environment lets the worker use all processors and the keeper one: with one
+// the Go runtime wakes no second thread for work that one can do.
+func environment(flag string) []string {
+	env := slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "GOMAXPROCS=") })
+	if flag != WorkerFlag {
+		env = append(env, "GOMAXPROCS=1")
+	}
+	return env
 }
 
 // longestLog bounds the file of the monitor's own messages, in bytes.

@@ -33,7 +33,8 @@ func (w *Worker) handOverTo(next *keeper.Conn, err error) error {
 	if err != nil {
 		return err
 	}
-	defer next.Close()
+	// The socket is closed by this process's end and not before: the keeper
+	// starts the next worker then, and there must never be two.
 	given := map[*process]bool{}
 	give := func() error {
 		for _, p := range w.processes() {
@@ -60,9 +61,6 @@ func (w *Worker) spawnKeeper() (*keeper.Conn, error) {
 		return nil, err
 	}
 	defer unix.Close(pair[1])
-	if err := os.Setenv("GOMAXPROCS", "1"); err != nil {
-		return nil, err
-	}
 	c := keeper.Config{Dir: w.dir, Lock: keeper.LockFD, Listener: keeper.ListenerFD}
 	if _, _, err := keeper.Spawn(w.runDir, keeper.TakeoverFlag, c, pair[1]); err != nil {
 		return nil, err

@@ -1,0 +1,101 @@
+package monitor
+
+import (
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestMeasure prints what the monitor costs; it is run by hand with
+// MONITOR_MEASURE=1, because times mean nothing on a machine that does other
+// things too.
+func TestMeasure(t *testing.T) {
+	if os.Getenv("MONITOR_MEASURE") == "" {
+		t.Skip("set MONITOR_MEASURE=1 to measure")
+	}
+	for _, what := range []func(*testing.T){measureLog, measureMemory, measureStart} {
+		what(t)
+	}
+}
+
+func measuredHost(t *testing.T) *host {
+	h := newHost(t)
+	h.runtime = os.Getenv("MONITOR_TEST_RUNTIME")
+	return h
+}
+
+func measureLog(t *testing.T) {
+	h := measuredHost(t)
+	const size = 500 << 20
+	line := strings.Repeat("0123456789", 10)[:99]
+	id := h.id("log")
+	req := h.request(id, "yes "+line+" | head -c "+strconv.Itoa(size))
+	req.Log.MaxSize, req.Log.MaxFiles = 0, 0
+	began := time.Now()
+	h.start(req)
+	h.exit(id)
+	took := time.Since(began)
+	t.Logf("500 MB of lines of 100 bytes: %v, %.0f MB/s", took, size/1e6/took.Seconds())
+}
+
+// pss returns a process's proportional share of memory, in KiB.
+func pss(t *testing.T, pid int) int {
+	text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "smaps_rollup"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		if rest, ok := strings.CutPrefix(line, "Pss:"); ok {
+			n, _ := strconv.Atoi(strings.Fields(rest)[0])
+			return n
+		}
+	}
+	return 0
+}
+
+func measureMemory(t *testing.T) {
+	h := measuredHost(t)
+	const count = 100
+	start := func(from, to int) {
+		for i := from; i < to; i++ {
+			h.start(h.request(h.id("m"+strconv.Itoa(i)), "echo hello; exec sleep 1000"))
+		}
+		time.Sleep(time.Second)
+	}
+	start(0, 10)
+	worker, keeper := pss(t, h.pid("worker.pid")), pss(t, h.pid("keeper.pid"))
+	start(10, 10+count)
+	moreWorker, moreKeeper := pss(t, h.pid("worker.pid")), pss(t, h.pid("keeper.pid"))
+	t.Logf("worker %d KiB, keeper %d KiB; each container adds %.1f and %.1f KiB", worker, keeper,
+		float64(moreWorker-worker)/count, float64(moreKeeper-keeper)/count)
+	for i := range 10 + count {
+		id := h.id("m" + strconv.Itoa(i))
+		if err := h.client.KillAll(t.Context(), id); err != nil {
+			t.Error(err)
+		}
+		h.exit(id)
+		h.forget(id)
+	}
+}
+
+func measureStart(t *testing.T) {
+	h := measuredHost(t)
+	var best, sum time.Duration
+	const rounds = 50
+	for i := range rounds {
+		id := h.id("s" + strconv.Itoa(i))
+		began := time.Now()
+		h.start(h.request(id, "exit 0"))
+		h.exit(id)
+		took := time.Since(began)
+		sum += took
+		if best == 0 || took < best {
+			best = took
+		}
+		h.forget(id)
+	}
+	t.Logf("start to exit event: best %v, mean %v", best, sum/rounds)
+}
