@@ -105,7 +105,13 @@ func (c *Client) begin(ctx context.Context, rq *request) (*exchange, error) {
 	x := &exchange{client: c, conn: used, request: rq, ctx: ctx, unwatch: used.watch(ctx)}
 	if rq.stream != nil {
 		x.sent = make(chan error, 1)
-		go func() { x.sent <- sendStream(used, rq.stream) }()
+		go func() {
+			err := sendStream(used, rq.stream)
+			x.sent <- err
+			if err != nil && !Broken(err) { // the source failed: the engine must not wait for more of it
+				_ = used.Close()
+			}
+		}()
 	}
 	return x, nil
 }

@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -110,6 +111,10 @@ func listens(socket string) bool {
 }
 
 func startAndWait(ctx context.Context, program, run, socket string) error {
+	args, err := engineArguments(run)
+	if err != nil {
+		return err
+	}
 	logPath := filepath.Join(run, "berthd.log")
 	log, err := os.OpenFile(logPath, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -125,7 +130,7 @@ func startAndWait(ctx context.Context, program, run, socket string) error {
 	if _, err := unix.InotifyAddWatch(watch, run, unix.IN_CREATE|unix.IN_MOVED_TO|unix.IN_ATTRIB); err != nil {
 		return startFailed(err, "")
 	}
-	engine := exec.Command(program, engineArguments(run)...)
+	engine := exec.Command(program, args...)
 	engine.Dir = "/"
 	engine.Stdout, engine.Stderr = log, log
 	engine.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
@@ -138,17 +143,31 @@ func startAndWait(ctx context.Context, program, run, socket string) error {
 	return nil
 }
 
-// engineArguments returns the flags that make an engine serve a run directory.
-// The data directory comes from BERTH_ROOT.
-func engineArguments(run string) []string {
-	var args []string
-	if run != filepath.Dir(strings.TrimPrefix(DefaultHost, "unix://")) {
-		args = append(args, "--run", run)
+// engineArguments returns the flags that make an engine serve a run directory:
+// those that its last engine left there, so that the same data directory is
+// served again; else the defaults, with the data directory of BERTH_ROOT. A run
+// directory of its own without either is refused, because an engine that joins
+// the state of one directory to the data of another harms both.
+func engineArguments(run string) ([]string, error) {
+	if text, err := os.ReadFile(filepath.Join(run, "berthd.args")); err == nil {
+		var args []string
+		if err := json.Unmarshal(text, &args); err == nil {
+			return args, nil
+		}
 	}
-	if root := os.Getenv("BERTH_ROOT"); root != "" {
+	var args []string
+	root := os.Getenv("BERTH_ROOT")
+	if root != "" {
 		args = append(args, "--root", root)
 	}
-	return args
+	if run != filepath.Dir(strings.TrimPrefix(DefaultHost, "unix://")) {
+		if root == "" {
+			return nil, fault.New(fault.Unavailable, "no engine runs for", run, "and its data directory is not known").
+				WithHint("set BERTH_ROOT, or start berthd with --run and --root")
+		}
+		args = append(args, "--run", run)
+	}
+	return args, nil
 }
 
 // awaitListener returns when the socket accepts, or when the engine ended.
