@@ -152,8 +152,12 @@ func (h *host) destroy() {
 		_ = h.daemon.Process.Signal(syscall.SIGTERM)
 		_ = h.daemon.Wait()
 	}
-	for _, pid := range h.processes() {
-		_ = syscall.Kill(pid, syscall.SIGKILL)
+	// The two processes of the monitor start one another again.
+	for left := h.processes(); len(left) > 0; left = h.processes() {
+		for _, pid := range left {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+		time.Sleep(10 * time.Millisecond)
 	}
 	_ = h.holder.Process.Kill()
 	_ = h.holder.Wait()
