@@ -29,10 +29,13 @@ func measuredHost(t *testing.T) *host {
 
 func measureLog(t *testing.T) {
 	h := measuredHost(t)
-	const size = 500 << 20
-	line := strings.Repeat("0123456789", 10)[:99]
+	const size = 500e6
+	line := strings.Repeat("0123456789", 10)[:99] + "\n"
+	if err := os.WriteFile(h.rootfs+"/tmp/lines", []byte(strings.Repeat(line, 100_000)), 0o644); err != nil {
+		t.Fatal(err)
+	}
 	id := h.id("log")
-	req := h.request(id, "yes "+line+" | head -c "+strconv.Itoa(size))
+	req := h.request(id, "for i in $(seq 1 50); do cat /tmp/lines; done")
 	req.Log.MaxSize, req.Log.MaxFiles = 0, 0
 	began := time.Now()
 	h.start(req)
