@@ -82,6 +82,7 @@ type Container struct {
 	id   string
 	root string
 	st   stateFile
+	spec *specs.Spec
 	cg   *cgroup.Manager
 }
 

@@ -140,10 +140,27 @@ func elfHeader(b []byte, textSize, dataSize int) {
 // reported, with the number of its system call. ok is false for an address
 // that is not in the program.
 func (p *Program) StepAt(addr uint64) (step string, nr uint32, ok bool) {
-	base := uint64(dataBase) + writable + uint64((len(p.consts)+7)&^7)
+	base := p.opsBase()
 	i := (addr - base) / opSize
 	if addr < base || i >= uint64(len(p.ops)) {
 		return "", 0, false
 	}
 	return p.steps[p.ops[i].step], p.ops[i].nr, true
+}
+
+// opsBase is the address of the first operation.
+func (p *Program) opsBase() uint64 {
+	return uint64(dataBase) + writable + uint64((len(p.consts)+7)&^7)
+}
+
+// Steps calls f for every step from the operation with index from on, with the
+// address of the step's first operation. The program must be complete.
+func (p *Program) Steps(from int, f func(addr uint64, step string)) {
+	last := -1
+	for i := from; i < len(p.ops); i++ {
+		if s := p.ops[i].step; s != last {
+			f(p.opsBase()+uint64(i)*opSize, p.steps[s])
+			last = s
+		}
+	}
 }

@@ -250,3 +250,7 @@ func (o Op) Ignore(errs ...syscall.Errno) Op {
 
 // Len returns the number of operations so far.
 func (p *Program) Len() int { return len(p.ops) }
+
+// BindAt puts l before the operation with the given index, which may be
+// appended later.
+func (p *Program) BindAt(l *Label, index int) { l.op, l.bound = index, true }

@@ -18,7 +18,12 @@ type Manager struct {
 	host   *Host
 	path   string // from the specification; relative means below this process's own cgroup
 	groups []group
+	// foreign is set when the cgroup turned out to be somebody else's.
+	foreign bool
 }
+
+// Foreign reports whether Create found processes of somebody else.
+func (m *Manager) Foreign() bool { return m.foreign }
 
 // group is the container's directory in one hierarchy.
 type group struct {
@@ -59,18 +64,77 @@ func (m *Manager) group(h *Hierarchy) group {
 	return group{h, filepath.Join(h.Own(), m.path)}
 }
 
-// Path is the path that the manager was made for, absolute where possible.
-func (m *Manager) Path() string { return m.path }
+// Paths returns the container's directory in each hierarchy, by the
+// hierarchy's name, for Restore in another process.
+func (m *Manager) Paths() map[string]string {
+	out := make(map[string]string, len(m.groups))
+	for _, g := range m.groups {
+		out[g.h.Name] = g.dir
+	}
+	return out
+}
+
+// Restore returns the manager that Paths was called on.
+func Restore(paths map[string]string) (*Manager, error) {
+	host, err := Detect()
+	if err != nil {
+		return nil, fault.New(fault.Unsupported, "read cgroup layout", "", "%w", err)
+	}
+	m := &Manager{host: host}
+	add := func(h *Hierarchy) {
+		if dir := paths[h.Name]; dir != "" {
+			m.groups = append(m.groups, group{h, dir})
+			m.path = dir
+		}
+	}
+	for i := range host.V1 {
+		add(&host.V1[i])
+	}
+	if host.Unified != nil {
+		add(host.Unified)
+	}
+	return m, nil
+}
 
 // Sub returns the manager of a cgroup below m's.
-func (m *Manager) Sub(name string) (*Manager, error) { return New(filepath.Join(m.path, name)) }
+func (m *Manager) Sub(name string) (*Manager, error) {
+	if name == "" || strings.Contains("/"+name+"/", "/../") {
+		return nil, fault.New(fault.Invalid, "open cgroup", name, "is no path below the container's cgroup")
+	}
+	s := &Manager{host: m.host, path: filepath.Join(m.path, name)}
+	for _, g := range m.groups {
+		s.groups = append(s.groups, group{g.h, filepath.Join(g.dir, name)})
+	}
+	return s, nil
+}
+
+// View is a hierarchy as the container may see it.
+type View struct {
+	Name        string
+	Controllers []string // nil for v2
+	Dir         string   // the container's cgroup on the host
+}
+
+// Views lists the hierarchies in which the container has a cgroup of its own.
+// On a host with v1 controllers the unified hierarchy is left out: programs
+// take its presence for pure v2.
+func (m *Manager) Views() []View {
+	var out []View
+	for _, g := range m.groups {
+		if g.h.V2() && !m.host.Pure2() || unix.Access(g.dir, unix.F_OK) != nil {
+			continue
+		}
+		out = append(out, View{g.h.Name, g.h.Controllers, g.dir})
+	}
+	return out
+}
 
 // unified returns the directory in the v2 hierarchy, or "".
 func (m *Manager) unified() string {
-	if m.host.Unified == nil {
-		return ""
+	if n := len(m.groups); n > 0 && m.groups[n-1].h.V2() {
+		return m.groups[n-1].dir
 	}
-	return m.groups[len(m.groups)-1].dir
+	return ""
 }
 
 // dir returns the directory of a v1 controller, or "".
@@ -140,6 +204,7 @@ func (m *Manager) make(g group) error {
 	}
 	if errors.Is(err, unix.EEXIST) {
 		if busy, _ := populated(g.dir); busy {
+			m.foreign = true
 			return fault.New(fault.Conflict, "create cgroup", g.dir, "it has processes already")
 		}
 		err = nil
@@ -247,8 +312,9 @@ func (e *Entry) Close() {
 
 // Enter opens the cgroup for a process that is about to be made. A process
 // moves itself by its own hand, because moving another takes a lock over all
-// forks and exits of the machine that waits for a grace period of RCU.
-func (m *Manager) Enter() (*Entry, error) {
+// forks and exits of the machine that waits for a grace period of RCU. The
+// descriptors are numbered from least on.
+func (m *Manager) Enter(least int) (*Entry, error) {
 	e := &Entry{Unified: -1}
 	for _, g := range m.groups {
 		name, flags := g.dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC
@@ -256,11 +322,14 @@ func (m *Manager) Enter() (*Entry, error) {
 			name, flags = filepath.Join(g.dir, "tasks"), unix.O_WRONLY|unix.O_CLOEXEC
 		}
 		fd, err := unix.Open(name, flags, 0)
-		if err == unix.ENOENT && !g.h.V2() {
-			continue
-		}
 		if err == unix.ENOENT {
-			continue // hybrid: a container made before the hierarchy was mounted
+			continue // the container needs no cgroup in this hierarchy
+		}
+		if err == nil && fd < least {
+			var high int
+			high, err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, least)
+			unix.Close(fd)
+			fd = high
 		}
 		if err != nil {
 			e.Close()

@@ -269,3 +269,17 @@ func (c *compiler) encode() []byte {
 	}
 	return out
 }
+
+// Name returns the name of a system call of the native architecture.
+func Name(nr uint32) string {
+	column := 0
+	if native() == specs.ArchAARCH64 {
+		column = 2
+	}
+	for i := range table {
+		if table[i].nr[column] == int16(nr) {
+			return table[i].name
+		}
+	}
+	return fmt.Sprintf("system call %d", nr)
+}

@@ -1,0 +1,368 @@
+package runtime
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"berth/internal/fault"
+	"berth/internal/runtime/config"
+	"berth/internal/runtime/plan"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// resources collects descriptors that end with a creation, and what must be
+// undone when it fails.
+type resources struct {
+	fds  []int
+	undo []func()
+	base int // descriptors are made at this number or above
+}
+
+func (r *resources) keep(fd int) int {
+	r.fds = append(r.fds, fd)
+	return fd
+}
+
+func (r *resources) close() {
+	for _, fd := range r.fds {
+		unix.Close(fd)
+	}
+	r.fds = nil
+}
+
+// high moves a descriptor out of the way of those that a process wants to have
+// at fixed numbers.
+func (r *resources) high(fd int) (int, error) {
+	if fd >= r.base {
+		return fd, nil
+	}
+	up, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, r.base)
+	unix.Close(fd)
+	if err != nil {
+		return -1, os.NewSyscallError("fcntl", err)
+	}
+	return up, nil
+}
+
+// open opens a file of the host and keeps it.
+func (r *resources) open(path string, flags int) (int, error) {
+	fd, err := unix.Open(path, flags|unix.O_CLOEXEC, 0)
+	if err == nil {
+		fd, err = r.high(fd)
+	}
+	if err != nil {
+		return -1, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	return r.keep(fd), nil
+}
+
+// openProc opens /proc and makes sure that it is the root of a procfs.
+func (r *resources) openProc() (int, error) {
+	fd, err := r.open("/proc", unix.O_PATH|unix.O_DIRECTORY)
+	if err != nil {
+		return -1, fault.New(fault.Internal, "open", "/proc", "%w", err)
+	}
+	var st unix.Statfs_t
+	var ino unix.Stat_t
+	const procRoot = 1 // inode number of a procfs's root
+	if err := errors.Join(unix.Fstatfs(fd, &st), unix.Fstat(fd, &ino)); err != nil {
+		return -1, fault.New(fault.Internal, "open", "/proc", "%w", err)
+	}
+	if st.Type != unix.PROC_SUPER_MAGIC || ino.Ino != procRoot {
+		return -1, fault.New(fault.Forbidden, "open", "/proc", "it is not a procfs")
+	}
+	return fd, nil
+}
+
+// openNull opens /dev/null and makes sure that it is the null device.
+func (r *resources) openNull() (int, error) {
+	fd, err := r.open("/dev/null", unix.O_RDWR)
+	if err != nil {
+		return -1, fault.New(fault.Internal, "open", "/dev/null", "%w", err)
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFCHR || st.Rdev != unix.Mkdev(1, 3) {
+		return -1, fault.New(fault.Forbidden, "open", "/dev/null", "it is not the null device")
+	}
+	return fd, nil
+}
+
+// openTree returns a detached copy of the mounts at path.
+func (r *resources) openTree(dir int, path string, recursive bool) (int, error) {
+	flags := uint(unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC)
+	if recursive {
+		flags |= unix.AT_RECURSIVE
+	}
+	if path == "" {
+		flags |= unix.AT_EMPTY_PATH
+	}
+	fd, err := unix.OpenTree(dir, path, flags)
+	if err == nil {
+		fd, err = r.high(fd)
+	}
+	if err != nil {
+		return -1, err
+	}
+	return r.keep(fd), nil
+}
+
+func setAttr(tree int, recursive bool, attr unix.MountAttr) error {
+	flags := uint(unix.AT_EMPTY_PATH)
+	if recursive {
+		flags |= unix.AT_RECURSIVE
+	}
+	return unix.MountSetattr(tree, "", flags, &attr)
+}
+
+// rootPropagation is what mounts of the host are turned into in the container.
+func rootPropagation(s *specs.Spec) plan.Propagation {
+	if s.Linux != nil {
+		if p, ok := plan.PropagationOf(s.Linux.RootfsPropagation); ok {
+			return p
+		}
+	}
+	return plan.Propagation{Type: unix.MS_SLAVE, Recursive: true}
+}
+
+// openRoot returns a detached mount of the container's root.
+func (r *resources) openRoot(opts *CreateOptions, path string) (int, error) {
+	if opts.Overlay != nil {
+		return r.mountOverlay(opts.Overlay)
+	}
+	fd, err := r.openTree(unix.AT_FDCWD, path, true)
+	if err != nil {
+		e := fault.New(fault.Internal, "open", "root.path", "%s: %w", path, err)
+		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
+			e.Kind = fault.Invalid
+		}
+		return -1, e
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFDIR {
+		return -1, fault.New(fault.Invalid, "open", "root.path", "%s is not a directory", path)
+	}
+	p := rootPropagation(opts.Spec)
+	if err := setAttr(fd, true, unix.MountAttr{Propagation: p.Type}); err != nil {
+		return -1, fault.New(fault.Internal, "prepare", "root.path", "%w", err)
+	}
+	return fd, nil
+}
+
+// mountOverlay makes a detached overlay mount.
+func (r *resources) mountOverlay(o *Overlay) (int, error) {
+	bad := func(what string, err error) error {
+		return fault.New(fault.Internal, "mount overlay", what, "%w", err)
+	}
+	if len(o.Lower) == 0 {
+		return -1, fault.New(fault.Invalid, "mount overlay", "", "no lower layer is given")
+	}
+	if o.Upper == "" && len(o.Lower) == 1 {
+		// An overlay needs two layers; one that nobody writes to is itself.
+		fd, err := r.openTree(unix.AT_FDCWD, o.Lower[0], false)
+		if err == nil {
+			err = setAttr(fd, false, unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY, Propagation: unix.MS_PRIVATE})
+		}
+		if err != nil {
+			return -1, bad(o.Lower[0], err)
+		}
+		return fd, nil
+	}
+	fs, err := unix.Fsopen("overlay", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return -1, bad("", err)
+	}
+	defer unix.Close(fs)
+	set := func(key, path string) error {
+		if len(path) < 256 { // the kernel's limit for a value
+			return unix.FsconfigSetString(fs, key, path)
+		}
+		fd, err := unix.Open(path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		return unix.FsconfigSetString(fs, key, fmt.Sprintf("/proc/self/fd/%d", fd))
+	}
+	for i, lower := range o.Lower {
+		if err := set("lowerdir+", lower); err != nil {
+			e := bad(fmt.Sprintf("lower layer %d (%s)", i, lower), explainFS(fs, err))
+			if i == 0 && errors.Is(err, unix.EINVAL) {
+				return -1, fault.New(fault.Unsupported, "mount overlay", lower, "%w", err).WithHint("layers are added one by one since Linux 6.5")
+			}
+			return -1, e
+		}
+	}
+	if o.Upper != "" {
+		if err := set("upperdir", o.Upper); err != nil {
+			return -1, bad(o.Upper, explainFS(fs, err))
+		}
+		if err := set("workdir", o.Work); err != nil {
+			return -1, bad(o.Work, explainFS(fs, err))
+		}
+	}
+	if err := unix.FsconfigCreate(fs); err != nil {
+		return -1, bad("of "+o.Lower[0], explainFS(fs, err))
+	}
+	fd, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, 0)
+	if err == nil {
+		fd, err = r.high(fd)
+	}
+	if err != nil {
+		return -1, bad("", err)
+	}
+	return r.keep(fd), nil
+}
+
+// explainFS adds what the file system has to say about a failure.
+func explainFS(fs int, err error) error {
+	var b [1024]byte
+	if n, rerr := unix.Read(fs, b[:]); rerr == nil && n > 2 {
+		return fmt.Errorf("%w: %s", err, strings.TrimSpace(string(b[2:n])))
+	}
+	return err
+}
+
+// binds opens the sources of all bind mounts, as the host sees them.
+func (r *resources) binds(s *specs.Spec, bundle string, idmaps *idMapper) (map[int]plan.Bind, error) {
+	out := map[int]plan.Bind{}
+	for i := range s.Mounts {
+		m := &s.Mounts[i]
+		o := plan.ParseMountOptions(m.Options)
+		if !o.Bind && m.Type != "bind" || o.Remount {
+			continue
+		}
+		b, err := r.bind(m, &o, i, bundle, rootPropagation(s), idmaps)
+		if err != nil {
+			return nil, err
+		}
+		out[i] = b
+	}
+	return out, nil
+}
+
+func (r *resources) bind(m *specs.Mount, o *plan.MountOptions, i int, bundle string, p plan.Propagation, idmaps *idMapper) (plan.Bind, error) {
+	var b plan.Bind
+	field := fmt.Sprintf("mounts[%d].source", i)
+	source := m.Source
+	if source == "" {
+		return b, fault.New(fault.Invalid, "check", field, "is empty; a bind mount needs it")
+	}
+	if !filepath.IsAbs(source) {
+		source = filepath.Join(bundle, source)
+	}
+	if len(o.Data) > 0 {
+		return b, fault.New(fault.Invalid, "check", fmt.Sprintf("mounts[%d].options", i), "%q is no option of a bind mount", o.Data[0])
+	}
+	fd, err := r.openTree(unix.AT_FDCWD, source, o.Recursive)
+	if err != nil {
+		e := fault.New(fault.Internal, "open", field, "%s: %w", source, err)
+		if errors.Is(err, unix.ENOENT) {
+			e.Kind = fault.NotFound
+		}
+		return b, e
+	}
+	var st unix.Stat_t
+	var fs unix.Statfs_t
+	if err := errors.Join(unix.Fstat(fd, &st), unix.Fstatfs(fd, &fs)); err != nil {
+		return b, fault.New(fault.Internal, "open", field, "%s: %w", source, err)
+	}
+	b = plan.Bind{Tree: fd, Dir: st.Mode&unix.S_IFMT == unix.S_IFDIR, Proc: fs.Type == unix.PROC_SUPER_MAGIC}
+	if err := setAttr(fd, true, unix.MountAttr{Propagation: p.Type}); err != nil {
+		return b, fault.New(fault.Internal, "prepare", field, "%w", err)
+	}
+	if o.IDMap || len(m.UIDMappings) > 0 {
+		if err := idmaps.apply(fd, m, o, i); err != nil {
+			return b, err
+		}
+	}
+	set := func(recursive bool, attrs, clr uint64) error {
+		if attrs|clr == 0 {
+			return nil
+		}
+		if err := setAttr(fd, recursive, unix.MountAttr{Attr_set: attrs, Attr_clr: clr}); err != nil {
+			return fault.New(fault.Internal, "prepare", fmt.Sprintf("mounts[%d].options", i), "%w", err)
+		}
+		return nil
+	}
+	// A bind mount keeps its source's restrictions unless they are lifted
+	// recursively, by name.
+	clr := uint64(0)
+	if o.Set&unix.MOUNT_ATTR__ATIME != 0 || o.Clear&unix.MOUNT_ATTR__ATIME != 0 {
+		clr = unix.MOUNT_ATTR__ATIME
+	}
+	if err := set(false, o.Set, clr); err != nil {
+		return b, err
+	}
+	return b, set(true, o.RecSet, o.RecClear)
+}
+
+// cloneFlags are the kernel's names for namespace types.
+var cloneFlags = [...]struct {
+	typ  specs.LinuxNamespaceType
+	flag uint64
+}{
+	{specs.MountNamespace, unix.CLONE_NEWNS}, {specs.NetworkNamespace, unix.CLONE_NEWNET},
+	{specs.IPCNamespace, unix.CLONE_NEWIPC}, {specs.UTSNamespace, unix.CLONE_NEWUTS},
+	{specs.PIDNamespace, unix.CLONE_NEWPID}, {specs.CgroupNamespace, unix.CLONE_NEWCGROUP},
+	{specs.TimeNamespace, unix.CLONE_NEWTIME}, {specs.UserNamespace, unix.CLONE_NEWUSER},
+}
+
+// namespaces opens the namespaces to join, the user namespace last, and
+// returns the flags of those to make by clone and of all that are not ours.
+func (r *resources) namespaces(s *specs.Spec) (joins []plan.Join, made, separate uint64, err error) {
+	ns := config.NamespacesOf(s)
+	for _, k := range cloneFlags {
+		path, listed := ns[k.typ]
+		if !listed {
+			continue
+		}
+		separate |= k.flag
+		if path == "" {
+			if k.flag != unix.CLONE_NEWCGROUP && k.flag != unix.CLONE_NEWTIME {
+				made |= k.flag
+			}
+			continue
+		}
+		field := "linux.namespaces"
+		for i := range s.Linux.Namespaces {
+			if s.Linux.Namespaces[i].Type == k.typ {
+				field = fmt.Sprintf("linux.namespaces[%d].path", i)
+			}
+		}
+		fd, err := r.open(path, unix.O_RDONLY)
+		if err != nil {
+			kind := fault.Internal
+			if errors.Is(err, unix.ENOENT) {
+				kind = fault.NotFound
+			}
+			return nil, 0, 0, fault.New(kind, "open", field, "%w", err)
+		}
+		typ, err := unix.IoctlRetInt(fd, unix.NS_GET_NSTYPE)
+		if err != nil || uint64(typ) != k.flag {
+			return nil, 0, 0, fault.New(fault.Invalid, "check", field, "%s is not a %s namespace", path, k.typ)
+		}
+		if sameNamespace(fd, k.typ) {
+			separate &^= k.flag
+			if k.flag == unix.CLONE_NEWUSER {
+				continue // entering one's own user namespace is an error
+			}
+		}
+		joins = append(joins, plan.Join{FD: fd, Type: int(k.flag), Field: field})
+	}
+	return joins, made, separate, nil
+}
+
+// sameNamespace reports whether fd is this process's own namespace.
+func sameNamespace(fd int, typ specs.LinuxNamespaceType) bool {
+	name := map[specs.LinuxNamespaceType]string{specs.MountNamespace: "mnt", specs.NetworkNamespace: "net"}[typ]
+	if name == "" {
+		name = string(typ)
+	}
+	var a, b unix.Stat_t
+	return unix.Fstat(fd, &a) == nil && unix.Stat("/proc/self/ns/"+name, &b) == nil && a.Ino == b.Ino && a.Dev == b.Dev
+}
