@@ -101,7 +101,12 @@ func TestPodmanRunsOnOurRuntime(t *testing.T) {
 		t.Skip("needs podman")
 	}
 	h := newHost(t)
+	// Podman wants more open files than a container in a container may have.
+	limits := []string{"--ulimit", "nofile=1024:2048", "--ulimit", "nproc=1000:2000"}
 	podman := func(args ...string) outcome {
+		if args[0] == "run" {
+			args = append([]string{"run"}, append(limits, args[1:]...)...)
+		}
 		global := []string{"podman", "--root", h.path("root"), "--runroot", h.path("run"), "--tmpdir", h.path("tmp"), "--cgroup-manager", "cgroupfs",
 			"--events-backend", "file", "--storage-driver", "vfs", "--runtime", binary(t, "berth-runtime")}
 		return execute(t, h.within(append(global, args...)...))

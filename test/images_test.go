@@ -129,7 +129,7 @@ func TestUnstartableProgramsSayWhy(t *testing.T) {
 	)
 	h.berth("import", path, "odd:1")
 	cases := []struct{ program, says string }{
-		{"crlf", "CR"}, {"nointerp", "/no/such/shell"}, {"arm", "aarch64"}, {"absent", "PATH"},
+		{"crlf", "CR"}, {"nointerp", "/no/such/shell"}, {"arm", "arm64"}, {"absent", "PATH"},
 	}
 	for _, c := range cases {
 		o := h.run("run", "--rm", "odd:1", c.program)

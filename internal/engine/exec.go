@@ -17,6 +17,7 @@ import (
 	api "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 // ExecCreate prepares a command to run inside a running container.
@@ -174,7 +175,7 @@ func tellOnConnection(conn *os.File, cause error, tty bool) {
 	if tty {
 		_, _ = conn.Write(text)
 	} else {
-		_, _ = frameWriter{conn, 1}.Write(text)
+		_, _ = frameWriter{conn, 2}.Write(text)
 	}
 	if c, err := net.FileConn(conn); err == nil {
 		if h, ok := c.(interface{ CloseWrite() error }); ok {
@@ -199,11 +200,12 @@ func explainExec(err error) (int, error) {
 }
 
 // ExecInspect tells about an exec.
-func (e *Engine) ExecInspect(_ context.Context, id string) (api.ExecInspectResponse, error) {
+func (e *Engine) ExecInspect(ctx context.Context, id string) (api.ExecInspectResponse, error) {
 	x, _, err := e.findExec(id)
 	if err != nil {
 		return api.ExecInspectResponse{}, err
 	}
+	awaitEnd(ctx, x)
 	pid, running, code := x.Status()
 	r := x.Request
 	keys, _ := parseDetachKeys(r.DetachKeys)
@@ -218,6 +220,26 @@ func (e *Engine) ExecInspect(_ context.Context, id string) (api.ExecInspectRespo
 	}
 	return out, nil
 }
+
+// awaitEnd waits for word of the end of a process that is not there any more.
+// Its client sees the end of the output first and asks at once for the exit
+// code, which may still be on its way from the monitor.
+func awaitEnd(ctx context.Context, x *container.Exec) {
+	pid, running, _ := x.Status()
+	if !running || pid <= 0 || unix.Kill(pid, 0) != unix.ESRCH {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, longestWord)
+	defer cancel()
+	select {
+	case <-x.Done():
+	case <-ctx.Done():
+	}
+}
+
+// longestWord bounds the wait for an exit code; a monitor that was killed needs
+// some milliseconds to be there again.
+const longestWord = 5 * time.Second
 
 // ExecResize sets the size of an exec's terminal, in characters.
 func (e *Engine) ExecResize(ctx context.Context, id string, height, width uint16) error {

@@ -23,12 +23,11 @@ func execError(x *runtime.ExecError) error {
 	if known {
 		return errors.New(text)
 	}
-	fragment := notAllowed
-	if x.Code == 127 {
-		fragment = notThere
-		if !strings.Contains(x.Path, "/") {
-			fragment = notInPath
-		}
+	if x.Code != 127 {
+		return errors.New(text)
 	}
-	return fmt.Errorf("%s: %s", text, fragment)
+	if !strings.Contains(x.Path, "/") {
+		return fmt.Errorf("%s: %s", text, notInPath)
+	}
+	return fmt.Errorf("%s: %s", text, notThere)
 }

@@ -182,7 +182,7 @@ func judgeELF(root int, f *os.File, name string, deny denier) bool {
 	}
 	if !native(b.Machine) {
 		return deny(codeNotExecutable, "use an image for this platform, or install an emulator",
-			"exec format error: %s is built for %s and this machine is %s: %w", name, machineName(b.Machine), goruntime.GOARCH, unix.ENOEXEC)
+			"%s is built for %s and this machine is %s: %w", name, machineName(b.Machine), goruntime.GOARCH, unix.ENOEXEC)
 	}
 	for _, p := range b.Progs {
 		if p.Type != elf.PT_INTERP || p.Filesz > unix.PathMax {
