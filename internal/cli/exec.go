@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -42,8 +43,7 @@ func buildExec(a *app, cmd *cobra.Command) {
 	cmd.Args = atLeast(2, "a container and a command")
 	cmd.ValidArgsFunction = a.completeContainers("running")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		err := a.exec(cmd, f, args[0], args[1:])
-		return err
+		return a.exec(cmd, f, args[0], args[1:])
 	}
 }
 
@@ -110,10 +110,19 @@ func execFailure(err error) error {
 	return err
 }
 
+// execPatience is how long an engine may take from the end of a command's output
+// to knowing how it ended.
+const execPatience = 2 * time.Second
+
 // execStatus returns how a command ended; an engine that went away meanwhile is
-// waited for, or started again.
+// waited for, or started again. The API has no wait for such commands, so one
+// that still runs although its output ended is asked about again.
 func (a *app) execStatus(ctx context.Context, c *client.Client, id string) error {
 	state, err := c.ExecState(ctx, id)
+	for pause := time.Millisecond; err == nil && state.Running && pause < execPatience; pause *= 2 {
+		time.Sleep(pause)
+		state, err = c.ExecState(ctx, id)
+	}
 	for tries := 0; client.Broken(err) && tries < reconnectTries; tries++ {
 		if err = a.reconnect(ctx, c); err != nil {
 			break
@@ -124,7 +133,7 @@ func (a *app) execStatus(ctx context.Context, c *client.Client, id string) error
 	case err != nil:
 		return fmt.Errorf("how the command ended is not known: %w", err)
 	case state.Running || state.ExitCode == nil:
-		return &exit{codeFailed, wrong("the connection to the command was lost, and it still runs")}
+		return &exit{codeFailed, wrong("the command's output ended, and it still runs")}
 	case *state.ExitCode != 0:
 		return &exit{*state.ExitCode, nil}
 	}

@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -117,6 +118,13 @@ func (e *fakeEngine) recorded(method, path string) []fakeRequest {
 		}
 	}
 	return out
+}
+
+// awaitRequest returns when a request has arrived.
+func (e *fakeEngine) awaitRequest(method, path string) {
+	for len(e.recorded(method, path)) == 0 {
+		runtime.Gosched()
+	}
 }
 
 func (e *fakeEngine) container(ref string) *fakeContainer {
@@ -349,7 +357,9 @@ func (e *fakeEngine) attach(w http.ResponseWriter, r *http.Request, c *fakeConta
 	if r.URL.Query().Get("stdin") == "1" {
 		go func() {
 			_, _ = io.Copy(c.feed, buf)
-			_ = c.feed.Close()
+			if !c.request.Tty { // a terminal outlives who sits at it
+				_ = c.feed.Close()
+			}
 		}()
 	}
 }
