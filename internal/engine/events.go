@@ -27,7 +27,8 @@ func (e *Engine) Events(ctx context.Context, since, until time.Time, f Filters) 
 		return nil, fault.New(fault.Invalid, "", "", "`since` time (%d) cannot be after `until` time (%d)", since.Unix(), until.Unix())
 	}
 	ctx, stop := context.WithCancel(ctx)
-	context.AfterFunc(e.life, stop)
+	unhook := context.AfterFunc(e.life, stop)
+	context.AfterFunc(ctx, func() { unhook() })
 	return e.bus.Subscribe(ctx, since, until, func(m *events.Message) bool { return eventMatches(f, m) }), nil
 }
 
