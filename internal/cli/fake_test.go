@@ -350,8 +350,8 @@ func (e *fakeEngine) attach(w http.ResponseWriter, r *http.Request, c *fakeConta
 	if c.request.Tty {
 		media = "raw"
 	}
+	c.mu.Lock() // whoever sees the answer finds the container attached
 	_, _ = fmt.Fprintf(conn, "HTTP/1.1 101 UPGRADED\r\nContent-Type: application/vnd.docker.%s-stream\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n", media)
-	c.mu.Lock()
 	c.attached = append(c.attached, conn)
 	c.mu.Unlock()
 	if r.URL.Query().Get("stdin") == "1" {
