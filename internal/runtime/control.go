@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"path/filepath"
 	"syscall"
 	"time"
 
@@ -102,6 +103,13 @@ func (c *Container) Delete(ctx context.Context, force bool) error {
 		state := c.State()
 		state.Status = specs.StateStopped
 		hooks = runHooks(ctx, spec.Hooks.Poststop, "hooks.poststop", state, true)
+	}
+	// A listing that runs meanwhile must not find half of a container.
+	for _, name := range [...]string{stateName, configName, fenceName, reportName} {
+		_ = unix.Unlink(filepath.Join(c.dir(), name))
+	}
+	if unix.Rmdir(c.dir()) == nil {
+		return hooks
 	}
 	if err := os.RemoveAll(c.dir()); err != nil {
 		return fault.New(fault.Internal, "delete container", c.id, "%w", err)

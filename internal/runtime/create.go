@@ -16,6 +16,7 @@ import (
 	"berth/internal/runtime/config"
 	"berth/internal/runtime/plan"
 	"berth/internal/runtime/seccomp"
+	"berth/internal/runtime/smallfile"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -164,7 +165,7 @@ func (k *creation) saveSpec() error {
 			return fault.New(fault.Internal, "encode", configName, "%w", err)
 		}
 	}
-	if err := os.WriteFile(filepath.Join(k.c.dir(), configName), text, 0o600); err != nil {
+	if err := smallfile.Write(filepath.Join(k.c.dir(), configName), text, 0o600); err != nil {
 		return fault.New(fault.Internal, "create container", k.c.id, "%w", err)
 	}
 	return nil
@@ -440,7 +441,7 @@ func (k *creation) record(s *session) error {
 	c.Init = Process{PID: s.pid, StartTime: start}
 	c.st = stateFile{
 		Version: k.opts.Spec.Version, ID: c.id, PID: s.pid, StartTime: start,
-		Bundle: k.opts.Bundle, Rootfs: k.rootPath(), Created: time.Now(), UID: os.Getuid(),
+		Bundle: k.opts.Bundle, Rootfs: k.rootPath(), Created: time.Now().UTC(), UID: os.Getuid(),
 		Annotations: k.opts.Spec.Annotations, Cgroups: c.cg.Paths(),
 		Namespaces: c.st.Namespaces, Steps: c.st.Steps,
 	}
@@ -477,7 +478,7 @@ func writePidFile(name string, pid int) error {
 		return nil
 	}
 	tmp := filepath.Join(filepath.Dir(name), "."+filepath.Base(name))
-	err := os.WriteFile(tmp, []byte(strconv.Itoa(pid)), 0o644)
+	err := smallfile.Write(tmp, []byte(strconv.Itoa(pid)), 0o644)
 	if err == nil {
 		err = os.Rename(tmp, name)
 	}

@@ -16,6 +16,7 @@ import (
 	"berth/internal/runtime/cgroup"
 	"berth/internal/runtime/config"
 	"berth/internal/runtime/plan"
+	"berth/internal/runtime/smallfile"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -28,6 +29,9 @@ const (
 	fenceName  = "fence"       // fifo; there while the container waits to be started
 	reportName = "report"      // failures behind the fence
 )
+
+// maxState bounds what is read from a state directory.
+const maxState = 64 << 20
 
 // stateFile is what other processes need to control a container.
 type stateFile struct {
@@ -65,12 +69,8 @@ func (c *Container) dir() string { return filepath.Join(c.root, c.id) }
 
 // save writes the state so that a reader sees all of it or none.
 func (c *Container) save() error {
-	text, err := json.Marshal(&c.st)
-	if err != nil {
-		return fault.New(fault.Internal, "save state of", c.id, "%w", err)
-	}
 	name := filepath.Join(c.dir(), stateName)
-	if err := os.WriteFile(name+".new", text, 0o600); err != nil {
+	if err := smallfile.Write(name+".new", c.st.encode(), 0o600); err != nil {
 		return fault.New(fault.Internal, "save state of", c.id, "%w", err)
 	}
 	if err := os.Rename(name+".new", name); err != nil {
@@ -84,7 +84,7 @@ func load(root, id string) (*Container, error) {
 		return nil, err
 	}
 	c := &Container{id: id, root: root}
-	text, err := os.ReadFile(filepath.Join(c.dir(), stateName))
+	text, err := smallfile.Read(filepath.Join(c.dir(), stateName), maxState)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, fault.New(fault.NotFound, "load container", id, "container does not exist")
 	}
@@ -139,7 +139,7 @@ func (c *Container) ID() string { return c.id }
 // if it can't be read any more.
 func (c *Container) Spec() *specs.Spec {
 	if c.spec == nil {
-		text, err := os.ReadFile(filepath.Join(c.dir(), configName))
+		text, err := smallfile.Read(filepath.Join(c.dir(), configName), maxState)
 		if err != nil {
 			return nil
 		}
@@ -193,7 +193,7 @@ func (p *Process) alive() bool {
 // procStat returns state and start time of a process, fields 3 and 22 of its
 // stat file.
 func procStat(pid int) (state byte, start uint64, err error) {
-	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	text, err := smallfile.Read("/proc/"+strconv.Itoa(pid)+"/stat", 4096)
 	if err != nil {
 		return 0, 0, err
 	}
@@ -222,6 +222,6 @@ func (p *Process) open() (int, error) {
 
 // noHooks reports whether the specification certainly has no hooks.
 func (c *Container) noHooks() bool {
-	text, err := os.ReadFile(filepath.Join(c.dir(), configName))
+	text, err := smallfile.Read(filepath.Join(c.dir(), configName), maxState)
 	return err == nil && !bytes.Contains(text, []byte(`"hooks"`))
 }

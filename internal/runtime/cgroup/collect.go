@@ -2,10 +2,11 @@ package cgroup
 
 import (
 	"math"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"berth/internal/runtime/smallfile"
 )
 
 // Stats reads the counters. What the host does not count is zero.
@@ -25,7 +26,7 @@ func read(dir, file string) string {
 	if dir == "" {
 		return ""
 	}
-	b, err := os.ReadFile(filepath.Join(dir, file))
+	b, err := smallfile.Read(filepath.Join(dir, file), maxFile)
 	if err != nil {
 		return ""
 	}

@@ -3,6 +3,8 @@ package cgroup
 import (
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -172,9 +174,15 @@ func (p *devicePolicy) writeV1(dir string) error {
 	if err := write(dir, reset, "a"); err != nil {
 		return err
 	}
+	name := filepath.Join(dir, file)
+	fd, err := unix.Open(name, unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return &os.PathError{Op: "open", Path: name, Err: err}
+	}
+	defer unix.Close(fd)
 	for _, e := range p.exceptions {
-		if err := write(dir, file, e.String()); err != nil {
-			return err
+		if _, err := unix.Write(fd, []byte(e.String())); err != nil {
+			return &os.PathError{Op: "write " + e.String() + " to", Path: name, Err: err}
 		}
 	}
 	return nil

@@ -6,6 +6,8 @@ import (
 	"os"
 	"unsafe"
 
+	"berth/internal/runtime/smallfile"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -197,6 +199,6 @@ func keep(...any) {}
 // inUserNamespace reports whether this process lacks the rights of the
 // machine's own root.
 func inUserNamespace() bool {
-	b, err := os.ReadFile("/proc/self/uid_map")
+	b, err := smallfile.Read("/proc/self/uid_map", maxFile)
 	return err == nil && !bytes.Equal(bytes.Join(bytes.Fields(b), []byte(" ")), []byte("0 0 4294967295"))
 }

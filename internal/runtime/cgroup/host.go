@@ -4,13 +4,17 @@ import (
 	"bufio"
 	"bytes"
 	"errors"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 
+	"berth/internal/runtime/smallfile"
+
 	"golang.org/x/sys/unix"
 )
+
+// maxFile bounds what is read from a file of the kernel.
+const maxFile = 16 << 20
 
 // Hierarchy is one mounted cgroup tree.
 type Hierarchy struct {
@@ -45,7 +49,7 @@ func (h *Host) Pure2() bool { return h.Unified != nil && len(h.V1) == 0 }
 var Detect = sync.OnceValues(detect)
 
 func detect() (*Host, error) {
-	own, err := os.ReadFile("/proc/self/cgroup")
+	own, err := smallfile.Read("/proc/self/cgroup", maxFile)
 	if err != nil {
 		return nil, err
 	}
@@ -54,7 +58,7 @@ func detect() (*Host, error) {
 	if err := unix.Statfs("/sys/fs/cgroup", &st); err == nil && st.Type == unix.CGROUP2_SUPER_MAGIC {
 		h.Unified = &Hierarchy{Name: "", Mount: "/sys/fs/cgroup"}
 	} else {
-		mounts, err := os.ReadFile("/proc/self/mountinfo")
+		mounts, err := smallfile.Read("/proc/self/mountinfo", maxFile)
 		if err != nil {
 			return nil, err
 		}

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"berth/internal/fault"
+	"berth/internal/runtime/smallfile"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -236,7 +237,7 @@ func (m *Manager) makeParents(g group) error {
 // without any, no process can join it.
 func inheritCpuset(dir string) error {
 	for _, file := range [...]string{"cpuset.cpus", "cpuset.mems"} {
-		have, err := os.ReadFile(filepath.Join(dir, file))
+		have, err := smallfile.Read(filepath.Join(dir, file), maxFile)
 		if err != nil {
 			return fault.New(fault.Internal, "create cgroup", dir, "%w", err)
 		}
@@ -250,7 +251,7 @@ func inheritCpuset(dir string) error {
 		if err := inheritCpuset(parent); err != nil {
 			return err
 		}
-		value, err := os.ReadFile(filepath.Join(parent, file))
+		value, err := smallfile.Read(filepath.Join(parent, file), maxFile)
 		if err == nil {
 			err = write(dir, file, strings.TrimSpace(string(value)))
 		}
@@ -272,11 +273,11 @@ func enable(dir, root string) error {
 			return err
 		}
 	}
-	have, err := os.ReadFile(filepath.Join(dir, "cgroup.controllers"))
+	have, err := smallfile.Read(filepath.Join(dir, "cgroup.controllers"), maxFile)
 	if err != nil {
 		return fault.New(fault.Internal, "enable cgroup controllers", dir, "%w", err)
 	}
-	on, _ := os.ReadFile(filepath.Join(dir, "cgroup.subtree_control"))
+	on, _ := smallfile.Read(filepath.Join(dir, "cgroup.subtree_control"), maxFile)
 	missing := ""
 	for _, c := range strings.Fields(string(have)) {
 		if !strings.Contains(" "+strings.TrimSpace(string(on))+" ", " "+c+" ") {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"berth/internal/fault"
+	"berth/internal/runtime/smallfile"
 
 	"golang.org/x/sys/unix"
 )
@@ -73,7 +74,7 @@ func pidsBelow(dir string) ([]int, error) {
 		if err != nil || !d.IsDir() {
 			return err
 		}
-		b, err := os.ReadFile(filepath.Join(path, "cgroup.procs"))
+		b, err := smallfile.Read(filepath.Join(path, "cgroup.procs"), maxFile)
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) || errors.Is(err, unix.EOPNOTSUPP) {
 			return nil
 		}
@@ -89,7 +90,7 @@ func pidsBelow(dir string) ([]int, error) {
 
 // populated reports whether a cgroup or one below it has processes.
 func populated(dir string) (bool, error) {
-	if b, err := os.ReadFile(filepath.Join(dir, "cgroup.events")); err == nil {
+	if b, err := smallfile.Read(filepath.Join(dir, "cgroup.events"), maxFile); err == nil {
 		return bytes.Contains(b, []byte("populated 1")), nil
 	}
 	pids, err := pidsBelow(dir)
@@ -191,10 +192,10 @@ func (m *Manager) Frozen() (bool, error) {
 		return false, nil
 	}
 	if v2 {
-		b, err := os.ReadFile(filepath.Join(dir, "cgroup.events"))
+		b, err := smallfile.Read(filepath.Join(dir, "cgroup.events"), maxFile)
 		return bytes.Contains(b, []byte("frozen 1")), err
 	}
-	b, err := os.ReadFile(filepath.Join(dir, "freezer.state"))
+	b, err := smallfile.Read(filepath.Join(dir, "freezer.state"), maxFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}

@@ -5,15 +5,12 @@ package config
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
-	"fmt"
-	"io"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"berth/internal/fault"
+	"berth/internal/runtime/smallfile"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
@@ -25,59 +22,48 @@ const maxSize = 16 << 20
 // it is.
 func Load(bundle string) (*specs.Spec, []byte, error) {
 	name := filepath.Join(bundle, "config.json")
-	f, err := os.Open(name)
+	text, err := smallfile.Read(name, maxSize)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil, fault.New(fault.NotFound, "read", name, "%w", err).WithHint("a bundle is a directory with config.json; 'berth-runtime spec' writes one")
 	}
 	if err != nil {
 		return nil, nil, fault.New(fault.Internal, "read", name, "%w", err)
 	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxSize+1))
-	if err != nil {
-		return nil, nil, fault.New(fault.Internal, "read", name, "%w", err)
-	}
 	if len(text) > maxSize {
 		return nil, nil, fault.New(fault.Invalid, "read", name, "the file is larger than %d MiB", maxSize>>20)
 	}
-	var spec specs.Spec
-	if err := decode(text, &spec); err != nil {
+	spec, err := decode(text)
+	if err != nil {
 		return nil, nil, fault.New(fault.Invalid, "parse", name, "%w", err)
 	}
-	return &spec, text, nil
+	return spec, text, nil
 }
 
 // Parse decodes a configuration.
 func Parse(text []byte) (*specs.Spec, error) {
-	var spec specs.Spec
-	if err := decode(text, &spec); err != nil {
+	spec, err := decode(text)
+	if err != nil {
 		return nil, fault.New(fault.Invalid, "parse", "config", "%w", err)
 	}
-	return &spec, nil
+	return spec, nil
+}
+
+func decode(text []byte) (*specs.Spec, error) {
+	d := &decoder{text: text}
+	s := new(specs.Spec)
+	d.spec(s)
+	return s, d.end()
 }
 
 // ParseProcess decodes a process, as exec gets it.
 func ParseProcess(text []byte) (*specs.Process, error) {
-	var p specs.Process
-	if err := decode(text, &p); err != nil {
+	d := &decoder{text: text, path: []byte("process")}
+	p := new(specs.Process)
+	d.process(p)
+	if err := d.end(); err != nil {
 		return nil, fault.New(fault.Invalid, "parse", "process", "%w", err)
 	}
-	return &p, nil
-}
-
-func decode(text []byte, into any) error {
-	err := json.Unmarshal(text, into)
-	var syntax *json.SyntaxError
-	var typ *json.UnmarshalTypeError
-	switch {
-	case errors.As(err, &syntax):
-		line, col := position(text, syntax.Offset)
-		return fmt.Errorf("line %d, column %d: %s", line, col, strings.TrimPrefix(syntax.Error(), "json: "))
-	case errors.As(err, &typ):
-		line, col := position(text, typ.Offset)
-		return fmt.Errorf("%s (line %d, column %d): a %s can't be here, want %s", typ.Field, line, col, typ.Value, typ.Type)
-	}
-	return err
+	return p, nil
 }
 
 func position(text []byte, off int64) (line, col int) {

@@ -434,9 +434,11 @@ func (b *builder) seccomp(f *seccomp.Filter) {
 func Mask(names []string) uint64 {
 	var m uint64
 	for _, n := range names {
-		for i, known := range Capabilities {
-			if strings.EqualFold(strings.TrimPrefix(n, "CAP_"), known) || strings.EqualFold(n, "CAP_"+known) {
+		n = strings.TrimPrefix(n, "CAP_")
+		for i := range Capabilities {
+			if n == Capabilities[i] {
 				m |= 1 << i
+				break
 			}
 		}
 	}
