@@ -17,6 +17,7 @@ import (
 
 	"berth/internal/monitor"
 	"berth/internal/runtime"
+	"berth/internal/sysmon"
 	"berth/internal/version"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -62,6 +63,7 @@ var subcommands = map[string]subcommand{
 }
 
 func main() {
+	sysmon.Calm()
 	if len(os.Args) > 1 && os.Args[1] == "monitor" {
 		os.Exit(monitor.Main(os.Args[2:]))
 	}

@@ -6,6 +6,10 @@ import (
 	"os"
 
 	"berth/internal/cli"
+	"berth/internal/sysmon"
 )
 
-func main() { os.Exit(cli.Main(os.Args)) }
+func main() {
+	sysmon.Calm()
+	os.Exit(cli.Main(os.Args))
+}

@@ -17,12 +17,14 @@ import (
 	"berth/internal/engine"
 	"berth/internal/fault"
 	"berth/internal/network"
+	"berth/internal/sysmon"
 	"berth/internal/version"
 
 	"github.com/spf13/pflag"
 )
 
 func main() {
+	sysmon.Calm()
 	err := run(os.Args[1:])
 	switch {
 	case err == nil:
