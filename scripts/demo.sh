@@ -44,7 +44,11 @@ say() { printf '\n%s%s%s\n' "$cyan" "$1" "$off"; }
 berth() { "$bin/berth" --no-start "$@"; }
 show() {
 	printf '%s$ berth' "$bold"
-	printf ' %q' "$@"
+	local word
+	for word in "$@"; do
+		case $word in *[!A-Za-z0-9_./:=,-]*) word="'$word'" ;; esac
+		printf ' %s' "$word"
+	done
 	printf '%s\n' "$off"
 	berth "$@"
 }
@@ -98,6 +102,11 @@ show rmi demo/web:1
 kill "$engine"
 wait "$engine" 2>/dev/null || true
 engine=
+# The monitor has nothing to look after any more and ends by itself.
+for _ in $(seq 300); do
+	pgrep -f "monitor --run $scratch/run" >/dev/null || break
+	sleep 0.02
+done
 total=$(($(now) - started))
 
 printf '\n%sDone in %d.%d s.%s An engine started, an image was made, a page was served from a container,\n' \
