@@ -10,7 +10,7 @@ LDFLAGS     := -s -w -X berth/internal/version.version=$(VERSION)
 BUILD       := CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
 
 # command=package pairs for scripts/deps.sh
-DEMO_DEPS   := busybox=busybox-static
+DEMO_DEPS   := busybox=busybox-static pgrep=procps
 TEST_DEPS   := $(DEMO_DEPS) gcc=gcc docker=docker.io podman=podman runc=runc skopeo=skopeo docker-registry=docker-registry ip=iproute2 nft=nftables tmux=tmux
 BENCH_DEPS  := $(DEMO_DEPS) gcc=gcc dockerd=docker.io docker=docker.io podman=podman runc=runc crun=crun hyperfine=hyperfine perf=linux-perf
 
