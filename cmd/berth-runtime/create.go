@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"syscall"
 
 	"berth/internal/runtime"
 	"berth/internal/runtime/config"
@@ -166,9 +165,8 @@ func foreground(p *runtime.Process) (int, error) {
 			return 1, err
 		}
 	}
-	stop := forwardSignals(func(s syscall.Signal) { _ = unix.Kill(p.PID, s) })
+	forwardSignals(p)
 	status, err := waitFor(p.PID)
-	stop()
 	if drained != nil {
 		<-drained
 	}
