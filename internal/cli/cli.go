@@ -139,13 +139,13 @@ func (a *app) tree(args []string) (*cobra.Command, error) {
 
 func (a *app) globalFlags(root *cobra.Command) {
 	fs := root.PersistentFlags()
-	fs.StringVarP(&a.host, "host", "H", "", "engine to talk to: unix://PATH, tcp://HOST:PORT, ssh://HOST")
+	fs.StringVarP(&a.host, "host", "H", "", "`ENGINE` talk to unix://PATH, tcp://HOST:PORT or ssh://HOST")
 	fs.BoolVar(&a.noStart, "no-start", false, "do not start an engine when none runs")
 	fs.BoolVar(&a.tls.on, "tls", false, "use TLS without checking the engine's certificate")
 	fs.BoolVar(&a.tls.verify, "tlsverify", false, "use TLS and check the engine's certificate")
-	fs.StringVar(&a.tls.ca, "tlscacert", "", "trust certificates signed by `FILE`")
-	fs.StringVar(&a.tls.cert, "tlscert", "", "present the certificate in `FILE`")
-	fs.StringVar(&a.tls.key, "tlskey", "", "key of that certificate in `FILE`")
+	fs.StringVar(&a.tls.ca, "tlscacert", "", "`FILE` trust certificates signed by this one")
+	fs.StringVar(&a.tls.cert, "tlscert", "", "`FILE` present this certificate")
+	fs.StringVar(&a.tls.key, "tlskey", "", "`FILE` key of that certificate")
 	root.Flags().BoolVarP(&a.version, "version", "v", false, "print the version")
 	addHelpFlag(root, "h")
 }
@@ -262,7 +262,7 @@ func (a *app) engine() (*client.Client, error) {
 	if a.cached != nil {
 		return a.cached, nil
 	}
-	o := client.Options{Host: a.host, TLS: a.tlsOptions(), Notice: a.notice}
+	o := client.Options{Host: a.host, TLS: a.tlsOptions()}
 	if !a.noStart && !a.completing {
 		o.Starter = client.StartEngine
 	}

@@ -26,7 +26,7 @@ func TestCommandsAgainstAnEngine(t *testing.T) {
 		code           int
 		stdout, stderr string // stderr: a part
 	}{
-		{"stop says what the engine had to do", "", []string{"stop", "web"}, 0, "web\n", "berth: web ignored SIGTERM and was killed"},
+		{"stop says what the engine had to do", "", []string{"stop", "web"}, 0, "web\n", "berth: web: killed: it ignored SIGTERM"},
 		{"several at once, in order", "", []string{"stop", "db", "web"}, 0, "db\nweb\n", "ignored"},
 		{"one of them is missing", "", []string{"kill", "webb", "db"}, 1, "db\n", "No such container: webb\n  did you mean web?"},
 		{"logs", "", []string{"logs", "web"}, 0, "out\n", "err\n"},

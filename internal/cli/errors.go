@@ -34,9 +34,6 @@ func (a *app) complain(err error) {
 	}
 }
 
-// notice prints what an engine said about a request that succeeded.
-func (a *app) notice(text string) { fmt.Fprintln(a.err, "berth:", text) }
-
 // wrong returns an error of the command line itself.
 func wrong(format string, args ...any) *fault.Error {
 	return fault.New(fault.Invalid, "", "", format, args...)

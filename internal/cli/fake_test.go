@@ -380,7 +380,7 @@ func (e *fakeEngine) signal(w http.ResponseWriter, r *http.Request, c *fakeConta
 }
 
 func (e *fakeEngine) stop(w http.ResponseWriter, _ *http.Request, c *fakeContainer) {
-	w.Header().Set("Berth-Notice", c.name+" ignored SIGTERM and was killed")
+	w.Header().Set("Berth-Notice", "killed: it ignored SIGTERM")
 	w.WriteHeader(204)
 }
 

@@ -220,7 +220,7 @@ func (p *painter) flagList(flags []*pflag.Flag) {
 	usage := make([]string, len(flags))
 	width := 0
 	for i, f := range flags {
-		name, text := pflag.UnquoteUsage(f)
+		name, text := argumentAndUsage(f)
 		left[i] = "      --" + f.Name
 		if f.Shorthand != "" {
 			left[i] = "  -" + f.Shorthand + ", --" + f.Name
@@ -242,6 +242,16 @@ func (p *painter) flagList(flags []*pflag.Flag) {
 		}
 		p.wrapped(usage[i], width+2, n)
 	}
+}
+
+// argumentAndUsage returns what a flag's argument is called and what the flag is
+// for. A usage that begins with the argument in back quotes does not repeat it.
+func argumentAndUsage(f *pflag.Flag) (name, text string) {
+	name, text = pflag.UnquoteUsage(f)
+	if strings.HasPrefix(f.Usage, "`"+name+"` ") {
+		text = strings.TrimPrefix(text, name+" ")
+	}
+	return name, text
 }
 
 // wrapped prints text from a column on, given how much of the line is used.

@@ -29,8 +29,8 @@ func buildImages(a *app, cmd *cobra.Command) {
 	fs := cmd.Flags()
 	fs.BoolVarP(&f.all, "all", "a", false, "show images that others were built from too")
 	fs.BoolVar(&f.digests, "digests", false, "show digests")
-	spec.List(fs, &f.filter, "filter", "f", "show those with `NAME=VALUE`: reference, dangling, label, before, since")
-	fs.StringVar(&f.format, "format", "", "`FORMAT`: json, 'table TEMPLATE' or a Go template")
+	spec.List(fs, &f.filter, "filter", "f", "`NAME=VALUE` show those with it: reference, dangling, label, before, since")
+	fs.StringVar(&f.format, "format", "", "`FORMAT` json, 'table TEMPLATE' or a Go template")
 	fs.BoolVar(&f.noTrunc, "no-trunc", false, "do not shorten anything")
 	fs.BoolVarP(&f.quiet, "quiet", "q", false, "print ids alone")
 	cmd.Args = func(cmd *cobra.Command, args []string) error {
@@ -175,7 +175,7 @@ func buildRmi(a *app, cmd *cobra.Command) {
 	var platform string
 	cmd.Flags().BoolVarP(&force, "force", "f", false, "remove it even if containers use it or it has other names")
 	cmd.Flags().BoolVar(&noPrune, "no-prune", false, "keep unnamed images that it was built from")
-	cmd.Flags().StringVar(&platform, "platform", "", "`OS/ARCH` to remove alone")
+	cmd.Flags().StringVar(&platform, "platform", "", "`OS/ARCH` remove this platform alone")
 	cmd.Args = atLeast(1, "an image")
 	cmd.ValidArgsFunction = a.completeImages(-1)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {

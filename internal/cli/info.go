@@ -13,7 +13,7 @@ import (
 
 func buildInfo(a *app, cmd *cobra.Command) {
 	var layout string
-	cmd.Flags().StringVarP(&layout, "format", "f", "", "`FORMAT`: json or a Go template")
+	cmd.Flags().StringVarP(&layout, "format", "f", "", "`FORMAT` json or a Go template")
 	cmd.Args = exactly(0, "no arguments")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		t, err := format.Parse(layout)

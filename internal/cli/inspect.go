@@ -21,8 +21,8 @@ const inspectExample = `  berth inspect web
 func buildInspect(a *app, cmd *cobra.Command) {
 	var layout, kind string
 	var size bool
-	cmd.Flags().StringVarP(&layout, "format", "f", "", "`FORMAT`: json or a Go template")
-	cmd.Flags().StringVar(&kind, "type", "", "look among: container, image or network")
+	cmd.Flags().StringVarP(&layout, "format", "f", "", "`FORMAT` json or a Go template")
+	cmd.Flags().StringVar(&kind, "type", "", "`KIND` look among container, image or network alone")
 	cmd.Flags().BoolVarP(&size, "size", "s", false, "show what a container has written")
 	cmd.Args = atLeast(1, "a container or an image")
 	cmd.ValidArgsFunction = a.completeAnything

@@ -64,9 +64,9 @@ const loadExample = `  berth load -i images.tar
 func buildLoad(a *app, cmd *cobra.Command) {
 	var input, platform string
 	var quiet bool
-	cmd.Flags().StringVarP(&input, "input", "i", "", "read the archive from `FILE` instead of standard input")
+	cmd.Flags().StringVarP(&input, "input", "i", "", "`FILE` read the archive from it, not from standard input")
 	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "do not show the progress")
-	cmd.Flags().StringVar(&platform, "platform", "", "`OS/ARCH` to load, if there are several")
+	cmd.Flags().StringVar(&platform, "platform", "", "`OS/ARCH` load this platform alone")
 	cmd.Args = exactly(0, "no arguments; name the archive with -i")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if input == "" {
@@ -104,9 +104,9 @@ const importExample = `  tar -C rootfs -c . | berth import - base:1
 
 func buildImport(a *app, cmd *cobra.Command) {
 	var o client.ImportOptions
-	spec.List(cmd.Flags(), &o.Changes, "change", "c", "apply a Dockerfile `INSTRUCTION` to the image")
-	cmd.Flags().StringVarP(&o.Message, "message", "m", "", "`TEXT` for the image's history")
-	cmd.Flags().StringVar(&o.Platform, "platform", "", "`OS/ARCH` that the files are for")
+	spec.List(cmd.Flags(), &o.Changes, "change", "c", "`INSTRUCTION` apply one of a Dockerfile to the image")
+	cmd.Flags().StringVarP(&o.Message, "message", "m", "", "`TEXT` remark for the image's history")
+	cmd.Flags().StringVar(&o.Platform, "platform", "", "`OS/ARCH` say what the files are for")
 	cmd.Args = func(cmd *cobra.Command, args []string) error {
 		if len(args) == 1 || len(args) == 2 {
 			return nil

@@ -21,9 +21,9 @@ func buildLogs(a *app, cmd *cobra.Command) {
 	fs.BoolVarP(&o.Follow, "follow", "f", false, "go on as more is written")
 	fs.BoolVarP(&o.Timestamps, "timestamps", "t", false, "put the time before each line")
 	fs.BoolVar(&o.Details, "details", false, "show the attributes that the log driver was given")
-	fs.StringVarP(&o.Tail, "tail", "n", "all", "show the last `N` lines alone")
-	fs.StringVar(&since, "since", "", "show what was written since `TIME`: 10m, 2024-05-01T12:00:00")
-	fs.StringVar(&until, "until", "", "show what was written before `TIME`")
+	fs.StringVarP(&o.Tail, "tail", "n", "all", "`N` show the last lines alone")
+	fs.StringVar(&since, "since", "", "`TIME` show what was written since: 10m, 2024-05-01T12:00:00")
+	fs.StringVar(&until, "until", "", "`TIME` show what was written before")
 	cmd.Args = exactly(1, "one container")
 	cmd.ValidArgsFunction = a.completeContainers()
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {

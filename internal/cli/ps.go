@@ -31,9 +31,9 @@ func buildPs(a *app, cmd *cobra.Command) {
 	f := &psFlags{}
 	fs := cmd.Flags()
 	fs.BoolVarP(&f.all, "all", "a", false, "show stopped containers too")
-	spec.List(fs, &f.filter, "filter", "f", "show those with `NAME=VALUE`: name, id, status, label, ancestor ...")
-	fs.StringVar(&f.format, "format", "", "`FORMAT`: json, 'table TEMPLATE' or a Go template")
-	fs.IntVarP(&f.last, "last", "n", -1, "show the `N` made last, stopped ones too")
+	spec.List(fs, &f.filter, "filter", "f", "`NAME=VALUE` show those with it: name, id, status, label, ancestor ...")
+	fs.StringVar(&f.format, "format", "", "`FORMAT` json, 'table TEMPLATE' or a Go template")
+	fs.IntVarP(&f.last, "last", "n", -1, "`N` show this many, newest first, stopped ones too")
 	fs.BoolVarP(&f.latest, "latest", "l", false, "show the one made last, even stopped")
 	fs.BoolVar(&f.noTrunc, "no-trunc", false, "do not shorten anything")
 	fs.BoolVarP(&f.quiet, "quiet", "q", false, "print ids alone")

@@ -21,7 +21,7 @@ func buildPull(a *app, cmd *cobra.Command) {
 	var platform string
 	cmd.Flags().BoolVarP(&all, "all-tags", "a", false, "pull every tag of the name")
 	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "print the name alone")
-	cmd.Flags().StringVar(&platform, "platform", "", "`OS/ARCH` to pull, if there are several")
+	cmd.Flags().StringVar(&platform, "platform", "", "`OS/ARCH` pull the image for this platform")
 	cmd.Flags().Bool("disable-content-trust", true, "")
 	_ = cmd.Flags().MarkHidden("disable-content-trust")
 	cmd.Args = exactly(1, "one image")

@@ -31,7 +31,7 @@ func buildRun(a *app, cmd *cobra.Command) {
 	f.Register(cmd.Flags())
 	cmd.Flags().BoolVarP(&f.detach, "detach", "d", false, "leave it in the background and print its id")
 	cmd.Flags().BoolVar(&f.sigProxy, "sig-proxy", true, "pass signals on to it")
-	cmd.Flags().StringVar(&f.DetachKeys, "detach-keys", "", "`KEYS` that leave it running (ctrl-p,ctrl-q)")
+	cmd.Flags().StringVar(&f.DetachKeys, "detach-keys", "", "`KEYS` leave it running at these (ctrl-p,ctrl-q)")
 	cmd.Flags().SetInterspersed(false)
 	cmd.Args = atLeast(1, "an image")
 	cmd.ValidArgsFunction = a.completeImages(1)

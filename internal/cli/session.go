@@ -27,6 +27,8 @@ type session struct {
 	detachKeys []byte
 	resize     func(rows, columns uint) // nil when the size is not wanted
 	signal     func(name string)        // nil when signals are not passed on
+	// redraw makes the program draw its screen anew for somebody who comes late.
+	redraw bool
 	// logs shows the output instead of the stream when an engine died before it
 	// could grant one; nil otherwise.
 	logs func() error
@@ -107,6 +109,9 @@ func (s *session) followSize() {
 	changes := make(chan os.Signal, 1)
 	signal.Notify(changes, syscall.SIGWINCH)
 	go func() {
+		if rows, columns, ok := terminal.Size(t); ok && s.redraw { // only a change of size is noticed
+			s.resize(rows+1, columns+1)
+		}
 		for {
 			if rows, columns, ok := terminal.Size(t); ok {
 				s.resize(rows, columns)

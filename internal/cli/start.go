@@ -17,21 +17,28 @@ import (
 const parallel = 16
 
 // each does something to every reference, several at a time, and prints what
-// was done or failed in the order of the references. Its error says nothing
-// more.
-func (a *app) each(cmd *cobra.Command, refs []string, do func(c *client.Client, ref string) error) error {
+// was done, what the engine remarked and what failed in the order of the
+// references. Its error says nothing more.
+func (a *app) each(cmd *cobra.Command, refs []string, do func(ctx context.Context, c *client.Client, ref string) error) error {
 	c, err := a.engine()
 	if err != nil {
 		return err
 	}
-	failures := make([]error, len(refs))
+	failures, notices := make([]error, len(refs)), make([]string, len(refs))
+	one := func(i int) {
+		ctx := client.WithNotice(cmd.Context(), func(text string) { notices[i] = text })
+		failures[i] = do(ctx, c, refs[i])
+	}
 	if len(refs) == 1 {
-		failures[0] = do(c, refs[0])
+		one(0)
 	} else {
-		inParallel(len(refs), func(i int) { failures[i] = do(c, refs[i]) })
+		inParallel(len(refs), one)
 	}
 	failed := false
 	for i, ref := range refs {
+		if notices[i] != "" {
+			fmt.Fprintf(a.err, "berth: %s: %s\n", ref, notices[i])
+		}
 		if failures[i] == nil {
 			fmt.Fprintln(a.out, ref)
 			continue
@@ -67,13 +74,13 @@ func buildStart(a *app, cmd *cobra.Command) {
 	cmd.Flags().BoolVarP(&attach, "attach", "a", false, "show its output and pass signals on")
 	cmd.Flags().BoolVarP(&interactive, "interactive", "i", false, "attach standard input too")
 	cmd.Flags().BoolVar(&sigProxy, "sig-proxy", true, "pass signals on to it")
-	cmd.Flags().StringVar(&detachKeys, "detach-keys", "", "`KEYS` that leave it running (ctrl-p,ctrl-q)")
+	cmd.Flags().StringVar(&detachKeys, "detach-keys", "", "`KEYS` leave it running at these (ctrl-p,ctrl-q)")
 	cmd.Args = atLeast(1, "a container")
 	cmd.ValidArgsFunction = a.completeContainers("created", "exited", "paused")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if !attach && !interactive {
-			return a.each(cmd, args, func(c *client.Client, ref string) error {
-				return c.ContainerStart(cmd.Context(), ref, detachKeys)
+			return a.each(cmd, args, func(ctx context.Context, c *client.Client, ref string) error {
+				return c.ContainerStart(ctx, ref, detachKeys)
 			})
 		}
 		if len(args) > 1 {
@@ -179,7 +186,7 @@ func buildAttach(a *app, cmd *cobra.Command) {
 	var detachKeys string
 	cmd.Flags().BoolVar(&noStdin, "no-stdin", false, "leave standard input alone")
 	cmd.Flags().BoolVar(&sigProxy, "sig-proxy", true, "pass signals on to it")
-	cmd.Flags().StringVar(&detachKeys, "detach-keys", "", "`KEYS` that leave it running (ctrl-p,ctrl-q)")
+	cmd.Flags().StringVar(&detachKeys, "detach-keys", "", "`KEYS` leave it running at these (ctrl-p,ctrl-q)")
 	cmd.Args = exactly(1, "one container")
 	cmd.ValidArgsFunction = a.completeContainers("running")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -200,6 +207,7 @@ func buildAttach(a *app, cmd *cobra.Command) {
 		if sigProxy && !s.tty {
 			s.early = catchSignals()
 		}
+		s.redraw = s.tty
 		return a.stay(cmd.Context(), c, s, waiting, state)
 	}
 }

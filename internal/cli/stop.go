@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"strconv"
 
@@ -16,8 +17,8 @@ type stopFlags struct {
 }
 
 func (f *stopFlags) register(cmd *cobra.Command) {
-	cmd.Flags().StringVarP(&f.signal, "signal", "s", "", "`SIGNAL` to send first instead of its own")
-	cmd.Flags().IntVarP(&f.timeout, "timeout", "t", 0, "`SECONDS` before it is killed, -1 for never (10)")
+	cmd.Flags().StringVarP(&f.signal, "signal", "s", "", "`SIGNAL` send this first instead of its own")
+	cmd.Flags().IntVarP(&f.timeout, "timeout", "t", 0, "`SECONDS` patience before a kill, -1 for ever (10)")
 	cmd.Flags().IntVar(&f.timeout, "time", 0, "same as --timeout")
 	_ = cmd.Flags().MarkHidden("time")
 }
@@ -36,8 +37,8 @@ func buildStop(a *app, cmd *cobra.Command) {
 	cmd.Args = atLeast(1, "a container")
 	cmd.ValidArgsFunction = a.completeContainers("running", "paused", "restarting")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		return a.each(cmd, args, func(c *client.Client, ref string) error {
-			return c.ContainerStop(cmd.Context(), ref, f.options(cmd))
+		return a.each(cmd, args, func(ctx context.Context, c *client.Client, ref string) error {
+			return c.ContainerStop(ctx, ref, f.options(cmd))
 		})
 	}
 }
@@ -48,20 +49,20 @@ func buildRestart(a *app, cmd *cobra.Command) {
 	cmd.Args = atLeast(1, "a container")
 	cmd.ValidArgsFunction = a.completeContainers()
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		return a.each(cmd, args, func(c *client.Client, ref string) error {
-			return c.ContainerRestart(cmd.Context(), ref, f.options(cmd))
+		return a.each(cmd, args, func(ctx context.Context, c *client.Client, ref string) error {
+			return c.ContainerRestart(ctx, ref, f.options(cmd))
 		})
 	}
 }
 
 func buildKill(a *app, cmd *cobra.Command) {
 	var signal string
-	cmd.Flags().StringVarP(&signal, "signal", "s", "", "`SIGNAL` to send (KILL)")
+	cmd.Flags().StringVarP(&signal, "signal", "s", "", "`SIGNAL` send this one (KILL)")
 	cmd.Args = atLeast(1, "a container")
 	cmd.ValidArgsFunction = a.completeContainers("running", "paused")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		return a.each(cmd, args, func(c *client.Client, ref string) error {
-			return c.ContainerKill(cmd.Context(), ref, signal)
+		return a.each(cmd, args, func(ctx context.Context, c *client.Client, ref string) error {
+			return c.ContainerKill(ctx, ref, signal)
 		})
 	}
 }
@@ -74,8 +75,8 @@ func buildRm(a *app, cmd *cobra.Command) {
 	cmd.Args = atLeast(1, "a container")
 	cmd.ValidArgsFunction = a.completeContainers()
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		return a.each(cmd, args, func(c *client.Client, ref string) error {
-			err := c.ContainerRemove(cmd.Context(), ref, o)
+		return a.each(cmd, args, func(ctx context.Context, c *client.Client, ref string) error {
+			err := c.ContainerRemove(ctx, ref, o)
 			if o.Force && isMissing(err) { // as rm -f of a file
 				a.complain(err)
 				return nil

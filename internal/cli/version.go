@@ -35,7 +35,7 @@ func buildVersion(a *app, cmd *cobra.Command) {
 	var clientOnly bool
 	var layout string
 	cmd.Flags().BoolVar(&clientOnly, "client", false, "do not ask an engine")
-	cmd.Flags().StringVarP(&layout, "format", "f", "", "`FORMAT`: json or a Go template")
+	cmd.Flags().StringVarP(&layout, "format", "f", "", "`FORMAT` json or a Go template")
 	cmd.Args = exactly(0, "no arguments")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		t, err := format.Parse(layout)

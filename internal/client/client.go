@@ -31,9 +31,6 @@ type Options struct {
 	TLS  *TLSOptions // nil means plain
 	// Starter is run when a unix socket has no listener; nil means never.
 	Starter func(ctx context.Context, socket string) error
-	// Notice receives what the engine wants a person to know about a request
-	// that succeeded; nil drops it.
-	Notice func(text string)
 }
 
 // Client talks to one engine. It is safe for concurrent use.
@@ -41,7 +38,6 @@ type Client struct {
 	endpoint Endpoint
 	tls      *tls.Config
 	starter  func(ctx context.Context, socket string) error
-	notice   func(text string)
 
 	mu   sync.Mutex // guards idle
 	idle []*conn    // connections between two requests, newest last
@@ -56,7 +52,7 @@ func New(o Options) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Client{endpoint: endpoint, starter: o.Starter, notice: o.Notice}
+	c := &Client{endpoint: endpoint, starter: o.Starter}
 	if o.TLS != nil && endpoint.Scheme == "tcp" {
 		if c.tls, err = o.TLS.config(endpoint.Address); err != nil {
 			return nil, err

@@ -127,8 +127,10 @@ func (x *exchange) finish() (*answer, error) {
 		}
 		return nil, x.streamError(err)
 	}
-	if text := rs.header.Get("berth-notice"); text != "" && x.client.notice != nil {
-		x.client.notice(text)
+	if text := rs.header.Get("berth-notice"); text != "" {
+		if notice, ok := x.ctx.Value(noticeKey{}).(func(string)); ok {
+			notice(text)
+		}
 	}
 	a := &answer{response: rs, exchange: x}
 	if rs.status >= 400 {
@@ -149,6 +151,15 @@ func (x *exchange) streamError(err error) error {
 		return sent
 	}
 	return err
+}
+
+// noticeKey is the context key of WithNotice.
+type noticeKey struct{}
+
+// WithNotice returns a context whose requests give notice what the engine wants
+// a person to know about them although they succeeded.
+func WithNotice(ctx context.Context, notice func(text string)) context.Context {
+	return context.WithValue(ctx, noticeKey{}, notice)
 }
 
 func (x *exchange) abandon() {
