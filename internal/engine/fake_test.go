@@ -24,8 +24,7 @@ import (
 // when the test says so. It shows what the engine does at instants which the real
 // monitor passes through too quickly to be caught there.
 type fakeMonitor struct {
-	t    testing.TB
-	stop func()
+	t testing.TB
 
 	mu       sync.Mutex
 	conns    map[*proto.Conn]bool

@@ -5,12 +5,10 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
@@ -285,15 +283,4 @@ func (h *house) read(t testing.TB, ref, name string) string {
 	}
 	t.Fatalf("%s has no %s", ref, name)
 	return ""
-}
-
-type slowReader struct {
-	r    io.Reader
-	step int
-	wait time.Duration
-}
-
-func (s *slowReader) Read(p []byte) (int, error) {
-	time.Sleep(s.wait)
-	return s.r.Read(p[:min(len(p), s.step)])
 }

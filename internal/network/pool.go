@@ -89,20 +89,6 @@ func (p *pool) takeMatching(ok func(*sandbox) bool) *sandbox {
 	return nil
 }
 
-// giveBack returns a sandbox that was taken and never used.
-func (p *pool) giveBack(s *sandbox) {
-	p.mu.Lock()
-	closed := p.closed
-	if !closed {
-		p.idle = append(p.idle, s)
-		p.changed.Broadcast()
-	}
-	p.mu.Unlock()
-	if closed {
-		p.discard(s)
-	}
-}
-
 func (p *pool) grow() {
 	p.misses++
 	if p.base == 0 || p.target >= p.max {
@@ -237,11 +223,4 @@ func (p *pool) close() {
 	for _, s := range spare {
 		p.discard(s)
 	}
-}
-
-// ready returns how many sandboxes wait.
-func (p *pool) ready() int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return len(p.idle)
 }

@@ -11,12 +11,10 @@ import (
 
 // Launch says how to start an image.
 type Launch struct {
-	Flags     uint64 // CLONE_NEW*, CLONE_PARENT; not CLONE_NEWTIME or CLONE_NEWCGROUP
-	CgroupFD  int    // directory of a v2 cgroup to start in, or -1
-	Inherit   []int  // descriptors that the init keeps, under the same numbers
-	Name      string // argv[0] of the init
-	NoPidFD   bool
-	cloneArgs cloneArgs
+	Flags    uint64 // CLONE_NEW*, CLONE_PARENT; not CLONE_NEWTIME or CLONE_NEWCGROUP
+	CgroupFD int    // directory of a v2 cgroup to start in, or -1
+	Inherit  []int  // descriptors that the init keeps, under the same numbers
+	Name     string // argv[0] of the init
 }
 
 // cloneArgs is struct clone_args of clone3(2).
@@ -38,13 +36,13 @@ type spawnArgs struct {
 	childErr  uintptr // 64
 	result    uintptr // 72
 	all       uint64  // 80
-	old       uint64  // 88
+	_         uint64  // 88: the old mask, which only the assembly looks at
 }
 
 //go:noescape
 func spawn(a *spawnArgs)
 
-// Start runs the image. It returns the pid and, unless refused, a pidfd of the
+// Start runs the image. It returns the pid and a pidfd of the
 // new process, which has executed the image when Start returns.
 func (l *Launch) Start(image []byte) (pid int, pidfd *os.File, err error) {
 	exe, err := seal(image)

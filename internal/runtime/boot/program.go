@@ -93,7 +93,6 @@ type Program struct {
 	steps  []string
 	fixes  []fix
 	trash  Slot
-	err    error
 }
 
 type fix struct {

@@ -69,8 +69,8 @@ func (c *compiler) program(cfg *specs.LinuxSeccomp, wanted map[specs.Arch]bool) 
 				ranges = append(ranges, span{from: x32.bit, direct: true, ret: retKillProcess})
 			}
 		}
-		body := c.tree(ranges)
-		body = c.put(insn{op: opLoad, k: offNr})
+		c.tree(ranges)
+		body := c.put(insn{op: opLoad, k: offNr})
 		next = c.jump(opJEQ, a.audit, body, next)
 	}
 	c.put(insn{op: opLoad, k: offArch})
@@ -236,11 +236,11 @@ func (c *compiler) compare(a specs.LinuxSeccompArg, yes, no int) int {
 		op, equalHigh = opJGT, false
 		yes, no = no, yes
 	}
-	at := c.jump(op, uint32(v), yes, no)
-	at = c.load(low, uint32(mask))
+	c.jump(op, uint32(v), yes, no)
+	at := c.load(low, uint32(mask))
 	at = c.jump(opJEQ, uint32(v>>32), at, no)
 	if !equalHigh {
-		at = c.jump(opJGT, uint32(v>>32), yes, at)
+		c.jump(opJGT, uint32(v>>32), yes, at)
 	}
 	return c.load(high, uint32(mask>>32))
 }
