@@ -60,8 +60,7 @@ type selection struct {
 	all           bool
 	before, since *container.Record
 	exited        map[int]bool
-	ancestors     map[string]bool // image ids
-	networks      []string
+	ancestors     map[string]bool                // image ids
 	ports         map[string][]network.PortRange // by filter
 	beforeSeen    bool
 	e             *Engine
