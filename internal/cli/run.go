@@ -186,6 +186,7 @@ func (r *run) attached(ctx context.Context) error {
 // follow shows the output to its end and then returns the exit status.
 func (r *run) follow(ctx context.Context, s *session, waiting *client.Waiting) error {
 	defer s.dropSignals()
+	ended := r.app.awaitEnd(ctx, r.client, waiting, r.id, r.condition())
 	if s.stream != nil || s.logs != nil {
 		err := s.copy()
 		if errors.Is(err, terminal.ErrDetach) {
@@ -198,11 +199,15 @@ func (r *run) follow(ctx context.Context, s *session, waiting *client.Waiting) e
 	} else if s.early != nil {
 		go s.passSignals()
 	}
-	code, err := r.app.exitStatus(ctx, r.client, waiting, r.id)
-	if code == 0 && err == nil {
-		return nil
+	return (<-ended).failure()
+}
+
+// condition is the end that the prompt waits for.
+func (r *run) condition() string {
+	if r.flags.Remove {
+		return client.WaitRemoved
 	}
-	return &exit{code, err}
+	return client.WaitNextExit
 }
 
 func (a *app) sayDetached(id, name string) {
@@ -244,11 +249,7 @@ func (r *run) openStreams(ctx context.Context, s *session) (*client.Waiting, err
 			return nil, err
 		}
 	}
-	condition := client.WaitNextExit
-	if r.flags.Remove {
-		condition = client.WaitRemoved
-	}
-	waiting, err := r.client.BeginWait(ctx, r.id, condition)
+	waiting, err := r.client.BeginWait(ctx, r.id, r.condition())
 	if err == nil && pending != nil {
 		s.stream, err = pending.Stream()
 	}

@@ -211,15 +211,44 @@ func startFailure(err error) error {
 	return &exit{codeEngine, err}
 }
 
+// ending is how a container ended.
+type ending struct {
+	code int
+	err  error // why the code is not known
+}
+
+// awaitEnd begins to wait for how a container ends, beside whatever else is done
+// meanwhile: an engine that dies is called back while the container still runs,
+// so that the new one sees it end.
+func (a *app) awaitEnd(ctx context.Context, c *client.Client, w *client.Waiting, id, condition string) <-chan ending {
+	ended := make(chan ending, 1)
+	go func() {
+		code, err := a.exitStatus(ctx, c, w, id, condition)
+		ended <- ending{code, err}
+	}()
+	return ended
+}
+
+// failure returns the error that ends the program as the container ended.
+func (e ending) failure() error {
+	if e.code == 0 && e.err == nil {
+		return nil
+	}
+	return &exit{e.code, e.err}
+}
+
 // exitStatus waits for how a container ended. An engine that goes away meanwhile
 // is waited for, or started again, because the container does not die with it.
-func (a *app) exitStatus(ctx context.Context, c *client.Client, w *client.Waiting, id string) (int, error) {
+func (a *app) exitStatus(ctx context.Context, c *client.Client, w *client.Waiting, id, condition string) (int, error) {
+	if condition == client.WaitNextExit { // it may have come already when a wait is asked for again
+		condition = client.WaitNotRunning
+	}
 	result, err := w.Result()
 	for tries := 0; client.Broken(err) && tries < reconnectTries; tries++ {
 		if err = a.reconnect(ctx, c); err != nil {
 			return codeEngine, err
 		}
-		if w, err = c.BeginWait(ctx, id, client.WaitNotRunning); err == nil {
+		if w, err = c.BeginWait(ctx, id, condition); err == nil {
 			result, err = w.Result()
 		}
 	}

@@ -159,6 +159,11 @@ func (a *app) attachAndWait(ctx context.Context, c *client.Client, s *session, s
 // stay shows the output to its end and returns the exit status.
 func (a *app) stay(ctx context.Context, c *client.Client, s *session, waiting *client.Waiting, state client.ContainerState) error {
 	defer s.dropSignals()
+	condition := client.WaitNotRunning
+	if state.HostConfig.AutoRemove {
+		condition = client.WaitRemoved
+	}
+	ended := a.awaitEnd(ctx, c, waiting, state.ID, condition)
 	err := s.copy()
 	if errors.Is(err, terminal.ErrDetach) {
 		a.sayDetached(state.ID, trimSlash(state.Name))
@@ -167,11 +172,7 @@ func (a *app) stay(ctx context.Context, c *client.Client, s *session, waiting *c
 	if err != nil && !client.Broken(err) && !errors.Is(err, io.EOF) {
 		a.complain(err)
 	}
-	code, err := a.exitStatus(ctx, c, waiting, state.ID)
-	if code == 0 && err == nil {
-		return nil
-	}
-	return &exit{code, err}
+	return (<-ended).failure()
 }
 
 func trimSlash(name string) string {

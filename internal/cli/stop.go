@@ -105,7 +105,7 @@ func buildWait(a *app, cmd *cobra.Command) {
 				a.complain(a.missingContainer(cmd, c, ref, err))
 				continue
 			}
-			code, err := a.exitStatus(cmd.Context(), c, waiting, ref)
+			code, err := a.exitStatus(cmd.Context(), c, waiting, ref, client.WaitNotRunning)
 			if err != nil {
 				failed = true
 				a.complain(err)

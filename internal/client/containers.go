@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/url"
 	"strconv"
+	"strings"
 )
 
 // Filters is the wire form of --filter: name to the set of wanted values.
@@ -228,6 +229,9 @@ func (w *Waiting) Result() (WaitResponse, error) {
 	}
 	_ = w.a.Close()
 	if json.Unmarshal(text, &out) != nil { // cut short: the engine died while it wrote
+		return out, broken(nil)
+	}
+	if out.Error != nil && strings.Contains(out.Error.Message, "wait again") { // an engine that ends in good order
 		return out, broken(nil)
 	}
 	return out, nil
