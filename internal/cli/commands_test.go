@@ -29,7 +29,7 @@ func TestCommandsAgainstAnEngine(t *testing.T) {
 		{"stop says what the engine had to do", "", []string{"stop", "web"}, 0, "web\n", "berth: web: killed: it ignored SIGTERM"},
 		{"several at once, in order", "", []string{"stop", "db", "web"}, 0, "db\nweb\n", "ignored"},
 		{"one of them is missing", "", []string{"kill", "webb", "db"}, 1, "db\n", "No such container: webb\n  did you mean web?"},
-		{"logs", "", []string{"logs", "web"}, 0, "out\n", "err\n"},
+		{"logs", "", []string{"logs", "web"}, 0, "ready\n", "err\n"},
 		{"logs of nothing", "", []string{"logs", "wbe"}, 1, "", "did you mean web?"},
 		{"logs since nonsense", "", []string{"logs", "--since", "yesterday", "web"}, 1, "", "not a time"},
 		{"logs with a bad tail", "", []string{"logs", "-n", "x", "web"}, 1, "", "--tail"},

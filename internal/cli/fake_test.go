@@ -55,8 +55,9 @@ type fakeContainer struct {
 	signals  chan string
 	resized  chan [2]string
 	done     chan struct{}
-	mu       sync.Mutex // guards attached
+	mu       sync.Mutex // guards attached and log
 	attached []net.Conn
+	log      bytes.Buffer
 }
 
 func newFakeEngine(t *testing.T) *fakeEngine {
@@ -310,6 +311,7 @@ func (c *fakeContainer) program() int {
 		c.write(1, <-c.signals+"\n")
 	case "wait":
 		c.write(1, "ready\n")
+		c.write(2, "err\n")
 		<-c.signals
 		c.write(1, "bye\n")
 		return 7
@@ -329,15 +331,26 @@ func (c *fakeContainer) program() int {
 func (c *fakeContainer) write(stream byte, text string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if !c.request.Tty {
+		var head [8]byte
+		head[0] = stream
+		binary.BigEndian.PutUint32(head[4:], uint32(len(text)))
+		text = string(head[:]) + text
+	}
+	c.log.WriteString(text)
 	for _, conn := range c.attached {
-		if !c.request.Tty {
-			var head [8]byte
-			head[0] = stream
-			binary.BigEndian.PutUint32(head[4:], uint32(len(text)))
-			_, _ = conn.Write(head[:])
-		}
 		_, _ = io.WriteString(conn, text)
 	}
+}
+
+// cut breaks every attachment.
+func (c *fakeContainer) cut() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, conn := range c.attached {
+		_ = conn.Close()
+	}
+	c.attached = nil
 }
 
 func (e *fakeEngine) attach(w http.ResponseWriter, r *http.Request, c *fakeContainer) {
@@ -397,9 +410,16 @@ func (e *fakeEngine) inspect(w http.ResponseWriter, _ *http.Request, c *fakeCont
 	_ = json.NewEncoder(w).Encode(s)
 }
 
-func (e *fakeEngine) logs(w http.ResponseWriter, _ *http.Request, c *fakeContainer) {
+func (e *fakeEngine) logs(w http.ResponseWriter, r *http.Request, c *fakeContainer) {
 	w.Header().Set("Content-Type", "application/vnd.docker.multiplexed-stream")
-	_, _ = w.Write([]byte("\x01\x00\x00\x00\x00\x00\x00\x04out\n\x02\x00\x00\x00\x00\x00\x00\x04err\n"))
+	w.WriteHeader(200)
+	w.(http.Flusher).Flush()
+	if r.URL.Query().Get("follow") == "1" {
+		<-c.done
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_, _ = w.Write(c.log.Bytes())
 }
 
 func (e *fakeEngine) remove(w http.ResponseWriter, _ *http.Request, c *fakeContainer) {

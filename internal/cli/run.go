@@ -199,7 +199,7 @@ func (r *run) follow(ctx context.Context, s *session, waiting *client.Waiting) e
 	} else if s.early != nil {
 		go s.passSignals()
 	}
-	return (<-ended).failure()
+	return s.end(ctx, r.client, r.id, ended).failure()
 }
 
 // condition is the end that the prompt waits for.
@@ -219,7 +219,7 @@ func (a *app) sayDetached(id, name string) {
 
 func (r *run) session() *session {
 	config := r.request.Config
-	s := &session{app: r.app, tty: config.Tty, out: io.Discard, err: io.Discard, detachKeys: r.keys, restore: func() {}}
+	s := &session{app: r.app, tty: config.Tty, out: io.Discard, err: io.Discard, detachKeys: r.keys, restore: func() {}, fresh: true}
 	if config.AttachStdin {
 		s.in = r.app.in
 	}

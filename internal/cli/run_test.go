@@ -202,6 +202,27 @@ func TestRunSurvivesItsEngine(t *testing.T) {
 	}
 }
 
+// TestRunShowsTheRestFromTheLog breaks the stream to a container that goes on.
+func TestRunShowsTheRestFromTheLog(t *testing.T) {
+	t.Parallel()
+	e := newFakeEngine(t)
+	r, w, _ := os.Pipe()
+	defer w.Close()
+	out, errs := newSafeBuffer(), newSafeBuffer()
+	a := &app{in: r, out: out, err: errs}
+	ended := make(chan int)
+	go func() {
+		ended <- a.main([]string{"-H", "unix://" + e.socket, "--no-start", "run", "--name", "x", "img", "wait"})
+	}()
+	errs.await(t, "err\n")
+	e.container("x").cut()
+	e.awaitRequest("GET", "/logs")
+	e.container("x").signals <- "TERM"
+	if code := <-ended; code != 7 || out.String() != "ready\nbye\n" || errs.String() != "err\n" {
+		t.Errorf("code %d, stdout %q, stderr %q", code, out.String(), errs.String())
+	}
+}
+
 // TestRunSurvivesAnEngineThatDiesWhileStarting loses the answer to the start.
 func TestRunSurvivesAnEngineThatDiesWhileStarting(t *testing.T) {
 	t.Parallel()

@@ -9,6 +9,7 @@ import (
 	"os/signal"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -37,6 +38,61 @@ type session struct {
 
 	detached atomic.Bool
 	restore  func()
+	fresh    bool     // the container's log begins with this session
+	shown    [2]int64 // bytes of standard output and error so far
+}
+
+const (
+	// lostAfter is how long after its output ended a container is taken to have
+	// ended too; later the stream is suspected to have broken.
+	lostAfter = 250 * time.Millisecond
+	// maxReplay is how much output may have been shown for the rest to be taken
+	// from the log: less than what any engine keeps before it begins a new file.
+	maxReplay = 4 << 20
+)
+
+// counter counts what passes through it.
+type counter struct {
+	io.Writer
+	n *int64
+}
+
+func (c counter) Write(p []byte) (int, error) {
+	n, err := c.Writer.Write(p)
+	*c.n += int64(n)
+	return n, err
+}
+
+// skipper drops the first bytes that are written to it.
+type skipper struct {
+	io.Writer
+	left int64
+}
+
+func (s *skipper) Write(p []byte) (int, error) {
+	drop := min(s.left, int64(len(p)))
+	s.left -= drop
+	if drop == int64(len(p)) {
+		return len(p), nil
+	}
+	n, err := s.Writer.Write(p[drop:])
+	return n + int(drop), err
+}
+
+// end returns how the container ended, after the output has. When the output
+// ended and the container has not, the stream broke, and what is missing is in
+// the log.
+func (s *session) end(ctx context.Context, c *client.Client, id string, ended <-chan ending) ending {
+	select {
+	case e := <-ended:
+		return e
+	case <-time.After(lostAfter):
+	}
+	if s.fresh && s.in == nil && s.stream != nil && s.shown[0]+s.shown[1] < maxReplay {
+		out, errs := &skipper{s.out, s.shown[0]}, &skipper{s.err, s.shown[1]}
+		_ = c.ContainerLogs(ctx, id, client.LogsOptions{Follow: true}, out, errs) // without a log there is nothing to show
+	}
+	return <-ended
 }
 
 // insistence is how many interrupts in a row end the session whatever the
@@ -75,10 +131,10 @@ func (s *session) copy() error {
 
 func (s *session) receiveOutput() error {
 	if s.tty {
-		_, err := io.Copy(onlyWriter{s.out}, onlyReader{s.stream})
+		_, err := io.Copy(counter{s.out, &s.shown[0]}, onlyReader{s.stream})
 		return err
 	}
-	return client.Demultiplex(s.out, s.err, s.stream)
+	return client.Demultiplex(counter{s.out, &s.shown[0]}, counter{s.err, &s.shown[1]}, s.stream)
 }
 
 // onlyReader and onlyWriter hide what would make io.Copy choose the splice path,

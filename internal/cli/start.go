@@ -172,7 +172,7 @@ func (a *app) stay(ctx context.Context, c *client.Client, s *session, waiting *c
 	if err != nil && !client.Broken(err) && !errors.Is(err, io.EOF) {
 		a.complain(err)
 	}
-	return (<-ended).failure()
+	return s.end(ctx, c, state.ID, ended).failure()
 }
 
 func trimSlash(name string) string {
