@@ -93,7 +93,6 @@ func Open(ctx context.Context, cfg Config) (_ *Engine, err error) {
 		return nil, err
 	}
 	e.lookAtHost()
-	calmRuntime()
 	if err := e.openStores(ctx); err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"net"
@@ -17,7 +18,6 @@ import (
 	api "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
 	"github.com/opencontainers/runtime-spec/specs-go"
-	"golang.org/x/sys/unix"
 )
 
 // ExecCreate prepares a command to run inside a running container.
@@ -226,7 +226,7 @@ func (e *Engine) ExecInspect(ctx context.Context, id string) (api.ExecInspectRes
 // code, which may still be on its way from the monitor.
 func awaitEnd(ctx context.Context, x *container.Exec) {
 	pid, running, _ := x.Status()
-	if !running || pid <= 0 || unix.Kill(pid, 0) != unix.ESRCH {
+	if !running || pid <= 0 || alive(pid) {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, longestWord)
@@ -235,6 +235,17 @@ func awaitEnd(ctx context.Context, x *container.Exec) {
 	case <-x.Done():
 	case <-ctx.Done():
 	}
+}
+
+// alive reports whether a process runs: it is there, and not only as a zombie.
+func alive(pid int) bool {
+	stat, err := os.ReadFile("/proc/" + itoa(pid) + "/stat")
+	if err != nil {
+		return false
+	}
+	// The name before the state may hold anything, parentheses included.
+	_, rest, ok := strings.Cut(string(stat[bytes.LastIndexByte(stat, ')')+1:]), " ")
+	return ok && rest != "" && rest[0] != 'Z' && rest[0] != 'X'
 }
 
 // longestWord bounds the wait for an exit code; a monitor that was killed needs

@@ -167,7 +167,7 @@ func TestRealRuns(t *testing.T) {
 func TestRealProgramsThatCannotStart(t *testing.T) {
 	b := newReal(t)
 	for command, want := range map[string]string{
-		"nope": "executable file not found in $PATH", "/nope": "no such file or directory", "/etc/passwd": "permission denied", "/etc": "permission denied",
+		"nope": "executable file not found in $PATH", "/nope": "no such file or directory", "/etc/passwd": "permission denied", "/etc": "is a directory",
 	} {
 		id := b.create("", func(r *container.CreateRequest) { r.Config.Cmd = []string{command} })
 		err := b.ContainerStart(t.Context(), id, "")

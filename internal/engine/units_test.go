@@ -180,7 +180,7 @@ func TestExecErrorsKeepTheWordsThatClientsLookFor(t *testing.T) {
 	}{
 		{&runtime.ExecError{Path: "nope", Code: 127, Err: fmt.Errorf("not found")}, notInPath},
 		{&runtime.ExecError{Path: "/nope", Code: 127, Err: fmt.Errorf("it is not there")}, notThere},
-		{&runtime.ExecError{Path: "/etc", Code: 126, Err: fmt.Errorf("is a directory")}, notAllowed},
+		{&runtime.ExecError{Path: "/etc", Code: 126, Err: fmt.Errorf("is a directory")}, "is a directory"},
 		{&runtime.ExecError{Path: "x", Code: 127, Err: fmt.Errorf("executable file not found in $PATH")}, notInPath},
 	} {
 		text := execError(tt.err).Error()

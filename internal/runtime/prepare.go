@@ -5,9 +5,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"berth/internal/fault"
+	"berth/internal/overlay"
 	"berth/internal/runtime/config"
 	"berth/internal/runtime/plan"
 
@@ -155,12 +155,6 @@ func (r *resources) openRoot(opts *CreateOptions, path string) (int, error) {
 
 // mountOverlay makes a detached overlay mount.
 func (r *resources) mountOverlay(o *Overlay) (int, error) {
-	bad := func(what string, err error) error {
-		return fault.New(fault.Internal, "mount overlay", what, "%w", err)
-	}
-	if len(o.Lower) == 0 {
-		return -1, fault.New(fault.Invalid, "mount overlay", "", "no lower layer is given")
-	}
 	if o.Upper == "" && len(o.Lower) == 1 {
 		// An overlay needs two layers; one that nobody writes to is itself.
 		fd, err := r.openTree(unix.AT_FDCWD, o.Lower[0], false)
@@ -168,63 +162,18 @@ func (r *resources) mountOverlay(o *Overlay) (int, error) {
 			err = setAttr(fd, false, unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY, Propagation: unix.MS_PRIVATE})
 		}
 		if err != nil {
-			return -1, bad(o.Lower[0], err)
+			return -1, fault.New(fault.Internal, "mount overlay", o.Lower[0], "%w", err)
 		}
 		return fd, nil
 	}
-	fs, err := unix.Fsopen("overlay", unix.FSOPEN_CLOEXEC)
-	if err != nil {
-		return -1, bad("", err)
-	}
-	defer unix.Close(fs)
-	set := func(key, path string) error {
-		if len(path) < 256 { // the kernel's limit for a value
-			return unix.FsconfigSetString(fs, key, path)
-		}
-		fd, err := unix.Open(path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-		if err != nil {
-			return err
-		}
-		defer unix.Close(fd)
-		return unix.FsconfigSetString(fs, key, fmt.Sprintf("/proc/self/fd/%d", fd))
-	}
-	for i, lower := range o.Lower {
-		if err := set("lowerdir+", lower); err != nil {
-			e := bad(fmt.Sprintf("lower layer %d (%s)", i, lower), explainFS(fs, err))
-			if i == 0 && errors.Is(err, unix.EINVAL) {
-				return -1, fault.New(fault.Unsupported, "mount overlay", lower, "%w", err).WithHint("layers are added one by one since Linux 6.5")
-			}
-			return -1, e
-		}
-	}
-	if o.Upper != "" {
-		if err := set("upperdir", o.Upper); err != nil {
-			return -1, bad(o.Upper, explainFS(fs, err))
-		}
-		if err := set("workdir", o.Work); err != nil {
-			return -1, bad(o.Work, explainFS(fs, err))
-		}
-	}
-	if err := unix.FsconfigCreate(fs); err != nil {
-		return -1, bad("of "+o.Lower[0], explainFS(fs, err))
-	}
-	fd, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, 0)
+	fd, err := overlay.Mount(overlay.Stack{Lower: o.Lower, Upper: o.Upper, Work: o.Work}, 0)
 	if err == nil {
 		fd, err = r.high(fd)
 	}
 	if err != nil {
-		return -1, bad("", err)
+		return -1, err
 	}
 	return r.keep(fd), nil
-}
-
-// explainFS adds what the file system has to say about a failure.
-func explainFS(fs int, err error) error {
-	var b [1024]byte
-	if n, rerr := unix.Read(fs, b[:]); rerr == nil && n > 2 {
-		return fmt.Errorf("%w: %s", err, strings.TrimSpace(string(b[2:n])))
-	}
-	return err
 }
 
 // binds opens the sources of all bind mounts, as the host sees them.

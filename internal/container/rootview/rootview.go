@@ -9,9 +9,9 @@ package rootview
 import (
 	"os"
 	"strconv"
-	"strings"
 
 	"berth/internal/fault"
+	"berth/internal/overlay"
 
 	"golang.org/x/sys/unix"
 )
@@ -28,34 +28,12 @@ func Open(layers []string) (*View, error) {
 		}
 		return &View{fd}, nil
 	}
-	fs, err := unix.Fsopen("overlay", unix.FSOPEN_CLOEXEC)
+	const attrs = unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC | unix.MOUNT_ATTR_NOSUID
+	fd, err := overlay.Mount(overlay.Stack{Lower: layers}, attrs)
 	if err != nil {
-		return nil, fault.New(fault.Internal, "open overlay", "", "%w", err).WithHint("the kernel needs overlayfs and its new mount interface (6.5 or newer)")
-	}
-	defer unix.Close(fs)
-	for _, dir := range layers {
-		if err := unix.FsconfigSetString(fs, "lowerdir+", dir); err != nil {
-			return nil, fault.New(fault.Internal, "open overlay", dir, "%w%s", err, why(fs))
-		}
-	}
-	if err := unix.FsconfigCreate(fs); err != nil {
-		return nil, fault.New(fault.Internal, "open overlay", layers[0], "%w%s", err, why(fs))
-	}
-	fd, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC|unix.MOUNT_ATTR_NOSUID)
-	if err != nil {
-		return nil, fault.Wrap("open overlay", layers[0], err)
+		return nil, err
 	}
 	return &View{fd}, nil
-}
-
-// why reads the kernel's message about a failed configuration step.
-func why(fs int) string {
-	buf := make([]byte, 512)
-	n, err := unix.Read(fs, buf)
-	if err != nil || n <= 2 {
-		return ""
-	}
-	return ": " + strings.TrimSpace(string(buf[2:n])) // the first two bytes are the severity, "e "
 }
 
 // Close ends the view.
