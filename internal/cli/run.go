@@ -167,7 +167,7 @@ func (r *run) attached(ctx context.Context) error {
 	s := r.session()
 	waiting, err := r.openStreams(ctx, s)
 	if err != nil {
-		return refusedRun(r.discard(ctx, err))
+		return startFailure(r.discard(ctx, err))
 	}
 	if r.flags.sigProxy && !config.Tty {
 		s.early = catchSignals()

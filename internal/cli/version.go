@@ -101,7 +101,8 @@ func describeServer(b *strings.Builder, raw json.RawMessage) {
 		{"Kernel", s.KernelVersion}})
 	for _, c := range s.Components {
 		if c.Name != "Engine" {
-			section(b, "", [][2]string{{c.Name, c.Version}})
+			line, _, _ := strings.Cut(c.Version, "\n")
+			section(b, "", [][2]string{{c.Name, line}})
 		}
 	}
 }

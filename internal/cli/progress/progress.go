@@ -142,10 +142,17 @@ func (d *Display) plain(m client.Progress) {
 	}
 }
 
-// print writes lasting text above the region.
+// print writes lasting text: below the region when nothing in it moves any more,
+// else above.
 func (d *Display) print(text string) {
 	if !strings.HasSuffix(text, "\n") {
 		text += "\n"
+	}
+	if d.o.TTY && d.settled() {
+		if d.timer != nil {
+			d.redraw()
+		}
+		d.order, d.lines, d.drawn = nil, map[string]*line{}, 0
 	}
 	if d.o.TTY && d.drawn > 0 {
 		d.erase()
@@ -154,6 +161,16 @@ func (d *Display) print(text string) {
 		return
 	}
 	_, _ = io.WriteString(d.o.Out, text)
+}
+
+// settled reports whether every layer is done.
+func (d *Display) settled() bool {
+	for _, l := range d.order {
+		if !l.finished() {
+			return false
+		}
+	}
+	return true
 }
 
 // schedule redraws now, or soon when that was just done.

@@ -71,12 +71,13 @@ func TestLayersAreRedrawnInPlace(t *testing.T) {
 		d.Update(message("aaaaaaaaaaaa", "Downloading", i*1000, 10_000))
 		d.Update(message("bbbbbbbbbbbb", "Waiting", 0, 0))
 	}
-	d.Sent(5, 10)
-	d.Update(message("", "Digest: sha256:00", 0, 0))
+	d.Update(message("", "a remark", 0, 0))
 	d.Update(message("aaaaaaaaaaaa", "Pull complete", 0, 0))
+	d.Update(message("bbbbbbbbbbbb", "Pull complete", 0, 0))
+	d.Update(message("", "Digest: sha256:00", 0, 0))
 	d.Close()
 	got := screen(b.String())
-	want := []string{"latest: Pulling from x", "Digest: sha256:00", "  aaaaaaaaaaaa  Pull complete", "  bbbbbbbbbbbb  Waiting"}
+	want := []string{"latest: Pulling from x", "a remark", "  aaaaaaaaaaaa  Pull complete", "  bbbbbbbbbbbb  Pull complete", "Digest: sha256:00"}
 	if strings.Join(got, "\n") != strings.Join(want, "\n") {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
@@ -115,4 +116,17 @@ func TestManyLayersFitTheTerminal(t *testing.T) {
 		t.Errorf("shown: %q", shown)
 	}
 	d.Close()
+}
+
+func TestWhatWasSentVanishes(t *testing.T) {
+	t.Parallel()
+	var b bytes.Buffer
+	d := New(Options{Out: &b, TTY: true, Columns: 80})
+	d.Sent(0, 100)
+	d.Sent(100, 100)
+	d.Update(client.Progress{Stream: "Loaded image: x\n"})
+	d.Close()
+	if got := screen(b.String()); len(got) != 1 || got[0] != "Loaded image: x" {
+		t.Errorf("screen: %q", got)
+	}
 }
