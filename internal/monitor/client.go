@@ -17,7 +17,7 @@ import (
 // Client talks to the monitor of one run directory. Its methods may be called
 // by any number of goroutines. When the monitor goes away the client connects
 // anew, starting a monitor if none runs; calls that were under way are asked
-// again, because every request but Attach can be.
+// again, because every request may be.
 type Client struct {
 	link *link
 }

@@ -71,7 +71,7 @@ func (l *link) call(ctx context.Context, kind proto.Kind, request any, blob []by
 	for {
 		answer, err := l.ask(ctx, &proto.Frame{Kind: kind, Head: head, Blob: blob, Files: files})
 		switch {
-		case errors.Is(err, errGone) && kind != proto.KindAttach:
+		case errors.Is(err, errGone):
 			continue
 		case err != nil:
 			return err

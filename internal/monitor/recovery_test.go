@@ -36,6 +36,21 @@ func (h *host) kill(names ...string) {
 	})
 }
 
+// parent returns the parent of a process.
+func (h *host) parent(pid int) int {
+	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	_, rest, _ := strings.Cut(string(text), "PPid:")
+	var parent int
+	_, _ = fmt.Sscan(rest, &parent)
+	return parent
+}
+
+// whole reports that a keeper and its worker are there.
+func (h *host) whole() bool {
+	keeper, worker := h.pid("keeper.pid"), h.pid("worker.pid")
+	return keeper != 0 && worker != 0 && h.parent(worker) == keeper
+}
+
 var killings = map[string][]string{
 	"worker": {"worker.pid"},
 	"keeper": {"keeper.pid"},
@@ -229,24 +244,24 @@ func TestLifecyclesThroughKills(t *testing.T) {
 		kills := 0
 		killer.Go(func() {
 			random := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 2))
-			last := time.Now()
 			for {
 				select {
 				case <-stop:
 					return
 				case <-time.After(time.Duration(10+random.IntN(100)) * time.Millisecond):
 				}
-				// Any number of workers, but a keeper only with time to replace
-				// the one before: until then the worker alone holds everything.
-				name := "worker.pid"
-				if time.Since(last) > time.Second {
-					name, last = "keeper.pid", time.Now()
-				} else if time.Since(last) < 300*time.Millisecond {
+				if random.IntN(4) > 0 {
+					if pid := h.pid("worker.pid"); pid > 0 && unix.Kill(pid, unix.SIGKILL) == nil {
+						kills++
+					}
 					continue
 				}
-				if pid := h.pid(name); pid > 0 && unix.Kill(pid, unix.SIGKILL) == nil {
-					kills++
-				}
+				// Until the worker has replaced a keeper it alone holds
+				// everything, so that it has to live for as long.
+				h.eventually("a worker is there", h.whole)
+				h.kill("keeper.pid")
+				h.eventually("the worker is replaced, too", h.whole)
+				kills++
 			}
 		})
 		go func() { // events are not of interest here

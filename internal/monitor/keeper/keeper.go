@@ -40,7 +40,9 @@ type keeper struct {
 	byPid   map[int]*kept
 	strays  map[int]ended // orphans that were reaped before anybody asked for them
 	quit    bool
-	reaping bool // orphans are reaped as they end
+	// launching counts the keys of which the worker is starting a process just
+	// now. Until it is announced, it must not vanish as an orphan.
+	launching int
 
 	worker    int // socket; -1 while there is no worker
 	workerPid int // 0 when it is not our child
@@ -59,6 +61,8 @@ type kept struct {
 	pid   int
 	pidfd int // -1: not watched, or ended
 	end   *ended
+
+	launching bool
 }
 
 type queued struct {
@@ -77,8 +81,8 @@ func Run(c Config) error {
 		keys: map[string]*kept{}, byPidfd: map[int]*kept{}, byPid: map[int]*kept{}, strays: map[int]ended{},
 		worker: -1, workerFD: -1,
 	}
+	k.reapOrphans()
 	if c.Worker >= 0 {
-		k.reapOrphans() // what the old worker starts until it ends is announced by nobody
 		k.setWorker(c.Worker)
 	} else {
 		k.startWorker()
@@ -170,7 +174,12 @@ func (k *keeper) listenToWorker() {
 func (k *keeper) obey(m Message) {
 	switch m.Op {
 	case OpHold:
-		k.entry(m.Key).hold(&m)
+		e := k.entry(m.Key)
+		e.hold(&m)
+		if !e.launching && e.pid == 0 {
+			e.launching = true
+			k.launching++
+		}
 	case OpDrop:
 		if e := k.keys[m.Key]; e != nil {
 			if m.Labels == "" {
@@ -182,8 +191,6 @@ func (k *keeper) obey(m Message) {
 		}
 	case OpWatch:
 		k.watch(&m)
-	case OpOrphans:
-		k.reapOrphans()
 	case OpQuit:
 		k.quit = true
 	}
@@ -226,12 +233,25 @@ func (k *keeper) forget(e *kept) {
 	}
 	k.unwatch(e)
 	delete(k.keys, e.key)
+	k.launched(e)
+}
+
+// launched notes that nothing is being started under a key any more.
+func (k *keeper) launched(e *kept) {
+	if !e.launching {
+		return
+	}
+	e.launching = false
+	if k.launching--; k.launching == 0 {
+		k.sweep()
+	}
 }
 
 // watch begins to wait for the end of a process. A message without a pidfd is
 // of a process that is gone already: it may have been reaped as an orphan.
 func (k *keeper) watch(m *Message) {
 	e := k.entry(m.Key)
+	defer k.launched(e)
 	e.hold(m)
 	if e.pidfd >= 0 || e.end != nil {
 		return
@@ -319,17 +339,12 @@ func (k *keeper) conclude(e *kept, end ended) {
 // maxStrays bounds the memory of ends nobody may ever ask for.
 const maxStrays = 4096
 
-// reapOrphans begins to reap children that nobody announced: what daemons in
-// containers without a pid namespace leave behind, and what a killed worker had
-// just started.
+// reapOrphans begins to reap children that nobody announced: the helpers and
+// failures of starts, what daemons leave behind, what a killed worker had just
+// started. A container cannot end while one of them is left in its namespace.
 func (k *keeper) reapOrphans() {
-	if k.reaping {
-		return
-	}
-	k.reaping = true
 	changed := make(chan os.Signal, 1)
 	signal.Notify(changed, unix.SIGCHLD)
-	changed <- unix.SIGCHLD
 	go func() {
 		for range changed {
 			k.mu.Lock()
@@ -339,24 +354,21 @@ func (k *keeper) reapOrphans() {
 	}()
 }
 
-// sweep handles every child that has ended.
+// sweep reaps orphans. The ends of processes that are watched are told by their
+// pidfds.
 func (k *keeper) sweep() {
-	for {
+	for k.launching == 0 {
 		pid, status := peek(0)
-		if pid == 0 {
+		if pid == 0 || pid == k.workerPid {
 			return
 		}
-		switch e := k.byPid[pid]; {
-		case e != nil:
+		if e := k.byPid[pid]; e != nil {
 			k.processEnded(e)
-			reap(pid)
-		case pid == k.workerPid:
-			k.workerEnded()
-		default:
-			reap(pid)
-			if len(k.strays) < maxStrays {
-				k.strays[pid] = ended{status: status, at: time.Now()}
-			}
+			continue
+		}
+		reap(pid)
+		if len(k.strays) < maxStrays {
+			k.strays[pid] = ended{status: status, at: time.Now()}
 		}
 	}
 }

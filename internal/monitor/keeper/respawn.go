@@ -92,6 +92,10 @@ func (k *keeper) flush() {
 	k.listen(unix.EPOLL_CTL_MOD, unix.EPOLLIN)
 }
 
+// shortLife is how long a worker lives at most that fails at its start again and
+// again. One that lived longer, or that was killed, is replaced at once.
+const shortLife = time.Second
+
 // workerEnded starts another worker, or ends the monitor if the worker wanted
 // that and nothing runs.
 func (k *keeper) workerEnded() {
@@ -107,17 +111,24 @@ func (k *keeper) workerEnded() {
 		_ = unix.Close(k.workerFD)
 		k.workerFD = -1
 	}
+	killed := true
 	if k.workerPid != 0 {
+		_, status := peek(k.workerPid)
+		killed = status == int(unix.SIGKILL)
 		reap(k.workerPid)
 		k.workerPid = 0
 	}
+	for _, e := range k.keys {
+		e.launching = false
+	}
+	k.launching = 0
+	k.sweep()
 	if k.quit && len(k.byPidfd) == 0 {
 		k.done = true
 		return
 	}
 	k.quit = false
-	k.reapOrphans() // it may have left processes that nobody announced
-	if lived := time.Since(k.started); k.started.IsZero() || lived > time.Second {
+	if killed || time.Since(k.started) > shortLife {
 		k.failures = 0
 	} else {
 		k.failures++
@@ -159,6 +170,6 @@ func (k *keeper) startLater(what string, err error) {
 
 type shortLived struct{}
 
-func (shortLived) Error() string { return "it ends again and again within a second" }
+func (shortLived) Error() string { return "it ends again and again at its start" }
 
 var errShortLived error = shortLived{}

@@ -250,12 +250,8 @@ func (w *Worker) adoptExec(c *container, execID string, k *kept) {
 // answer, asks for it again.
 func (w *Worker) undo(c *container, k *kept) {
 	(&pipes{ours: k.files(c.id)}).close()
-	if c.runner != nil {
-		if err := c.runner.remove(c.id); err != nil {
-			warn("undo the start of %s: %v", c.id, err)
-		}
-		sweepCgroup(c.record.Cgroup)
-	}
+	removeFromRuntime(c)
+	sweepCgroup(c.record.Cgroup) // foreign runtimes do not say whether there was anything
 	w.tellKeeper(keeper.Message{Op: keeper.OpDrop, Key: c.id})
 	c.init.io.Close()
 	if c.state != nil {

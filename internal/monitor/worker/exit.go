@@ -89,9 +89,7 @@ func (w *Worker) execDrained(p *process) {
 // all. Nobody waits for it but forget.
 func (w *Worker) cleanUp(c *container) {
 	w.ooms.unwatch(c)
-	if err := c.runner.remove(c.id); err != nil {
-		warn("remove %s: %v", c.id, err)
-	}
+	removeFromRuntime(c)
 	w.mu.Lock()
 	pidfd := c.init.pidfd
 	c.init.pidfd = -1

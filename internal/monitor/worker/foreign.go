@@ -241,7 +241,7 @@ func (f *foreign) remove(id string) error {
 		err = fault.New(fault.Internal, "unmount", f.rootfs(id), "it stays busy")
 	}
 	if err != nil && strings.Contains(err.Error(), "does not exist") {
-		return nil
+		return errNothing
 	}
 	return err
 }

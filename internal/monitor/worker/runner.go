@@ -2,7 +2,9 @@ package worker
 
 import (
 	"context"
+	"errors"
 	"os"
+	"path/filepath"
 
 	"berth/internal/fault"
 	"berth/internal/monitor/proto"
@@ -30,9 +32,26 @@ type runner interface {
 	pids(id string) ([]int, error)
 	stats(id string) (*runtime.Stats, error)
 	oomCount(id string) (uint64, error)
-	// remove frees what the runtime has of a container, running or not. It is
-	// no error if there is nothing.
+	// remove frees what the runtime has of a container, running or not.
+	// errNothing says that it knew of none.
 	remove(id string) error
+}
+
+var errNothing = errors.New("the runtime does not know the container")
+
+// removeFromRuntime frees what a container's runtime has of it. A worker that
+// was killed while it did the same, or while it made the container, may have
+// left cgroups that the runtime knows nothing of.
+func removeFromRuntime(c *container) {
+	if c.runner == nil {
+		return
+	}
+	switch err := c.runner.remove(c.id); {
+	case err == errNothing:
+		sweepCgroup(c.record.Cgroup)
+	case err != nil:
+		warn("remove %s: %v", c.id, err)
+	}
 }
 
 // launch is what a runner starts.
@@ -172,10 +191,15 @@ func (b builtin) oomCount(id string) (n uint64, err error) {
 	return n, err
 }
 
+// remove also clears what a killed worker left of a container that was only
+// half made or half removed.
 func (b builtin) remove(id string) error {
 	err := b.with(id, func(c *runtime.Container) error { return c.Delete(context.Background(), true) })
-	if fault.Is(err, fault.NotFound) {
-		return nil
+	if !fault.Is(err, fault.NotFound) {
+		return err
 	}
-	return err
+	if err := os.RemoveAll(filepath.Join(b.root, id)); err != nil {
+		return fault.New(fault.Internal, "remove container", id, "%w", err)
+	}
+	return errNothing
 }

@@ -91,9 +91,7 @@ func (w *Worker) begun(p *process, err error) {
 // abandon removes every trace of a start that failed.
 func (w *Worker) abandon(c *container, why error) {
 	if c.init.pid != 0 { // it runs, but could not be recorded
-		if err := c.runner.remove(c.id); err != nil {
-			warn("remove %s after %v: %v", c.id, why, err)
-		}
+		removeFromRuntime(c)
 	}
 	c.init.io.Close()
 	for _, x := range c.execs {
@@ -182,9 +180,6 @@ func (w *Worker) recordStart(c *container) error {
 func (w *Worker) openStreams(c *container, files stdio.Files) error {
 	p := &c.init
 	p.tty = c.record.TTY
-	if c.record.SharedPID {
-		w.tellKeeper(keeper.Message{Op: keeper.OpOrphans})
-	}
 	if c.record.MemoryLimit || c.record.Runtime != "" {
 		w.ooms.watch(c)
 	}
