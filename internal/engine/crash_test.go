@@ -216,3 +216,23 @@ func TestAnUnreadableRecordDoesNotStopTheEngine(t *testing.T) {
 	}
 	b.create("other", func(r *container.CreateRequest) {})
 }
+
+func TestARunThatTheLastEngineDidNotLiveToSee(t *testing.T) {
+	b := newBench(t)
+	late, ended := b.create("late", nil), b.create("ended", nil)
+	b.crash()
+	b.open()
+	// The dead engine's requests reach the monitor only now.
+	b.monitor.begin(late)
+	b.monitor.begin(ended)
+	b.start(late)
+	if s := b.state(late); s.Status != "running" || s.Pid != os.Getpid() {
+		t.Errorf("%+v", s)
+	}
+	b.monitor.exit(late, 0)
+	b.monitor.exit(ended, 4)
+	b.eventually("the end is recorded", func() bool { return b.state(ended).Status == "exited" })
+	if s := b.state(ended); s.ExitCode != 4 {
+		t.Errorf("%+v", s)
+	}
+}

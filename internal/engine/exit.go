@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"berth/internal/container"
@@ -87,12 +88,20 @@ func (e *Engine) knownToRun(id string) bool {
 	if err != nil {
 		return true
 	}
-	for _, s := range known {
-		if s.ID == id {
-			return !s.Exited
-		}
+	return slices.ContainsFunc(known, func(s monitor.ContainerState) bool { return s.ID == id && !s.Exited })
+}
+
+// monitorState returns what the monitor knows of one container.
+func (e *Engine) monitorState(id string) (monitor.ContainerState, bool) {
+	known, err := e.monitor.List(e.life)
+	if err != nil {
+		return monitor.ContainerState{}, false
 	}
-	return false
+	at := slices.IndexFunc(known, func(s monitor.ContainerState) bool { return s.ID == id })
+	if at < 0 {
+		return monitor.ContainerState{}, false
+	}
+	return known[at], true
 }
 
 // handleExit records the end of a container and does what follows from it. The
@@ -109,7 +118,15 @@ func (e *Engine) handleExit(c *container.Container, exit monitor.Exit) {
 // ended is handleExit for those who hold the operation lock.
 func (e *Engine) ended(c *container.Container, exit monitor.Exit) {
 	state := c.State()
-	if c.Gone() || !state.Alive() {
+	if c.Gone() {
+		return
+	}
+	if !state.Alive() {
+		// Told before, or the end of a run which another engine began and did not
+		// live to tell of.
+		if s, ok := e.monitorState(c.ID); ok && s.Exited {
+			e.adoptExited(c, s)
+		}
 		return
 	}
 	// An end from before the last start was dealt with already, unless it is the

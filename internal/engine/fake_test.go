@@ -126,6 +126,9 @@ func (m *fakeMonitor) answer(f *proto.Frame) (any, error) {
 			m.failNext = nil
 			return nil, err
 		}
+		if state != nil && !state.Exited {
+			return nil, fault.New(fault.Conflict, "start container", target.ID, "it is running already")
+		}
 		now := time.Now()
 		m.known[target.ID] = &monitor.ContainerState{ID: target.ID, PID: os.Getpid(), StartedAt: now}
 		m.specs[target.ID] = f.Blob
@@ -160,6 +163,13 @@ func (m *fakeMonitor) answer(f *proto.Frame) (any, error) {
 		delete(m.known, target.ID)
 	}
 	return struct{}{}, nil
+}
+
+// begin runs a container without being asked by the engine under test.
+func (m *fakeMonitor) begin(id string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.known[id] = &monitor.ContainerState{ID: id, PID: os.Getpid(), StartedAt: time.Now()}
 }
 
 // end marks a container as ended without telling anybody.

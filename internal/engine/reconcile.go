@@ -141,7 +141,8 @@ func (e *Engine) adopt(ctx context.Context, c *container.Container, s monitor.Co
 	rec := c.Record()
 	switch {
 	case known && !s.Exited:
-		return false, e.adoptRunning(c, s)
+		e.adoptRunning(c, s)
+		return false, nil
 	case known:
 		e.adoptExited(c, s)
 		return false, nil
@@ -162,7 +163,7 @@ func (e *Engine) adopt(ctx context.Context, c *container.Container, s monitor.Co
 }
 
 // adoptRunning takes over a container that runs, whatever its record says.
-func (e *Engine) adoptRunning(c *container.Container, s monitor.ContainerState) error {
+func (e *Engine) adoptRunning(c *container.Container, s monitor.ContainerState) {
 	config := c.Record().Config
 	c.Change(func(st *container.State) {
 		fresh := !st.Alive() || !st.StartedAt.Equal(s.StartedAt)
@@ -179,7 +180,6 @@ func (e *Engine) adoptRunning(c *container.Container, s monitor.ContainerState) 
 	e.adoptExecs(s)
 	e.laggards.add(c)
 	e.probes.start(e, c)
-	return nil
 }
 
 // adoptExited records an end that the last engine did not get to.

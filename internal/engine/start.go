@@ -70,6 +70,9 @@ func (e *Engine) start(ctx context.Context, c *container.Container) error {
 	rec := c.Record()
 	c.Hold()
 	started, err := e.launch(ctx, rec)
+	if fault.Is(err, fault.Conflict) && e.beganBefore(c) {
+		return nil
+	}
 	if err != nil {
 		return e.startFailed(ctx, c, err)
 	}
@@ -83,6 +86,21 @@ func (e *Engine) start(ctx context.Context, c *container.Container) error {
 	e.probes.start(e, c)
 	e.emit(rec, events.ActionStart, nil)
 	return nil
+}
+
+// beganBefore takes over a run which an engine before this one began and did not
+// live to see: the monitor says that the container runs already.
+func (e *Engine) beganBefore(c *container.Container) bool {
+	s, ok := e.monitorState(c.ID)
+	if !ok {
+		return false
+	}
+	if s.Exited {
+		e.adoptExited(c, s)
+	} else {
+		e.adoptRunning(c, s)
+	}
+	return true
 }
 
 // mustSaveStart tells whether a start changes something that must outlive the
