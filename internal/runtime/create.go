@@ -368,12 +368,14 @@ func (k *creation) program() (*plan.Program, error) {
 	in := &k.input
 	// A process that enters a pid namespace is not in it, only its children
 	// are; and what is made in a user namespace is made after entering it.
-	second := false
+	// The root of a new user namespace would lose its capabilities by the exec
+	// of the init, for its ids are not mapped at that time.
+	second := k.made&unix.CLONE_NEWUSER != 0
 	for _, j := range in.Joins {
-		second = second || j.Type == unix.CLONE_NEWPID || j.Type == unix.CLONE_NEWUSER || k.made&unix.CLONE_NEWUSER != 0
+		second = second || j.Type == unix.CLONE_NEWPID || j.Type == unix.CLONE_NEWUSER
 	}
 	if second {
-		in.First, in.Joins = in.Joins, nil
+		in.Second, in.First, in.Joins = true, in.Joins, nil
 		in.Clone, in.Cgroup = k.made, k.entry.Unified
 	}
 	prog, err := plan.Build(in)
@@ -399,7 +401,7 @@ func (k *creation) launch() (*session, error) {
 		return nil, err
 	}
 	l := boot.Launch{Flags: k.made, CgroupFD: k.entry.Unified, Inherit: prog.Inherit, Name: "berth-init"}
-	if len(k.input.First) > 0 {
+	if k.input.Second {
 		l.Flags, l.CgroupFD = 0, -1
 	}
 	if err := s.start(&l, prog, k.opts.CloneParent); err != nil {
@@ -411,7 +413,7 @@ func (k *creation) launch() (*session, error) {
 
 // settle follows the init from its start to the fence or the user's program.
 func (k *creation) settle(ctx context.Context, s *session) error {
-	if len(k.input.First) > 0 {
+	if k.input.Second {
 		if err := s.follow(); err != nil {
 			return k.explain(s, err)
 		}

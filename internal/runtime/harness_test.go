@@ -43,7 +43,7 @@ func busyboxRoot(t testing.TB) string {
 	if err := os.WriteFile(filepath.Join(root, "bin/busybox"), program, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"sh", "true", "false", "cat", "ls", "id", "mount", "sleep", "grep", "stat", "hostname", "readlink", "touch", "mkdir", "ln", "kill", "test", "echo", "env", "pwd", "dd", "stty", "tty", "umount", "mknod", "head", "nice", "seq"} {
+	for _, name := range []string{"sh", "true", "false", "cat", "ls", "id", "mount", "sleep", "grep", "stat", "hostname", "readlink", "touch", "mkdir", "ln", "kill", "test", "echo", "env", "pwd", "dd", "stty", "tty", "umount", "mknod", "head", "cut", "seq", "sort", "wc", "sync", "rm", "ps", "chmod"} {
 		if err := os.Symlink("busybox", filepath.Join(root, "bin", name)); err != nil {
 			t.Fatal(err)
 		}

@@ -146,8 +146,12 @@ func (r *resources) openRoot(opts *CreateOptions, path string) (int, error) {
 	if err := unix.Fstat(fd, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFDIR {
 		return -1, fault.New(fault.Invalid, "open", "root.path", "%s is not a directory", path)
 	}
+	// What becomes the root can't be shared before it is.
 	p := rootPropagation(opts.Spec)
-	if err := setAttr(fd, true, unix.MountAttr{Propagation: p.Type}); err != nil {
+	if p.Type == unix.MS_SHARED || p.Type == unix.MS_UNBINDABLE {
+		p = plan.Propagation{Type: unix.MS_PRIVATE}
+	}
+	if err := setAttr(fd, p.Recursive, unix.MountAttr{Propagation: p.Type}); err != nil {
 		return -1, fault.New(fault.Internal, "prepare", "root.path", "%w", err)
 	}
 	return fd, nil

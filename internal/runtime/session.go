@@ -22,7 +22,8 @@ type session struct {
 	pid     int
 	pidfd   *os.File
 	console *os.File
-	orphan  bool // the init is a child of our parent
+	orphan  bool      // the init is a child of our parent
+	early   []request // came before their sender was known
 }
 
 // request is a packet of the init.
@@ -34,6 +35,7 @@ type request struct {
 
 // stepError is a failed operation of the init.
 type stepError struct {
+	addr uint64
 	step string
 	call string // name of the system call, "" if it is not known
 	err  unix.Errno
@@ -181,7 +183,7 @@ func (s *session) recv() (req request, ok bool, err error) {
 	if !found {
 		return req, false, errors.New("malformed failure of the init")
 	}
-	e := &stepError{step: step, err: unix.Errno(req.number)}
+	e := &stepError{addr: req.kind, step: step, err: unix.Errno(req.number)}
 	if nr < 1<<16 {
 		e.call = seccomp.Name(nr)
 	}
@@ -190,27 +192,49 @@ func (s *session) recv() (req request, ok bool, err error) {
 
 // follow waits until the launched process has cloned the one that matters.
 func (s *session) follow() error {
-	req, ok, err := s.recv()
-	if err != nil {
-		return err
+	var failed error // of the second process, which may be faster than the first
+	for {
+		req, ok, err := s.recv()
+		var step *stepError
+		switch {
+		case errors.As(err, &step) && s.prog.Second(step.addr):
+			failed = err
+			continue
+		case err != nil:
+			return err
+		case !ok:
+			return errors.New("the init ended before it entered its namespaces")
+		case req.kind != plan.ReqForked:
+			s.early = append(s.early, req)
+			continue
+		case req.fd < 0:
+			return errors.New("the init sent no pidfd")
+		}
+		first := s.pid
+		s.pidfd.Close()
+		s.pid, s.pidfd = int(req.number), os.NewFile(uintptr(req.fd), "pidfd")
+		if !s.orphan {
+			waitPid(first)
+		}
+		return failed
 	}
-	if !ok || req.kind != plan.ReqForked || req.fd < 0 {
-		return errors.New("the init ended before it entered its namespaces")
+}
+
+// next returns the next request.
+func (s *session) next() (request, bool, error) {
+	if len(s.early) > 0 {
+		req := s.early[0]
+		s.early = s.early[1:]
+		return req, true, nil
 	}
-	first := s.pid
-	s.pidfd.Close()
-	s.pid, s.pidfd = int(req.number), os.NewFile(uintptr(req.fd), "pidfd")
-	if !s.orphan {
-		waitPid(first)
-	}
-	return nil
+	return s.recv()
 }
 
 // serve answers the init's requests until its execve, or until it waits at the
 // fence.
 func (s *session) serve(answer func(request) error) error {
 	for {
-		req, ok, err := s.recv()
+		req, ok, err := s.next()
 		if err != nil {
 			return err
 		}

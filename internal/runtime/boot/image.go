@@ -153,6 +153,10 @@ func (p *Program) opsBase() uint64 {
 	return uint64(dataBase) + writable + uint64((len(p.consts)+7)&^7)
 }
 
+// Addr is the address of the operation with an index. The program must be
+// complete.
+func (p *Program) Addr(index int) uint64 { return p.opsBase() + uint64(index)*opSize }
+
 // Steps calls f for every step from the operation with index from on, with the
 // address of the step's first operation. The program must be complete.
 func (p *Program) Steps(from int, f func(addr uint64, step string)) {

@@ -81,7 +81,8 @@ type Container struct {
 	DevBinds  map[string]int // trees of device nodes, where mknod is impossible
 	Hierarchy []Hierarchy    // for cgroup mounts
 	Joins     []Join         // entered in this order after the clone
-	First     []Join         // entered before a second clone; none means a single clone
+	Second    bool           // clone a second time
+	First     []Join         // entered before the second clone
 	Clone     uint64         // CLONE_NEW* of the second clone
 	Hooks     bool           // stop for hooks before the root changes
 	// StartHooks stops once more before the user's program, if there is no fence.
@@ -119,6 +120,7 @@ type builder struct {
 	ns      config.Namespaces
 	fresh   map[string]boot.Slot // destinations of file systems nobody else has seen
 	fail    *boot.Label
+	second  int
 }
 
 // Program is a finished program with what the parent needs to serve it.
@@ -127,6 +129,13 @@ type Program struct {
 	Targets []Target
 	Inherit []int // descriptors to hand down
 	late    int   // index of the first operation behind the fence, 0 without one
+	second  int   // index of the first operation of the second process, 0 without one
+}
+
+// Second reports whether the operation at an address is executed by the process
+// of the second clone.
+func (p *Program) Second(addr uint64) bool {
+	return p.second > 0 && addr >= p.Addr(p.second)
 }
 
 // Late is a step behind the fence: operations at Addr and above belong to it,
@@ -165,7 +174,7 @@ func Build(c *Container) (*Program, error) {
 	b.Step("start init")
 	b.Call(unix.SYS_PRCTL, boot.Int(unix.PR_SET_NAME), b.Str("berth-init"))
 	b.Call(unix.SYS_UMASK, boot.Int(0))
-	if len(c.First) > 0 {
+	if c.Second {
 		b.secondClone(c.First, c.Clone, c.Cgroup)
 	}
 	if c.Started {
@@ -240,7 +249,7 @@ func (b *builder) done(inherit []int, f *finish) *Program {
 			keep = append(keep, fd)
 		}
 	}
-	return &Program{Program: b.Program, Targets: b.targets, Inherit: keep, late: f.lateOp}
+	return &Program{Program: b.Program, Targets: b.targets, Inherit: keep, late: f.lateOp, second: b.second}
 }
 
 // becomeRoot takes the ids of the user namespace's root.
@@ -290,6 +299,7 @@ func (b *builder) secondClone(first []Join, flags uint64, cgroup int) {
 	b.sendFD(ReqForked, pid.Val(), pidfd.Val())
 	b.Call(unix.SYS_EXIT_GROUP, boot.Int(0))
 	b.Bind(child)
+	b.second = b.Len()
 }
 
 // here returns a label d operations behind the one appended last.

@@ -218,7 +218,9 @@ func (b *builder) changeRoot(c *Container) {
 	b.Call(unix.SYS_FCHDIR, b.root)
 	zero := boot.Int(0)
 	if c.NoPivot {
-		b.Call(unix.SYS_MOUNT, dot, b.Str("/"), zero, boot.Int(unix.MS_MOVE), zero)
+		if c.AttachAt != "/" {
+			b.Call(unix.SYS_MOUNT, dot, b.Str("/"), zero, boot.Int(unix.MS_MOVE), zero)
+		}
 		b.Call(unix.SYS_CHROOT, dot)
 	} else {
 		b.Call(unix.SYS_PIVOT_ROOT, dot, dot)
