@@ -94,7 +94,7 @@ func (a *app) exec(cmd *cobra.Command, f *execFlags, ref string, argv []string) 
 	} else if err != nil && !client.Broken(err) && !errors.Is(err, io.EOF) {
 		return err
 	}
-	return a.execStatus(ctx, c, id)
+	return execStatus(ctx, c, id)
 }
 
 // execFailure gives a command that could not be started its exit code.
@@ -117,14 +117,14 @@ const execPatience = 2 * time.Second
 // execStatus returns how a command ended; an engine that went away meanwhile is
 // waited for, or started again. The API has no wait for such commands, so one
 // that still runs although its output ended is asked about again.
-func (a *app) execStatus(ctx context.Context, c *client.Client, id string) error {
+func execStatus(ctx context.Context, c *client.Client, id string) error {
 	state, err := c.ExecState(ctx, id)
 	for pause := time.Millisecond; err == nil && state.Running && pause < execPatience; pause *= 2 {
 		time.Sleep(pause)
 		state, err = c.ExecState(ctx, id)
 	}
 	for tries := 0; client.Broken(err) && tries < reconnectTries; tries++ {
-		if err = a.reconnect(ctx, c); err != nil {
+		if err = c.Reconnect(ctx); err != nil {
 			break
 		}
 		state, err = c.ExecState(ctx, id)

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -34,6 +35,8 @@ type fakeEngine struct {
 	execs      map[string]*fakeContainer
 	requests   []fakeRequest
 	next       int
+	dying      bool // the next request kills the engine
+	dyingLate  bool // after it was carried out
 	// beforeStart runs in the handler of a start before anything else and
 	// reports whether the handler is to end there.
 	beforeStart func(c *fakeContainer) bool
@@ -177,8 +180,33 @@ func (e *fakeEngine) routes() http.Handler {
 		e.mu.Lock()
 		e.requests = append(e.requests, fakeRequest{r.Method, r.URL.Path, r.URL.Query(), body})
 		e.mu.Unlock()
-		mux.ServeHTTP(w, r)
+		if dead := e.dies(mux, r); !dead {
+			mux.ServeHTTP(w, r)
+		}
 	})
+}
+
+// dieOver makes the engine die over the next request, after having carried it
+// out when done is set, and come back.
+func (e *fakeEngine) dieOver(done bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.dying, e.dyingLate = true, done
+}
+
+func (e *fakeEngine) dies(mux http.Handler, r *http.Request) bool {
+	e.mu.Lock()
+	dying, late := e.dying, e.dyingLate
+	e.dying = false
+	e.mu.Unlock()
+	if dying && late {
+		mux.ServeHTTP(httptest.NewRecorder(), r)
+	}
+	if dying {
+		e.kill()
+		e.listen()
+	}
+	return dying
 }
 
 func refuse(w http.ResponseWriter, status int, message string) {
@@ -261,8 +289,12 @@ func (e *fakeEngine) start(w http.ResponseWriter, r *http.Request, c *fakeContai
 
 func (e *fakeEngine) launch(c *fakeContainer) {
 	e.mu.Lock()
+	started := c.status != "created"
 	c.status = "running"
 	e.mu.Unlock()
+	if started {
+		return
+	}
 	go func() {
 		code := c.program()
 		c.mu.Lock()
@@ -432,7 +464,7 @@ func (e *fakeEngine) remove(w http.ResponseWriter, _ *http.Request, c *fakeConta
 func (e *fakeEngine) execCreate(w http.ResponseWriter, r *http.Request, _ *fakeContainer) {
 	var request client.ExecRequest
 	_ = json.NewDecoder(r.Body).Decode(&request)
-	c := &fakeContainer{signals: make(chan string, 1), resized: make(chan [2]string, 16), done: make(chan struct{})}
+	c := &fakeContainer{status: "created", signals: make(chan string, 1), resized: make(chan [2]string, 16), done: make(chan struct{})}
 	c.request.Config = &client.Config{Cmd: request.Cmd, Tty: request.Tty}
 	c.stdin, c.feed = io.Pipe()
 	e.mu.Lock()

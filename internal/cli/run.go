@@ -133,7 +133,7 @@ func (r *run) detached(ctx context.Context) error {
 func (r *run) start(ctx context.Context) error {
 	err := r.client.ContainerStart(ctx, r.id, r.flags.DetachKeys)
 	for tries := 0; client.Broken(err) && tries < reconnectTries; tries++ {
-		if err = r.app.reconnect(ctx, r.client); err != nil {
+		if err = r.client.Reconnect(ctx); err != nil {
 			return err
 		}
 		var state client.ContainerState
@@ -186,7 +186,7 @@ func (r *run) attached(ctx context.Context) error {
 // follow shows the output to its end and then returns the exit status.
 func (r *run) follow(ctx context.Context, s *session, waiting *client.Waiting) error {
 	defer s.dropSignals()
-	ended := r.app.awaitEnd(ctx, r.client, waiting, r.id, r.condition())
+	ended := awaitEnd(ctx, r.client, waiting, r.id, r.condition())
 	if s.stream != nil || s.logs != nil {
 		err := s.copy()
 		if errors.Is(err, terminal.ErrDetach) {
@@ -265,7 +265,7 @@ func (r *run) resume(ctx context.Context, s *session) (*client.Waiting, error) {
 		_ = s.stream.Close()
 		s.stream = nil
 	}
-	if err := r.app.reconnect(ctx, r.client); err != nil {
+	if err := r.client.Reconnect(ctx); err != nil {
 		return nil, err
 	}
 	state, err := r.client.ContainerState(ctx, r.id)
@@ -317,7 +317,7 @@ func (r *run) create(ctx context.Context, warm int) error {
 			return err
 		}
 	}
-	made, err := r.createOnce(ctx, warm)
+	made, err := r.createAgain(ctx, warm)
 	if f.Pull == spec.PullMissing && imageMissing(err) {
 		if !f.Quiet {
 			fmt.Fprintf(r.app.err, "Unable to find image '%s' locally\n", withTag(r.request.Image))
@@ -326,7 +326,7 @@ func (r *run) create(ctx context.Context, warm int) error {
 			cid.drop()
 			return err
 		}
-		made, err = r.createOnce(ctx, warm)
+		made, err = r.createAgain(ctx, warm)
 	}
 	if err != nil {
 		cid.drop()
@@ -337,6 +337,24 @@ func (r *run) create(ctx context.Context, warm int) error {
 		fmt.Fprintln(r.app.err, "WARNING:", warning)
 	}
 	return cid.write(r.id)
+}
+
+// createAgain makes the container, a second time when the engine died over the
+// first. The name, when there is one, tells whether the first was made.
+func (r *run) createAgain(ctx context.Context, warm int) (client.CreateResponse, error) {
+	made, err := r.createOnce(ctx, warm)
+	if !client.Broken(err) {
+		return made, err
+	}
+	if err := r.client.Reconnect(ctx); err != nil {
+		return made, err
+	}
+	if name := r.flags.Name; name != "" {
+		if state, err := r.client.ContainerState(ctx, name); err == nil && state.State.Status == "created" {
+			return client.CreateResponse{ID: state.ID}, nil
+		}
+	}
+	return r.createOnce(ctx, warm)
 }
 
 func (r *run) createOnce(ctx context.Context, warm int) (client.CreateResponse, error) {

@@ -247,6 +247,23 @@ func TestRunSurvivesAnEngineThatDiesWhileStarting(t *testing.T) {
 	}
 }
 
+// TestRequestsSurviveAnEngineThatDies loses the answers to requests that can be
+// repeated: each must end as if nothing had happened.
+func TestRequestsSurviveAnEngineThatDies(t *testing.T) {
+	t.Parallel()
+	for _, args := range [][]string{{"create", "--name", "new", "img"}, {"create", "img"}, {"stop", "old"}, {"start", "old"},
+		{"rm", "old"}, {"ps"}, {"inspect", "old"}, {"kill", "old"}} {
+		for _, done := range []bool{false, true} { // before the engine died
+			e := newFakeEngine(t)
+			e.berth("", "create", "--name", "old", "img")
+			e.dieOver(done)
+			if o := e.berth("", args...); o.code != 0 || strings.Contains(o.stderr, "berth:") && args[0] != "stop" {
+				t.Errorf("berth %q, done %v: code %d, stdout %q, stderr %q", args, done, o.code, o.stdout, o.stderr)
+			}
+		}
+	}
+}
+
 func TestSignalsArePassedOn(t *testing.T) { // not parallel: it signals this process
 	e := newFakeEngine(t)
 	r, w, _ := os.Pipe()

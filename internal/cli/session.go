@@ -267,6 +267,9 @@ func startFailure(err error) error {
 	return &exit{codeEngine, err}
 }
 
+// reconnectTries bounds how often one wait survives the death of its engine.
+const reconnectTries = 100
+
 // ending is how a container ended.
 type ending struct {
 	code int
@@ -276,10 +279,10 @@ type ending struct {
 // awaitEnd begins to wait for how a container ends, beside whatever else is done
 // meanwhile: an engine that dies is called back while the container still runs,
 // so that the new one sees it end.
-func (a *app) awaitEnd(ctx context.Context, c *client.Client, w *client.Waiting, id, condition string) <-chan ending {
+func awaitEnd(ctx context.Context, c *client.Client, w *client.Waiting, id, condition string) <-chan ending {
 	ended := make(chan ending, 1)
 	go func() {
-		code, err := a.exitStatus(ctx, c, w, id, condition)
+		code, err := exitStatus(ctx, c, w, id, condition)
 		ended <- ending{code, err}
 	}()
 	return ended
@@ -295,13 +298,13 @@ func (e ending) failure() error {
 
 // exitStatus waits for how a container ended. An engine that goes away meanwhile
 // is waited for, or started again, because the container does not die with it.
-func (a *app) exitStatus(ctx context.Context, c *client.Client, w *client.Waiting, id, condition string) (int, error) {
+func exitStatus(ctx context.Context, c *client.Client, w *client.Waiting, id, condition string) (int, error) {
 	if condition == client.WaitNextExit { // it may have come already when a wait is asked for again
 		condition = client.WaitNotRunning
 	}
 	result, err := w.Result()
 	for tries := 0; client.Broken(err) && tries < reconnectTries; tries++ {
-		if err = a.reconnect(ctx, c); err != nil {
+		if err = c.Reconnect(ctx); err != nil {
 			return codeEngine, err
 		}
 		if w, err = c.BeginWait(ctx, id, condition); err == nil {

@@ -27,7 +27,7 @@ func (a *app) each(cmd *cobra.Command, refs []string, do func(ctx context.Contex
 	failures, notices := make([]error, len(refs)), make([]string, len(refs))
 	one := func(i int) {
 		ctx := client.WithNotice(cmd.Context(), func(text string) { notices[i] = text })
-		failures[i] = do(ctx, c, refs[i])
+		failures[i] = again(ctx, c, func(ctx context.Context) error { return do(ctx, c, refs[i]) })
 	}
 	if len(refs) == 1 {
 		one(0)
@@ -50,6 +50,24 @@ func (a *app) each(cmd *cobra.Command, refs []string, do func(ctx context.Contex
 		return &exit{codeFailed, nil}
 	}
 	return nil
+}
+
+// secondKey marks the context of a second attempt.
+type secondKey struct{}
+
+func isSecond(ctx context.Context) bool { return ctx.Value(secondKey{}) != nil }
+
+// again does something whose repetition does no harm a second time when the
+// engine died over the first.
+func again(ctx context.Context, c *client.Client, do func(context.Context) error) error {
+	err := do(ctx)
+	if !client.Broken(err) {
+		return err
+	}
+	if err := c.Reconnect(ctx); err != nil {
+		return err
+	}
+	return do(context.WithValue(ctx, secondKey{}, true))
 }
 
 func inParallel(n int, do func(i int)) {
@@ -163,7 +181,7 @@ func (a *app) stay(ctx context.Context, c *client.Client, s *session, waiting *c
 	if state.HostConfig.AutoRemove {
 		condition = client.WaitRemoved
 	}
-	ended := a.awaitEnd(ctx, c, waiting, state.ID, condition)
+	ended := awaitEnd(ctx, c, waiting, state.ID, condition)
 	err := s.copy()
 	if errors.Is(err, terminal.ErrDetach) {
 		a.sayDetached(state.ID, trimSlash(state.Name))

@@ -77,6 +77,12 @@ func buildRm(a *app, cmd *cobra.Command) {
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		return a.each(cmd, args, func(ctx context.Context, c *client.Client, ref string) error {
 			err := c.ContainerRemove(ctx, ref, o)
+			if client.Broken(err) {
+				return err
+			}
+			if isSecond(ctx) && isMissing(err) { // removed by an engine that died before it could say so
+				return nil
+			}
 			if o.Force && isMissing(err) { // as rm -f of a file
 				a.complain(err)
 				return nil
@@ -105,7 +111,7 @@ func buildWait(a *app, cmd *cobra.Command) {
 				a.complain(a.missingContainer(cmd, c, ref, err))
 				continue
 			}
-			code, err := a.exitStatus(cmd.Context(), c, waiting, ref, client.WaitNotRunning)
+			code, err := exitStatus(cmd.Context(), c, waiting, ref, client.WaitNotRunning)
 			if err != nil {
 				failed = true
 				a.complain(err)

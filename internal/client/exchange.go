@@ -257,22 +257,27 @@ func kindOf(status int) fault.Kind {
 	return fault.Internal
 }
 
-// do sends a request and reads the answer up to its body. A read-only request
-// that met a connection which the engine had closed meanwhile is sent again.
+// do sends a request and reads the answer up to its body. One that only reads is
+// sent again when the engine went away before it answered.
 func (c *Client) do(ctx context.Context, rq *request) (*answer, error) {
+	a, err := c.once(ctx, rq)
+	if Broken(err) && ctx.Err() == nil && rq.method == "GET" {
+		soon, cancel := context.WithTimeout(ctx, restartPatience)
+		defer cancel()
+		if c.Reconnect(soon) != nil {
+			return nil, err
+		}
+		return c.once(ctx, rq)
+	}
+	return a, err
+}
+
+func (c *Client) once(ctx context.Context, rq *request) (*answer, error) {
 	x, err := c.begin(ctx, rq)
 	if err != nil {
 		return nil, err
 	}
-	stale := x.conn.used && (rq.method == "GET" || rq.method == "HEAD")
-	a, err := x.finish()
-	if err != nil && stale && Broken(err) && ctx.Err() == nil {
-		c.Close()
-		if x, err = c.begin(ctx, rq); err == nil {
-			return x.finish()
-		}
-	}
-	return a, err
+	return x.finish()
 }
 
 // call sends a request with an optional JSON body and decodes the answer into

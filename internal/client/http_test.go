@@ -92,7 +92,7 @@ func TestBrokenAnswers(t *testing.T) {
 		"malformed header line": {"HTTP/1.1 200 OK\r\nnonsense\r\n\r\n", false},
 		"endless header":        {"HTTP/1.1 200 OK\r\n" + strings.Repeat("A: b\r\n", 500) + "\r\n", false},
 	} {
-		_, err := speak(t, c.answer).ContainerList(context.Background(), ListOptions{})
+		_, err := speak(t, c.answer).ExecCreate(context.Background(), "x", &ExecRequest{})
 		if err == nil || Broken(err) != c.broken {
 			t.Errorf("%s: %v, broken %v", name, err, Broken(err))
 		}

@@ -162,7 +162,7 @@ func engineArguments(run string) ([]string, error) {
 	}
 	if run != filepath.Dir(strings.TrimPrefix(DefaultHost, "unix://")) {
 		if root == "" {
-			return nil, fault.New(fault.Unavailable, "no engine runs for", run, "and its data directory is not known").
+			return nil, fault.New(fault.Unavailable, "no engine runs for", run, "where its data directory is, is not known").
 				WithHint("set BERTH_ROOT, or start berthd with --run and --root")
 		}
 		args = append(args, "--run", run)

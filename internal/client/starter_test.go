@@ -34,7 +34,7 @@ func standIn(socket string) {
 		os.Exit(1)
 	}
 	_ = http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == "/exec/end/json" {
+		if r.URL.Path == "/containers/end/kill" {
 			os.Exit(0)
 		}
 		_, _ = io.WriteString(w, "OK")
@@ -51,7 +51,7 @@ func engineInPath(t *testing.T, script string) string {
 	socket := filepath.Join(dir, "berth.sock")
 	t.Cleanup(func() {
 		if c, err := New(Options{Host: socket}); err == nil {
-			_, _ = c.ExecState(context.Background(), "end")
+			_ = c.ContainerKill(context.Background(), "end", "")
 		}
 		_ = os.RemoveAll(dir)
 	})

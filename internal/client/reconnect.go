@@ -1,4 +1,4 @@
-package cli
+package client
 
 import (
 	"context"
@@ -6,38 +6,34 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"berth/internal/client"
 )
 
 const (
-	// reconnectTries bounds how often one wait survives the death of its engine.
-	reconnectTries = 100
 	// reconnectPatience is how long an engine may be away before a client that
 	// may not start one gives up.
 	reconnectPatience = 60 * time.Second
-	// startPatience is how long a client goes on that tried to start an engine
+	// restartPatience is how long a client goes on that tried to start an engine
 	// and failed: another may be coming up that somebody else started.
-	startPatience = 10 * time.Second
+	restartPatience = 10 * time.Second
 	// reconnectPoll bounds how long a missed wake-up can delay noticing.
 	reconnectPoll = 100 * time.Millisecond
 )
 
-// reconnect returns when the engine answers again. A client that may start an
-// engine does so at once; others wait for somebody else to.
-func (a *app) reconnect(ctx context.Context, c *client.Client) error {
+// Reconnect returns when an engine that went away answers again. A client that
+// may start an engine does so at once; others wait for somebody else to.
+func (c *Client) Reconnect(ctx context.Context) error {
 	c.Close()
-	patience := startPatience
-	if a.noStart || c.Endpoint().Scheme != "unix" {
+	patience := restartPatience
+	if c.starter == nil || c.endpoint.Scheme != "unix" {
 		patience = reconnectPatience
 	}
 	deadline := time.Now().Add(patience)
-	watch := watchSocket(c.Endpoint())
+	watch := watchSocket(c.endpoint)
 	defer watch.close()
 	for {
-		err := c.Ping(ctx)
+		a, err := c.once(ctx, &request{method: "GET", path: "/_ping"})
 		if err == nil {
-			return nil
+			return a.Close()
 		}
 		if time.Now().After(deadline) || ctx.Err() != nil {
 			return err
@@ -49,7 +45,7 @@ func (a *app) reconnect(ctx context.Context, c *client.Client) error {
 // socketWatch wakes up when something happens in a socket's directory.
 type socketWatch struct{ fd int }
 
-func watchSocket(e client.Endpoint) *socketWatch {
+func watchSocket(e Endpoint) *socketWatch {
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 	if err != nil || e.Scheme != "unix" {
 		return &socketWatch{-1}
