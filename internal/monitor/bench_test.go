@@ -87,8 +87,15 @@ func measureMemory(t *testing.T) {
 func measureStart(t *testing.T) {
 	h := measuredHost(t)
 	var best, sum time.Duration
-	const rounds = 50
-	for i := range rounds {
+	const rounds = 200
+	var faults, switches [2]int
+	for i := range 20 + rounds {
+		if i == 20 { // warm
+			for k, name := range []string{"worker.pid", "keeper.pid"} {
+				faults[k], switches[k] = counters(h.pid(name))
+			}
+			best, sum = 0, 0
+		}
 		id := h.id("s" + strconv.Itoa(i))
 		began := time.Now()
 		h.start(h.request(id, "exit 0"))
@@ -101,4 +108,28 @@ func measureStart(t *testing.T) {
 		h.forget(id)
 	}
 	t.Logf("start to exit event: best %v, mean %v", best, sum/rounds)
+	for k, name := range []string{"worker.pid", "keeper.pid"} {
+		f, s := counters(h.pid(name))
+		t.Logf("%s: %.1f page faults, %.1f context switches for each", name, float64(f-faults[k])/rounds, float64(s-switches[k])/rounds)
+	}
+}
+
+// counters returns the page faults and context switches of a process and its
+// threads so far.
+func counters(pid int) (faults, switches int) {
+	dir := filepath.Join("/proc", strconv.Itoa(pid))
+	text, _ := os.ReadFile(dir + "/stat")
+	fields := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
+	faults, _ = strconv.Atoi(fields[7])
+	tasks, _ := filepath.Glob(dir + "/task/*/status")
+	for _, task := range tasks {
+		text, _ := os.ReadFile(task)
+		for line := range strings.Lines(string(text)) {
+			if name, value, ok := strings.Cut(line, ":"); ok && strings.HasSuffix(name, "ctxt_switches") {
+				n, _ := strconv.Atoi(strings.TrimSpace(value))
+				switches += n
+			}
+		}
+	}
+	return faults, switches
 }

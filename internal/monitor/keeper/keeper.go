@@ -40,6 +40,7 @@ type keeper struct {
 	byPid   map[int]*kept
 	strays  map[int]ended // orphans that were reaped before anybody asked for them
 	quit    bool
+	reaping bool // orphans are reaped as they end
 	// launching counts the keys of which the worker is starting a process just
 	// now. Until it is announced, it must not vanish as an orphan.
 	launching int
@@ -81,8 +82,8 @@ func Run(c Config) error {
 		keys: map[string]*kept{}, byPidfd: map[int]*kept{}, byPid: map[int]*kept{}, strays: map[int]ended{},
 		worker: -1, workerFD: -1,
 	}
-	k.reapOrphans()
 	if c.Worker >= 0 {
+		k.reapOrphans() // what the old worker starts until it ends is announced by nobody
 		k.setWorker(c.Worker)
 	} else {
 		k.startWorker()
@@ -191,6 +192,8 @@ func (k *keeper) obey(m Message) {
 		}
 	case OpWatch:
 		k.watch(&m)
+	case OpOrphans:
+		k.reapOrphans()
 	case OpQuit:
 		k.quit = true
 	}
@@ -324,6 +327,7 @@ func (k *keeper) processEnded(e *kept) {
 	if child != 0 {
 		reap(child)
 	}
+	k.sweep()
 }
 
 // conclude writes down and tells how a process ended.
@@ -339,12 +343,19 @@ func (k *keeper) conclude(e *kept, end ended) {
 // maxStrays bounds the memory of ends nobody may ever ask for.
 const maxStrays = 4096
 
-// reapOrphans begins to reap children that nobody announced: the helpers and
-// failures of starts, what daemons leave behind, what a killed worker had just
-// started. A container cannot end while one of them is left in its namespace.
+// reapOrphans begins to reap children that nobody announced as they end: what
+// daemons leave behind, and what a killed worker had just started. A container
+// cannot end while one of them is left in its namespace. In the ordinary course
+// of things there are none but helpers of starts, which are reaped with the next
+// message; a handler of SIGCHLD would wake two more threads for each end.
 func (k *keeper) reapOrphans() {
+	if k.reaping {
+		return
+	}
+	k.reaping = true
 	changed := make(chan os.Signal, 1)
 	signal.Notify(changed, unix.SIGCHLD)
+	changed <- unix.SIGCHLD // for those that have ended already
 	go func() {
 		for range changed {
 			k.mu.Lock()

@@ -16,10 +16,11 @@ type Op byte
 
 // What the worker tells the keeper.
 const (
-	OpHold  Op = iota + 1 // keep the descriptors that come along, under key and label
-	OpDrop                // close the descriptors of key and labels; no label forgets the key altogether
-	OpWatch               // hold, and report the end of the process whose pidfd comes along, and write it to Path
-	OpQuit                // the worker ends now and no other is needed
+	OpHold    Op = iota + 1 // keep the descriptors that come along, under key and label
+	OpDrop                  // close the descriptors of key and labels; no label forgets the key altogether
+	OpWatch                 // hold, and report the end of the process whose pidfd comes along, and write it to Path
+	OpOrphans               // processes may appear that nobody announces: reap them as they end
+	OpQuit                  // the worker ends now and no other is needed
 )
 
 // What the keeper tells the worker.

@@ -118,6 +118,7 @@ func (k *keeper) workerEnded() {
 		reap(k.workerPid)
 		k.workerPid = 0
 	}
+	k.reapOrphans() // it may have left processes that nobody announced
 	for _, e := range k.keys {
 		e.launching = false
 	}

@@ -180,6 +180,9 @@ func (w *Worker) recordStart(c *container) error {
 func (w *Worker) openStreams(c *container, files stdio.Files) error {
 	p := &c.init
 	p.tty = c.record.TTY
+	if c.record.SharedPID {
+		w.tellKeeper(keeper.Message{Op: keeper.OpOrphans})
+	}
 	if c.record.MemoryLimit || c.record.Runtime != "" {
 		w.ooms.watch(c)
 	}
