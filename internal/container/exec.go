@@ -23,12 +23,13 @@ type Exec struct {
 	exit     int
 	ended    time.Time
 	finished bool
+	begun    chan struct{} // closed by Began or Ended, whichever comes first
 	done     chan struct{}
 }
 
 // NewExec returns an exec that was not started.
 func NewExec(id, containerID string, req container.ExecCreateRequest) *Exec {
-	return &Exec{ID: id, ContainerID: containerID, Request: req, done: make(chan struct{})}
+	return &Exec{ID: id, ContainerID: containerID, Request: req, begun: make(chan struct{}), done: make(chan struct{})}
 }
 
 // Claim marks the exec as started; only the first caller gets true.
@@ -49,6 +50,27 @@ func (x *Exec) Began(pid int) {
 	x.started = true
 	x.pid = pid
 	x.running = !x.finished
+	x.begin()
+}
+
+// begin tells that the outcome of the start is known. The caller holds the lock.
+func (x *Exec) begin() {
+	select {
+	case <-x.begun:
+	default:
+		close(x.begun)
+	}
+}
+
+// Begun is closed when it is known whether the exec runs, for one that somebody
+// has started; it is nil for one that nobody has.
+func (x *Exec) Begun() <-chan struct{} {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if !x.started {
+		return nil
+	}
+	return x.begun
 }
 
 // Ended records the exit code. Later calls change nothing.
@@ -59,8 +81,25 @@ func (x *Exec) Ended(code int, at time.Time) {
 		return
 	}
 	x.started, x.running, x.finished, x.exit, x.ended = true, false, true, code, at
+	x.begin()
 	close(x.done)
 }
+
+// Starting reports whether the exec was asked to start, and what came of it is
+// not known yet.
+func (x *Exec) Starting() bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	select {
+	case <-x.began:
+		return false
+	default:
+		return x.started
+	}
+}
+
+// Begun is closed when the exec has a process, or has ended without.
+func (x *Exec) Begun() <-chan struct{} { return x.began }
 
 // Done is closed when the exec has ended.
 func (x *Exec) Done() <-chan struct{} { return x.done }

@@ -223,14 +223,24 @@ func (e *Engine) ExecInspect(ctx context.Context, id string) (api.ExecInspectRes
 
 // awaitEnd waits for word of the end of a process that is not there any more.
 // Its client sees the end of the output first and asks at once for the exit
-// code, which may still be on its way from the monitor.
+// code, which may still be on its way from the monitor, as may be the answer that
+// it was started.
 func awaitEnd(ctx context.Context, x *container.Exec) {
-	pid, running, _ := x.Status()
-	if !running || pid <= 0 || alive(pid) {
+	begun := x.Begun()
+	if begun == nil {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, longestWord)
 	defer cancel()
+	select {
+	case <-begun:
+	case <-ctx.Done():
+		return
+	}
+	pid, running, _ := x.Status()
+	if !running || pid <= 0 || alive(pid) {
+		return
+	}
 	select {
 	case <-x.Done():
 	case <-ctx.Done():
