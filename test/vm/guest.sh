@@ -80,7 +80,7 @@ cd /tmp
 for t in /berth/*.test; do
 	[ -e "$t" ] || continue
 	echo "guest: $t"
-	"$t" -test.timeout 10m >/tmp/test.log 2>&1
+	"$t" -test.timeout 4m >/tmp/test.log 2>&1
 	code=$?
 	[ $code = 0 ] || grep -v -e '^=== ' -e '^    --- PASS' -e '^--- PASS' /tmp/test.log | tail -n 80
 	expect "$(basename "$t")" 0 $code

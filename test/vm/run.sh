@@ -40,7 +40,7 @@ sed -i "s#.*/##" "$root/modules.list"
 trap 'rm -rf "$root" "$root.initrd"' EXIT
 
 log=$(mktemp)
-timeout 900 qemu-system-x86_64 -M pc,accel=tcg -cpu qemu64 -smp 2 -m 2048 -nographic -no-reboot -nic none \
+timeout 420 qemu-system-x86_64 -M pc,accel=tcg -cpu qemu64 -smp 2 -m 2048 -nographic -no-reboot -nic none \
 	-kernel "$cache/$package/boot/vmlinuz-$release" -initrd "$root.initrd" \
 	-append "console=ttyS0 quiet panic=-1 random.trust_cpu=on systemd.unified_cgroup_hierarchy=1" </dev/null 2>&1 | tr -d '\r' | tee "$log"
 if ! grep -q '^guest: all passed$' "$log"; then
