@@ -85,22 +85,6 @@ func (x *Exec) Ended(code int, at time.Time) {
 	close(x.done)
 }
 
-// Starting reports whether the exec was asked to start, and what came of it is
-// not known yet.
-func (x *Exec) Starting() bool {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	select {
-	case <-x.began:
-		return false
-	default:
-		return x.started
-	}
-}
-
-// Begun is closed when the exec has a process, or has ended without.
-func (x *Exec) Begun() <-chan struct{} { return x.began }
-
 // Done is closed when the exec has ended.
 func (x *Exec) Done() <-chan struct{} { return x.done }
 
