@@ -87,7 +87,7 @@ func spec(root string, args ...string) *specs.Spec {
 			MaskedPaths: []string{"/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list",
 				"/proc/sched_debug", "/sys/firmware", "/proc/scsi"},
 			ReadonlyPaths: []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"},
-			CgroupsPath:   "/berth-test/" + filepath.Base(filepath.Dir(filepath.Dir(root))) + "-" + filepath.Base(filepath.Dir(root)),
+			CgroupsPath:   "/berth-test-" + filepath.Base(filepath.Dir(filepath.Dir(root))) + "-" + filepath.Base(filepath.Dir(root)),
 		},
 	}
 }

@@ -76,7 +76,7 @@ func TestOverlayOfManyLayers(t *testing.T) {
 	os.Mkdir(o.Work, 0o755)
 	s := spec("", "sh", "-c", "ls / | grep -c layer; cat /top; echo new > /new")
 	s.Root = nil
-	s.Linux.CgroupsPath = "/berth-test/overlay"
+	s.Linux.CgroupsPath = "/berth-test-overlay"
 	opts := m.options(s)
 	opts.Overlay = o
 	code, out := m.runWith(opts)

@@ -105,7 +105,11 @@ func (b *builder) fence(p *Process, f *finish) {
 	b.Step(StepExec)
 	found := b.Label()
 	for _, c := range Candidates(p.Spec.Args[0], p.Env) {
-		b.Call(unix.SYS_FACCESSAT, boot.Int(unix.AT_FDCWD), b.Str(c), boot.Int(unix.X_OK)).Then(found).Ignore()
+		next := b.Label()
+		b.Call(unix.SYS_FACCESSAT, boot.Int(unix.AT_FDCWD), b.Str(c), boot.Int(unix.X_OK)).OnErr(next)
+		b.Call(unix.SYS_STATX, boot.Int(unix.AT_FDCWD), b.Str(c), boot.Int(0), boot.Int(unix.STATX_TYPE), b.scratch).OnErr(next)
+		b.Test(b.scratch.Plus(24), 0xf000<<32, unix.S_IFREG<<32, 0).Then(found).OnErr(next)
+		b.Bind(next)
 	}
 	b.failWith(unix.ENOENT)
 	b.Bind(found)
