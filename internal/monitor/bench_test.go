@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
 // TestMeasure prints what the monitor costs; it is run by hand with
@@ -16,7 +18,7 @@ func TestMeasure(t *testing.T) {
 	if os.Getenv("MONITOR_MEASURE") == "" {
 		t.Skip("set MONITOR_MEASURE=1 to measure")
 	}
-	for _, what := range []func(*testing.T){measureLog, measureMemory, measureStart} {
+	for _, what := range []func(*testing.T){measureLog, measureMemory, measureStart, measureExec} {
 		what(t)
 	}
 }
@@ -112,6 +114,34 @@ func measureStart(t *testing.T) {
 		f, s := counters(h.pid(name))
 		t.Logf("%s: %.1f page faults, %.1f context switches for each", name, float64(f-faults[k])/rounds, float64(s-switches[k])/rounds)
 	}
+}
+
+func measureExec(t *testing.T) {
+	h := measuredHost(t)
+	id := h.id("x")
+	h.start(h.request(id, "exec sleep 1000"))
+	var best, sum time.Duration
+	const rounds = 100
+	for i := range rounds {
+		exec := "x" + strconv.Itoa(i)
+		began := time.Now()
+		conn := h.attach(AttachRequest{ContainerID: id, ExecID: exec, Stdout: true, Stderr: true})
+		process := &specs.Process{Args: []string{"/bin/echo", "x"}, Cwd: "/", Env: []string{"PATH=/bin"}}
+		if _, err := h.client.Exec(t.Context(), ExecRequest{ContainerID: id, ExecID: exec, Process: process}); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := readFrames(conn); err != nil || got[1] != "x\n" {
+			t.Fatalf("%q, %v", got, err)
+		}
+		h.await(EventExecExit, id, exec)
+		took := time.Since(began)
+		_ = conn.Close()
+		sum += took
+		if best == 0 || took < best {
+			best = took
+		}
+	}
+	t.Logf("exec with output to its exit event: best %v, mean %v", best, sum/rounds)
 }
 
 // counters returns the page faults and context switches of a process and its

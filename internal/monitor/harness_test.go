@@ -92,10 +92,14 @@ func (h *host) connect() {
 
 // clean ends everything and says what the monitor wrote if the test failed.
 func (h *host) clean() {
-	if h.t.Failed() {
-		if text, _ := os.ReadFile(h.runDir + "/monitor/monitor.log"); len(text) > 0 {
-			h.t.Logf("monitor.log:\n%s", text)
+	text, _ := os.ReadFile(h.runDir + "/monitor/monitor.log")
+	for _, bad := range []string{"DATA RACE", "panic: ", "fatal error: "} {
+		if bytes.Contains(text, []byte(bad)) {
+			h.t.Errorf("the monitor wrote of a %s", bad)
 		}
+	}
+	if h.t.Failed() && len(text) > 0 {
+		h.t.Logf("monitor.log:\n%.20000s", text)
 	}
 	_ = h.client.Close()
 	for range 20 { // each may start the other one

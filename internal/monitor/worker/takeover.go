@@ -33,8 +33,10 @@ func (w *Worker) handOverTo(next *keeper.Conn, err error) error {
 	if err != nil {
 		return err
 	}
-	// The socket is closed by this process's end and not before: the keeper
-	// starts the next worker then, and there must never be two.
+	// The socket is closed by this process's end and not before, not even by the
+	// garbage collector: the keeper starts the next worker then, and there must
+	// never be two.
+	w.successor = next
 	given := map[*process]bool{}
 	give := func() error {
 		for _, p := range w.processes() {

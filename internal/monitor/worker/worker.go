@@ -34,6 +34,8 @@ type Worker struct {
 	busy       int  // starts under way
 	leaving    bool // this process is about to end
 	idle       *time.Timer
+
+	successor *keeper.Conn // of replaceKeeper, to the next keeper
 }
 
 // Run is the worker's life. It takes over what is there and returns only with
