@@ -89,7 +89,7 @@ func (b *bench) shellRun() error {
 		bars = append(bars, bar{against: "docker", factor: 1.0 / 20})
 	}
 	if b.podman {
-		cs = append(cs, contender{"podman", func() error { return b.podmanCmd(run...).Run() }})
+		cs = append(cs, contender{"podman", func() error { return b.podmanCmd(podmanRun(run)...).Run() }})
 		bars = append(bars, bar{against: "podman", factor: 1.0 / 10})
 	}
 	samples, err := b.interleave(cs)
@@ -98,6 +98,12 @@ func (b *bench) shellRun() error {
 	}
 	b.add("run --rm of true from the shell, bridge", "ms", samples, bars...)
 	return nil
+}
+
+// podmanRun adds limits to podman's run: by default it wants more open files than
+// a machine in a machine may have.
+func podmanRun(args []string) []string {
+	return append([]string{"run", "--ulimit", "nofile=1024:2048", "--ulimit", "nproc=1000:2000"}, args[1:]...)
 }
 
 // shellExec measures exec into a running container. runc enters a container of
@@ -121,7 +127,7 @@ func (b *bench) shellExec() error {
 		cs = append(cs, contender{"docker", func() error { return b.dockerCmd(into...).Run() }})
 		bars = append(bars, bar{against: "docker", factor: 1.0 / 8})
 	}
-	if b.podman && b.podmanCmd(sleeper...).Run() == nil {
+	if b.podman && b.podmanCmd(podmanRun(sleeper)...).Run() == nil {
 		defer b.podmanCmd("rm", "-f", "-t", "0", "bench-exec").Run()
 		cs = append(cs, contender{"podman", func() error { return b.podmanCmd(into...).Run() }})
 	}
