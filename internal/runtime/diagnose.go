@@ -2,7 +2,6 @@ package runtime
 
 import (
 	"bytes"
-	"debug/elf"
 	"errors"
 	"fmt"
 	"io"
@@ -104,7 +103,7 @@ func judge(root, fd int, name string, e *ExecError) bool {
 	switch {
 	case bytes.HasPrefix(head, []byte("#!")):
 		return judgeScript(root, head, name, deny)
-	case bytes.HasPrefix(head, []byte(elf.ELFMAG)):
+	case bytes.HasPrefix(head, []byte("\x7fELF")):
 		return judgeELF(root, f, name, deny)
 	case n == 0:
 		return deny(codeNotExecutable, "", "%s is empty: %w", name, unix.ENOEXEC)
@@ -141,64 +140,23 @@ func judgeScript(root int, head []byte, name string, deny denier) bool {
 	return false
 }
 
-// machines that this machine's kernel executes.
-func native(m elf.Machine) bool {
-	switch goruntime.GOARCH {
-	case "amd64":
-		return m == elf.EM_X86_64 || m == elf.EM_386
-	case "arm64":
-		return m == elf.EM_AARCH64 || m == elf.EM_ARM
-	}
-	return true
-}
-
-// machineName is a platform's name as images are labelled.
-func machineName(m elf.Machine) string {
-	switch m {
-	case elf.EM_X86_64:
-		return "amd64"
-	case elf.EM_386:
-		return "386"
-	case elf.EM_AARCH64:
-		return "arm64"
-	case elf.EM_ARM:
-		return "arm"
-	case elf.EM_RISCV:
-		return "riscv64"
-	case elf.EM_PPC64:
-		return "ppc64le"
-	case elf.EM_S390:
-		return "s390x"
-	case elf.EM_LOONGARCH:
-		return "loong64"
-	}
-	return strings.ToLower(strings.TrimPrefix(m.String(), "EM_"))
-}
-
 func judgeELF(root int, f *os.File, name string, deny denier) bool {
-	b, err := elf.NewFile(io.NewSectionReader(f, 0, 1<<40))
+	x, err := readELF(f)
 	if err != nil {
 		return deny(codeNotExecutable, "", "%s is a damaged executable (%v): %w", name, err, unix.ENOEXEC)
 	}
-	if !native(b.Machine) {
+	if !x.native() {
 		return deny(codeNotExecutable, "use an image for this platform, or install an emulator",
-			"%s is built for %s and this machine is %s: %w", name, machineName(b.Machine), goruntime.GOARCH, unix.ENOEXEC)
+			"exec format error: %s is built for %s and this machine is %s: %w", name, x.platform(), goruntime.GOARCH, unix.ENOEXEC)
 	}
-	for _, p := range b.Progs {
-		if p.Type != elf.PT_INTERP || p.Filesz > unix.PathMax {
-			continue
-		}
-		text, err := io.ReadAll(p.Open())
-		if err != nil {
-			return false
-		}
-		loader := strings.TrimRight(string(text), "\x00")
-		fd, err := inRoot(root, loader, unix.O_PATH)
-		if err != nil {
-			return deny(codeNotFound, "the program was linked for another C library, or the image lacks it: link it statically or use a fitting base image",
-				"the loader %s of %s is missing: %w", loader, name, unix.ENOENT)
-		}
-		unix.Close(fd)
+	if x.loader == "" {
+		return false
 	}
+	fd, err := inRoot(root, x.loader, unix.O_PATH)
+	if err != nil {
+		return deny(codeNotFound, "the program was linked for another C library, or the image lacks it: link it statically or use a fitting base image",
+			"the loader %s of %s is missing: %w", x.loader, name, unix.ENOENT)
+	}
+	unix.Close(fd)
 	return false
 }

@@ -48,7 +48,7 @@ func probe(t *testing.T, name string, calls [][]uintptr) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(name, image, 0o755); err != nil {
+	if err := os.WriteFile(name, image.Bytes(), 0o755); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -4,13 +4,16 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"os"
 	"sync"
 	"unsafe"
+
+	"golang.org/x/sys/unix"
 )
 
 // codeOffset is where the machine's code lies in the image, behind the ELF
 // header and the program headers.
-const codeOffset = 0x100
+const codeOffset = 0x140
 
 func machineCode() unsafe.Pointer
 
@@ -27,86 +30,109 @@ var code = sync.OnceValue(func() []byte {
 	return nil
 })
 
-// Image links the program into an ELF executable.
-func (p *Program) Image() ([]byte, error) {
+// Image is a program linked into an ELF executable. It is kept in the pieces in
+// which it was made; between them are zeros.
+type Image struct {
+	pieces []piece
+	size   int
+}
+
+type piece struct {
+	at   int
+	data []byte
+}
+
+// Bytes returns the image as one file.
+func (m *Image) Bytes() []byte {
+	out := make([]byte, m.size)
+	for _, p := range m.pieces {
+		copy(out[p.at:], p.data)
+	}
+	return out
+}
+
+// write puts the image into an empty file.
+func (m *Image) write(fd int) error {
+	if err := unix.Ftruncate(fd, int64(m.size)); err != nil {
+		return os.NewSyscallError("ftruncate", err)
+	}
+	for _, p := range m.pieces {
+		for off := 0; off < len(p.data); {
+			n, err := unix.Pwrite(fd, p.data[off:], int64(p.at+off))
+			if err != nil {
+				return os.NewSyscallError("pwrite", err)
+			}
+			off += n
+		}
+	}
+	return nil
+}
+
+// Image links the program. Nothing can be added afterwards.
+func (p *Program) Image() (*Image, error) {
 	text := code()
-	if text == nil {
+	switch {
+	case text == nil:
 		return nil, errors.New("boot: machine code not found")
-	}
-	if p.fail == nil || len(p.ops) == 0 {
+	case p.fail == nil || len(p.ops) == 0:
 		return nil, errors.New("boot: program without operations or failure handler")
+	case len(p.consts) > maxConst:
+		return nil, fmt.Errorf("boot: %d bytes of constants, at most %d are possible", len(p.consts), maxConst)
 	}
-	for len(p.consts)%8 != 0 {
-		p.consts = append(p.consts, 0)
-	}
-	opsAt := writable + len(p.consts)
-	size := opsAt + len(p.ops)*opSize
-	img := make([]byte, dataOffset+size)
-	elfHeader(img, codeOffset+len(text), size)
-	copy(img[codeOffset:], text)
-	data := img[dataOffset:]
-	l := linker{base: dataBase + uint64(opsAt), n: len(p.ops)}
+	fixes := append(p.fixes, fix{label: p.fail, at: -1})
+	header := make([]byte, 16)
 	le := binary.LittleEndian
-	le.PutUint64(data[0:], l.base)
-	le.PutUint64(data[8:], l.addr(p.fail))
-	copy(data[writable:], p.consts)
-	for _, f := range p.fixes {
-		le.PutUint64(data[writable+f.at:], l.addr(f.label))
-	}
-	for i := range p.ops {
-		l.op(data[opsAt+i*opSize:], &p.ops[i], i)
-	}
-	if l.err != nil {
-		return nil, l.err
-	}
-	return img, nil
-}
-
-// linker turns labels into addresses.
-type linker struct {
-	base uint64
-	n    int
-	err  error
-}
-
-func (l *linker) addr(t *Label) uint64 {
-	if !t.bound || t.op > l.n {
-		l.err = fmt.Errorf("boot: jump to nowhere (operation %d of %d)", t.op, l.n)
-		return 0
-	}
-	return l.base + uint64(t.op)*opSize
-}
-
-func (l *linker) op(b []byte, o *op, i int) {
-	le := binary.LittleEndian
-	le.PutUint32(b, o.nr)
-	var indirect uint32
-	for j := range o.n {
-		a := &o.args[j]
-		v := a.v
-		if a.label != nil {
-			v = l.addr(a.label)
+	le.PutUint64(header, opsBase)
+	for _, f := range fixes {
+		if !f.label.bound || f.label.op > p.Len() {
+			return nil, fmt.Errorf("boot: jump to nowhere (operation %d of %d)", f.label.op, p.Len())
 		}
-		if a.indirect {
-			indirect |= 1 << j
+		addr := opsBase + uint64(f.label.op)*opSize
+		switch {
+		case f.at < 0:
+			le.PutUint64(header[8:], addr)
+		case f.inConsts:
+			le.PutUint64(p.consts[f.at:], addr)
+		default:
+			le.PutUint64(p.ops[f.at:], addr)
 		}
-		le.PutUint64(b[8+8*j:], v)
 	}
-	le.PutUint32(b[4:], indirect)
-	le.PutUint64(b[56:], o.dst)
-	le.PutUint64(b[64:], o.errs)
-	if o.onErr != nil {
-		le.PutUint64(b[72:], l.addr(o.onErr))
-	}
-	next := l.base + uint64(i+1)*opSize
-	if o.next != nil {
-		next = l.addr(o.next)
-	}
-	le.PutUint64(b[80:], next)
+	dataSize := writable + len(p.consts)
+	opsAt := (dataOffset + dataSize + pageAlign - 1) &^ (pageAlign - 1)
+	first := make([]byte, codeOffset+len(text))
+	elfHeader(first, []segment{
+		{ptLoad, pfR | pfX, 0, textBase, len(first), pageAlign},
+		{ptLoad, pfR | pfW, dataOffset, dataBase, dataSize, pageAlign},
+		{ptLoad, pfR, opsAt, opsBase, len(p.ops), pageAlign},
+		{ptStack, pfR | pfW, 0, 0, 0, 16},
+	})
+	copy(first[codeOffset:], text)
+	return &Image{
+		pieces: []piece{{0, first}, {dataOffset, header}, {dataOffset + writable, p.consts}, {opsAt, p.ops}},
+		size:   opsAt + len(p.ops),
+	}, nil
 }
 
-// elfHeader writes an ELF header with a text, a data and a stack segment.
-func elfHeader(b []byte, textSize, dataSize int) {
+// Constants of ELF.
+const (
+	ptLoad  = 1
+	ptStack = 0x6474e551
+
+	pfX = 1
+	pfW = 2
+	pfR = 4
+)
+
+// segment is a program header.
+type segment struct {
+	typ, flags uint32
+	offset     int
+	addr       uint64
+	size       int
+	align      uint64
+}
+
+func elfHeader(b []byte, segments []segment) {
 	const ehsize, phsize = 64, 56
 	le := binary.LittleEndian
 	copy(b, "\x7fELF\x02\x01\x01")
@@ -117,53 +143,41 @@ func elfHeader(b []byte, textSize, dataSize int) {
 	le.PutUint64(b[32:], ehsize)              // program headers
 	le.PutUint16(b[52:], ehsize)
 	le.PutUint16(b[54:], phsize)
-	le.PutUint16(b[56:], 3)
-	segment := func(i int, typ, flags uint32, off, addr, size, align uint64) {
+	le.PutUint16(b[56:], uint16(len(segments)))
+	for i, s := range segments {
 		h := b[ehsize+i*phsize:]
-		le.PutUint32(h[0:], typ)
-		le.PutUint32(h[4:], flags)
-		le.PutUint64(h[8:], off)
-		le.PutUint64(h[16:], addr)
-		le.PutUint64(h[24:], addr)
-		le.PutUint64(h[32:], size)
-		le.PutUint64(h[40:], size)
-		le.PutUint64(h[48:], align)
+		le.PutUint32(h[0:], s.typ)
+		le.PutUint32(h[4:], s.flags)
+		le.PutUint64(h[8:], uint64(s.offset))
+		le.PutUint64(h[16:], s.addr)
+		le.PutUint64(h[24:], s.addr)
+		le.PutUint64(h[32:], uint64(s.size))
+		le.PutUint64(h[40:], uint64(s.size))
+		le.PutUint64(h[48:], s.align)
 	}
-	const ptLoad, ptStack = 1, 0x6474e551
-	const r, w, x = 4, 2, 1
-	segment(0, ptLoad, r|x, 0, textBase, uint64(textSize), pageAlign)
-	segment(1, ptLoad, r|w, dataOffset, dataBase, uint64(dataSize), pageAlign)
-	segment(2, ptStack, r|w, 0, 0, 0, 16)
 }
 
 // StepAt returns the step of the operation at an address that the init
 // reported, with the number of its system call. ok is false for an address
 // that is not in the program.
 func (p *Program) StepAt(addr uint64) (step string, nr uint32, ok bool) {
-	base := p.opsBase()
-	i := (addr - base) / opSize
-	if addr < base || i >= uint64(len(p.ops)) {
+	i := (addr - opsBase) / opSize
+	if addr < opsBase || i >= uint64(p.Len()) {
 		return "", 0, false
 	}
-	return p.steps[p.ops[i].step], p.ops[i].nr, true
+	return p.steps[p.stepOf[i]], binary.LittleEndian.Uint32(p.ops[i*opSize:]), true
 }
 
-// opsBase is the address of the first operation.
-func (p *Program) opsBase() uint64 {
-	return uint64(dataBase) + writable + uint64((len(p.consts)+7)&^7)
-}
-
-// Addr is the address of the operation with an index. The program must be
-// complete.
-func (p *Program) Addr(index int) uint64 { return p.opsBase() + uint64(index)*opSize }
+// Addr is the address of the operation with an index.
+func (p *Program) Addr(index int) uint64 { return opsBase + uint64(index)*opSize }
 
 // Steps calls f for every step from the operation with index from on, with the
-// address of the step's first operation. The program must be complete.
+// address of the step's first operation.
 func (p *Program) Steps(from int, f func(addr uint64, step string)) {
 	last := -1
-	for i := from; i < len(p.ops); i++ {
-		if s := p.ops[i].step; s != last {
-			f(p.opsBase()+uint64(i)*opSize, p.steps[s])
+	for i := from; i < p.Len(); i++ {
+		if s := int(p.stepOf[i]); s != last {
+			f(p.Addr(i), p.steps[s])
 			last = s
 		}
 	}

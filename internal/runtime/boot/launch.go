@@ -44,7 +44,7 @@ func spawn(a *spawnArgs)
 
 // Start runs the image. It returns the pid and a pidfd of the
 // new process, which has executed the image when Start returns.
-func (l *Launch) Start(image []byte) (pid int, pidfd *os.File, err error) {
+func (l *Launch) Start(image *Image) (pid int, pidfd *os.File, err error) {
 	exe, err := seal(image)
 	if err != nil {
 		return 0, nil, err
@@ -116,7 +116,7 @@ func (l *Launch) Start(image []byte) (pid int, pidfd *os.File, err error) {
 }
 
 // seal puts the image into a memfd that nobody can change any more.
-func seal(image []byte) (int, error) {
+func seal(image *Image) (int, error) {
 	const flags = unix.MFD_CLOEXEC | unix.MFD_ALLOW_SEALING
 	fd, err := unix.MemfdCreate("berth-init", flags|unix.MFD_EXEC)
 	if err == unix.EINVAL { // before Linux 6.3
@@ -125,13 +125,9 @@ func seal(image []byte) (int, error) {
 	if err != nil {
 		return -1, os.NewSyscallError("memfd_create", err)
 	}
-	for off := 0; off < len(image); {
-		n, err := unix.Pwrite(fd, image[off:], int64(off))
-		if err != nil {
-			unix.Close(fd)
-			return -1, os.NewSyscallError("write memfd", err)
-		}
-		off += n
+	if err := image.write(fd); err != nil {
+		unix.Close(fd)
+		return -1, err
 	}
 	const seals = unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE
 	if _, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, seals); err != nil {

@@ -18,11 +18,20 @@ import (
 )
 
 // Layout of the data segment: header, slots and scratch space in the first
-// page, since only these are written to; then constants, then operations.
+// page, since only these are written to; then constants. Operations have a
+// segment of their own, so that the address of everything is known at once.
 const (
-	headerSize = 64
-	writable   = 4096 // size of the part that the init writes to
-	opSize     = 88
+	writable = 4096 // size of the part that the init writes to
+	slotsAt  = 64   // behind the header
+
+	opSize   = 88
+	opInd    = 4 // offsets in an operation
+	opArgs   = 8
+	opDst    = 56
+	opErrs   = 64
+	opOnErr  = 72
+	opNext   = 80
+	maxConst = opsBase - dataBase - writable
 )
 
 // Operations that are no system call.
@@ -66,26 +75,17 @@ type Label struct {
 // Addr is the address of the labelled operation.
 func (l *Label) Addr() Arg { return Arg{label: l} }
 
-type op struct {
-	nr          uint32
-	args        [6]Arg
-	n           int
-	dst         uint64
-	errs        uint64
-	onErr, next *Label
-	step        int
-}
-
 // Op refers to an operation of a program.
 type Op struct {
-	p *Program
-	i int
+	p  *Program
+	at int // offset in the operations
 }
 
 // Program is a list of operations under construction. The zero value is not
 // usable; call New.
 type Program struct {
-	ops    []op
+	ops    []byte // encoded as the machine reads them
+	stepOf []uint32
 	consts []byte
 	strs   map[string]uint64
 	rw     uint64 // used bytes of the writable page
@@ -95,18 +95,21 @@ type Program struct {
 	trash  Slot
 }
 
+// fix is a place that waits for a label to be bound.
 type fix struct {
-	at    int // offset in consts
-	label *Label
+	inConsts bool
+	at       int
+	label    *Label
 }
 
 // New returns an empty program.
 func New() *Program {
 	p := &Program{
-		ops:    make([]op, 0, 320),
-		consts: make([]byte, 0, 16<<10),
+		ops:    make([]byte, 0, 400*opSize),
+		stepOf: make([]uint32, 0, 400),
+		consts: make([]byte, 0, 12<<10),
 		strs:   make(map[string]uint64, 128),
-		rw:     headerSize,
+		rw:     slotsAt,
 		steps:  []string{"start"},
 	}
 	p.trash = p.Slot()
@@ -159,12 +162,23 @@ func (p *Program) Str(s string) Arg {
 func (p *Program) Words(words ...Arg) Arg {
 	at := p.Bytes(nil)
 	for _, w := range words {
+		v := w.v
 		if w.label != nil {
-			p.fixes = append(p.fixes, fix{len(p.consts), w.label})
+			v = p.address(w.label, true, len(p.consts))
 		}
-		p.consts = binary.LittleEndian.AppendUint64(p.consts, w.v)
+		p.consts = binary.LittleEndian.AppendUint64(p.consts, v)
 	}
 	return at
+}
+
+// address returns the address of a label, or notes that it is to be put at a
+// place once it is known.
+func (p *Program) address(l *Label, inConsts bool, at int) uint64 {
+	if !l.bound {
+		p.fixes = append(p.fixes, fix{inConsts, at, l})
+		return 0
+	}
+	return opsBase + uint64(l.op)*opSize
 }
 
 // Strs puts a null-terminated vector of strings into the image, as execve
@@ -198,17 +212,36 @@ func (p *Program) Add(to, value Arg) Op { return p.add(opAdd, []Arg{to, value}) 
 func (p *Program) Goto(l *Label) { p.Store(p.trash.Addr(), Int(0)).Then(l) }
 
 func (p *Program) add(nr uint32, args []Arg) Op {
-	o := op{nr: nr, n: len(args), dst: p.trash.addr, step: len(p.steps) - 1}
-	copy(o.args[:], args)
-	p.ops = append(p.ops, o)
-	return Op{p, len(p.ops) - 1}
+	at := len(p.ops)
+	p.ops = append(p.ops, zeroOp[:]...)
+	o := p.ops[at:]
+	le := binary.LittleEndian
+	le.PutUint32(o, nr)
+	indirect := uint32(0)
+	for i, a := range args {
+		v := a.v
+		if a.label != nil {
+			v = p.address(a.label, false, at+opArgs+8*i)
+		}
+		if a.indirect {
+			indirect |= 1 << i
+		}
+		le.PutUint64(o[opArgs+8*i:], v)
+	}
+	le.PutUint32(o[opInd:], indirect)
+	le.PutUint64(o[opDst:], p.trash.addr)
+	le.PutUint64(o[opNext:], opsBase+uint64(at)+opSize)
+	p.stepOf = append(p.stepOf, uint32(len(p.steps)-1))
+	return Op{p, at}
 }
+
+var zeroOp [opSize]byte
 
 // Label returns a place to be bound later.
 func (p *Program) Label() *Label { return &Label{} }
 
 // Bind puts l before the operation that is appended next.
-func (p *Program) Bind(l *Label) { l.op, l.bound = len(p.ops), true }
+func (p *Program) Bind(l *Label) { l.op, l.bound = p.Len(), true }
 
 // OnFail makes l the place where a failed operation continues. Report holds
 // what to report.
@@ -222,33 +255,38 @@ func (p *Program) SetFail(l *Label) { p.Store(Arg{v: dataBase + 8}, l.Addr()) }
 // of the failed operation and its errno.
 func (p *Program) Report() Arg { return Arg{v: dataBase + 16} }
 
+func (o Op) put(offset int, v uint64) Op {
+	binary.LittleEndian.PutUint64(o.p.ops[o.at+offset:], v)
+	return o
+}
+
 // Into stores the result in s.
-func (o Op) Into(s Slot) Op { o.p.ops[o.i].dst = s.addr; return o }
+func (o Op) Into(s Slot) Op { return o.put(opDst, s.addr) }
 
 // Then continues at l after success.
-func (o Op) Then(l *Label) Op { o.p.ops[o.i].next = l; return o }
+func (o Op) Then(l *Label) Op { return o.put(opNext, o.p.address(l, false, o.at+opNext)) }
 
 // OnErr continues at l after one of the errors; without errors, after any.
 func (o Op) OnErr(l *Label, errs ...syscall.Errno) Op {
-	e := &o.p.ops[o.i]
-	e.onErr = l
+	mask := uint64(0)
 	for _, errno := range errs {
-		e.errs |= 1 << min(uint64(errno), 63)
+		mask |= 1 << min(uint64(errno), 63)
 	}
 	if len(errs) == 0 {
-		e.errs = ^uint64(0)
+		mask = ^uint64(0)
 	}
-	return o
+	o.put(opErrs, mask)
+	return o.put(opOnErr, o.p.address(l, false, o.at+opOnErr))
 }
 
 // Ignore continues with the next operation after one of the errors; without
 // errors, after any.
 func (o Op) Ignore(errs ...syscall.Errno) Op {
-	return o.OnErr(&Label{op: o.i + 1, bound: true}, errs...)
+	return o.OnErr(&Label{op: o.at/opSize + 1, bound: true}, errs...)
 }
 
 // Len returns the number of operations so far.
-func (p *Program) Len() int { return len(p.ops) }
+func (p *Program) Len() int { return len(p.ops) / opSize }
 
 // BindAt puts l before the operation with the given index, which may be
 // appended later.

@@ -102,7 +102,7 @@ func BuildHook(h *Hook) *Program {
 }
 
 // Sleeper returns the image of a process that waits to be killed.
-func Sleeper() ([]byte, error) {
+func Sleeper() (*boot.Image, error) {
 	p := boot.New()
 	forever := p.Label()
 	p.OnFail(forever)
