@@ -143,6 +143,17 @@ func checkID(op, id string) error {
 // list describes all containers that were started.
 func (w *Worker) list() []proto.ContainerState {
 	w.mu.Lock()
+	var starts []chan struct{}
+	for _, c := range w.containers {
+		if c.init.phase == starting {
+			starts = append(starts, c.init.begun)
+		}
+	}
+	w.mu.Unlock()
+	for _, begun := range starts {
+		<-begun
+	}
+	w.mu.Lock()
 	defer w.mu.Unlock()
 	all := make([]proto.ContainerState, 0, len(w.containers))
 	for _, c := range w.containers {
