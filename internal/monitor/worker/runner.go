@@ -5,6 +5,8 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 
 	"berth/internal/fault"
 	"berth/internal/monitor/proto"
@@ -135,12 +137,21 @@ func take(file *os.File) (int, error) {
 	return fd, nil
 }
 
+// initExe is what the kernel calls the program of an init that has not executed
+// the user's yet.
+const initExe = "/memfd:berth-init"
+
 func (b builtin) load(id string) int {
 	c, err := runtime.Load(b.root, id)
-	if err != nil || c.State().Status != specs.StateRunning {
+	if err != nil {
 		return 0
 	}
-	return c.State().Pid
+	state := c.State()
+	exe, err := os.Readlink("/proc/" + strconv.Itoa(state.Pid) + "/exe")
+	if state.Status != specs.StateRunning || err != nil || strings.HasPrefix(exe, initExe) {
+		return 0
+	}
+	return state.Pid
 }
 
 // with calls use with the container.
