@@ -81,7 +81,7 @@ func setupDelete(g *global, fs *flag.FlagSet) func([]string) (int, error) {
 		container, err := runtime.Load(g.root, args[0])
 		if err != nil {
 			if *force && isGone(err) {
-				return 0, nil
+				return 0, runtime.Discard(g.root, args[0])
 			}
 			return 1, err
 		}

@@ -119,7 +119,7 @@ func (k *creation) run(ctx context.Context) error {
 		}
 		return err
 	}
-	k.c.Init.PidFD, s.pidfd = s.pidfd, nil
+	k.c.Init.PidFD = s.take(nil)
 	k.c.Init.Console, s.console = s.console, nil
 	return nil
 }

@@ -175,8 +175,8 @@ func (e *execution) run(ctx context.Context) (*Process, error) {
 		}
 		return nil, err
 	}
-	p := &Process{PID: s.pid, StartTime: start, PidFD: s.pidfd, Console: s.console}
-	s.pidfd, s.console = nil, nil
+	p := &Process{PID: s.pid, StartTime: start, PidFD: s.take(nil), Console: s.console}
+	s.console = nil
 	return p, nil
 }
 

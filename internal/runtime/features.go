@@ -34,9 +34,9 @@ func Features() *features.Features {
 				SupportedFlags: []string{"SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW", "SECCOMP_FILTER_FLAG_TSYNC",
 					"SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"},
 			},
-			Apparmor:        &features.Apparmor{Enabled: yes},
-			Selinux:         &features.Selinux{Enabled: yes},
-			IntelRdt:        &features.IntelRdt{Enabled: no},
+			Apparmor: &features.Apparmor{Enabled: yes},
+			Selinux:  &features.Selinux{Enabled: yes},
+			IntelRdt: &features.IntelRdt{Enabled: no},
 			MemoryPolicy: &features.MemoryPolicy{
 				Modes: []string{"MPOL_BIND", "MPOL_DEFAULT", "MPOL_INTERLEAVE", "MPOL_LOCAL", "MPOL_PREFERRED", "MPOL_PREFERRED_MANY", "MPOL_WEIGHTED_INTERLEAVE"},
 				Flags: []string{"MPOL_F_NUMA_BALANCING", "MPOL_F_RELATIVE_NODES", "MPOL_F_STATIC_NODES"},

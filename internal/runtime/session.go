@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"os"
+	"sync"
 
 	"berth/internal/fault"
 	"berth/internal/runtime/boot"
@@ -20,6 +21,7 @@ type session struct {
 	goPipe  int    // our end of the pipe that lets the user's program run
 	child   [2]int // the init's ends
 	pid     int
+	mu      sync.Mutex // guards pidfd against kill, which any goroutine may call
 	pidfd   *os.File
 	console *os.File
 	orphan  bool      // the init is a child of our parent
@@ -82,7 +84,9 @@ func (s *session) start(l *boot.Launch, prog *plan.Program, cloneParent bool) er
 	if cloneParent {
 		l.Flags |= unix.CLONE_PARENT
 	}
-	s.pid, s.pidfd, err = l.Start(image)
+	var pidfd *os.File
+	s.pid, pidfd, err = l.Start(image)
+	s.take(pidfd)
 	s.closeChild()
 	return err
 }
@@ -105,16 +109,28 @@ func (s *session) close() {
 		}
 		*fd = -1
 	}
-	for _, f := range []*os.File{s.pidfd, s.console} {
-		if f != nil {
-			f.Close()
-		}
+	if f := s.take(nil); f != nil {
+		f.Close()
 	}
-	s.pidfd, s.console = nil, nil
+	if s.console != nil {
+		s.console.Close()
+	}
+	s.console = nil
+}
+
+// take replaces the pidfd and returns the one that was there.
+func (s *session) take(next *os.File) *os.File {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f := s.pidfd
+	s.pidfd = next
+	return f
 }
 
 // kill ends the init. It may be called at any time and from any goroutine.
 func (s *session) kill() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if f := s.pidfd; f != nil {
 		_ = unix.PidfdSendSignal(int(f.Fd()), unix.SIGKILL, nil, 0)
 	}
@@ -211,8 +227,8 @@ func (s *session) follow() error {
 			return errors.New("the init sent no pidfd")
 		}
 		first := s.pid
-		s.pidfd.Close()
-		s.pid, s.pidfd = int(req.number), os.NewFile(uintptr(req.fd), "pidfd")
+		s.pid = int(req.number)
+		s.take(os.NewFile(uintptr(req.fd), "pidfd")).Close()
 		if !s.orphan {
 			waitPid(first)
 		}

@@ -1,0 +1,70 @@
+package runtime
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+
+	"berth/internal/fault"
+	"berth/internal/runtime/cgroup"
+	"berth/internal/runtime/config"
+	"berth/internal/runtime/smallfile"
+
+	"golang.org/x/sys/unix"
+)
+
+// Discard removes what a creation that was killed halfway has left behind: an
+// init that waits for nobody, a cgroup, a directory without state. A container
+// that is complete, or on its way, is a conflict; nothing there is no error.
+func Discard(root, id string) error {
+	if err := checkID(id); err != nil {
+		return err
+	}
+	dir := filepath.Join(root, id)
+	lock, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	if err != nil {
+		return fault.New(fault.Internal, "discard", id, "%w", err)
+	}
+	defer unix.Close(lock)
+	if unix.Flock(lock, unix.LOCK_EX|unix.LOCK_NB) != nil {
+		return fault.New(fault.Conflict, "discard", id, "it is being created")
+	}
+	if unix.Access(filepath.Join(dir, stateName), unix.F_OK) == nil {
+		return fault.New(fault.Conflict, "discard", id, "it is a container")
+	}
+	if err := discardCgroup(dir, id); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		return fault.New(fault.Internal, "discard", id, "%w", err)
+	}
+	return nil
+}
+
+// discardCgroup ends and removes what the creation put into its cgroup. Without
+// a readable specification it had not come that far.
+func discardCgroup(dir, id string) error {
+	text, err := smallfile.Read(filepath.Join(dir, configName), maxState)
+	if err != nil {
+		return nil
+	}
+	spec, err := config.Parse(text)
+	if err != nil {
+		return nil
+	}
+	path, err := cgroupPath(&CreateOptions{ID: id, Spec: spec})
+	if err != nil {
+		return nil
+	}
+	cg, err := cgroup.New(path)
+	if err != nil {
+		return nil
+	}
+	if err := cg.Kill(); err != nil {
+		return err
+	}
+	return cg.Delete()
+}
