@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -97,7 +98,11 @@ func buildStart(a *app, cmd *cobra.Command) {
 	cmd.ValidArgsFunction = a.completeContainers("created", "exited", "paused")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if !attach && !interactive {
+			asked := time.Now()
 			return a.each(cmd, args, func(ctx context.Context, c *client.Client, ref string) error {
+				if isSecond(ctx) && startedSince(ctx, c, ref, asked) {
+					return nil
+				}
 				return c.ContainerStart(ctx, ref, detachKeys)
 			})
 		}
@@ -106,6 +111,17 @@ func buildStart(a *app, cmd *cobra.Command) {
 		}
 		return a.startAttached(cmd, args[0], interactive, sigProxy, detachKeys)
 	}
+}
+
+// startedSince reports whether a start whose answer was lost has happened. The
+// container may have ended since, and must not run a second time.
+func startedSince(ctx context.Context, c *client.Client, ref string, asked time.Time) bool {
+	state, err := c.ContainerState(ctx, ref)
+	if err != nil {
+		return false
+	}
+	at, err := time.Parse(time.RFC3339Nano, state.State.StartedAt)
+	return state.State.Status == "running" || err == nil && !at.Before(asked)
 }
 
 // startAttached starts a container and stays with it to its end.

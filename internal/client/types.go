@@ -270,6 +270,7 @@ type ContainerState struct {
 		Restarting bool
 		ExitCode   int
 		Error      string
+		StartedAt  string
 	}
 	Config struct {
 		Tty       bool
