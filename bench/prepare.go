@@ -172,7 +172,7 @@ func (b *bench) dockerCmd(args ...string) *exec.Cmd {
 
 func (b *bench) podmanCmd(args ...string) *exec.Cmd {
 	return exec.CommandContext(b.ctx, "podman", append([]string{"--root", b.path("podman", "root"), "--runroot", b.path("podman", "run"),
-		"--tmpdir", b.path("podman", "tmp"), "--cgroup-manager", "cgroupfs", "--events-backend", "file"}, args...)...)
+		"--tmpdir", b.path("podman", "tmp"), "--cgroup-manager", "cgroupfs", "--events-backend", "file", "--runtime", "runc"}, args...)...)
 }
 
 // close stops what prepare started and removes the scratch directory.
