@@ -102,17 +102,25 @@ func (h *host) clean() {
 		h.t.Logf("monitor.log:\n%.20000s", text)
 	}
 	_ = h.client.Close()
-	for range 20 { // each may start the other one
-		for _, name := range []string{"keeper.pid", "worker.pid"} {
-			if pid := h.pid(name); pid > 0 {
+	for quiet := 0; quiet < 5; quiet++ { // each may have started the other one
+		commands, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+		for _, path := range commands {
+			text, _ := os.ReadFile(path)
+			if bytes.Contains(text, []byte("monitor\x00--run\x00"+h.runDir+"\x00")) {
+				pid, _ := strconv.Atoi(strings.Split(path, "/")[2])
 				_ = unix.Kill(pid, unix.SIGKILL)
+				quiet = 0
 			}
 		}
-		time.Sleep(5 * time.Millisecond)
+		time.Sleep(2 * time.Millisecond)
 	}
 	ids, _ := os.ReadDir(h.runDir + "/monitor/containers")
 	for _, id := range ids {
 		h.killLeft(id.Name())
+	}
+	parents, _ := filepath.Glob("/sys/fs/cgroup/*/" + cgroupParent)
+	for _, dir := range parents {
+		_ = os.Remove(dir) // unless another test still uses it
 	}
 	for range 100 {
 		if os.RemoveAll(h.dir) == nil {

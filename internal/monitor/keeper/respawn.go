@@ -1,6 +1,7 @@
 package keeper
 
 import (
+	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -157,6 +158,9 @@ func (k *keeper) drainWorker() {
 // startLater tries to start a worker again after a while. The containers do
 // not mind: their output waits.
 func (k *keeper) startLater(what string, err error) {
+	if _, gone := os.Stat(k.Dir); os.IsNotExist(gone) && len(k.byPidfd) == 0 {
+		os.Exit(1) // somebody has removed everything that there was to keep
+	}
 	k.failures++
 	pause := min(time.Duration(k.failures)*50*time.Millisecond, 5*time.Second)
 	warn("%s: %v; trying again in %s", what, err, pause)
