@@ -32,7 +32,13 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
-	os.Exit(m.Run())
+	var err error
+	if testDir, err = os.MkdirTemp("", "berth-runtime-test"); err != nil {
+		panic(err)
+	}
+	code := m.Run()
+	os.RemoveAll(testDir)
+	os.Exit(code)
 }
 
 // A runtime that is killed at any moment leaves either a container that can be

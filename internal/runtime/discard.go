@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"time"
 
 	"berth/internal/fault"
 	"berth/internal/runtime/cgroup"
@@ -29,7 +30,7 @@ func Discard(root, id string) error {
 		return fault.New(fault.Internal, "discard", id, "%w", err)
 	}
 	defer unix.Close(lock)
-	if unix.Flock(lock, unix.LOCK_EX|unix.LOCK_NB) != nil {
+	if !takeLock(lock) {
 		return fault.New(fault.Conflict, "discard", id, "it is being created")
 	}
 	if unix.Access(filepath.Join(dir, stateName), unix.F_OK) == nil {
@@ -42,6 +43,18 @@ func Discard(root, id string) error {
 		return fault.New(fault.Internal, "discard", id, "%w", err)
 	}
 	return nil
+}
+
+// takeLock takes the lock of a state directory. The init of a creation that was
+// killed just now may hold it until its exec.
+func takeLock(fd int) bool {
+	for range 200 {
+		if unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) == nil {
+			return true
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	return false
 }
 
 // discardCgroup ends and removes what the creation put into its cgroup. Without

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -89,6 +90,7 @@ func TestUserNamespace(t *testing.T) {
 	link, _ := os.Readlink("/proc/" + itoa(c.Init.PID) + "/ns/user")
 	want(t, code, out, "0\n", link, "CapEff:\t0000000000000020")
 	for !strings.Contains(c.out.String(), "100\n") && c.Init.alive() {
+		time.Sleep(time.Millisecond)
 	}
 	c.KillAll()
 	_, out = c.wait(t)

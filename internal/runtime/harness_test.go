@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -25,6 +26,20 @@ func needRoot(t testing.TB) {
 	}
 }
 
+// busybox copies the program once, before any container runs: a file that is
+// open for writing in a process that is just being forked can't be executed.
+var busybox = sync.OnceValues(func() (string, error) {
+	program, err := os.ReadFile("/bin/busybox")
+	if err != nil {
+		return "", err
+	}
+	name := filepath.Join(testDir, "busybox")
+	return name, os.WriteFile(name, program, 0o755)
+})
+
+// testDir lives as long as the tests; TestMain makes and removes it.
+var testDir string
+
 // busyboxRoot makes a root file system with busybox in it.
 func busyboxRoot(t testing.TB) string {
 	t.Helper()
@@ -36,11 +51,11 @@ func busyboxRoot(t testing.TB) string {
 		}
 	}
 	os.Chmod(filepath.Join(root, "tmp"), 0o1777)
-	program, err := os.ReadFile("/bin/busybox")
+	program, err := busybox()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(root, "bin/busybox"), program, 0o755); err != nil {
+	if err := os.Link(program, filepath.Join(root, "bin/busybox")); err != nil {
 		t.Fatal(err)
 	}
 	for _, name := range []string{"sh", "true", "false", "cat", "ls", "id", "mount", "sleep", "grep", "stat", "hostname", "readlink", "touch", "mkdir", "ln", "kill", "test", "echo", "env", "pwd", "dd", "stty", "tty", "umount", "mknod", "head", "cut", "seq", "sort", "wc", "sync", "rm", "ps", "chmod"} {
@@ -115,8 +130,26 @@ func (m *machine) options(s *specs.Spec) CreateOptions {
 // started is a container that runs, with what it writes.
 type started struct {
 	*Container
-	out  *bytes.Buffer
+	out  *output
 	done chan struct{}
+}
+
+// output collects what a container writes and can be read meanwhile.
+type output struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.String()
 }
 
 // start runs a container whose output is collected.
@@ -127,7 +160,7 @@ func (m *machine) start(opts CreateOptions) (*started, error) {
 		m.t.Fatal(err)
 	}
 	opts.Stdio[1], opts.Stdio[2] = w, w
-	s := &started{out: &bytes.Buffer{}, done: make(chan struct{})}
+	s := &started{out: &output{}, done: make(chan struct{})}
 	s.Container, err = Run(context.Background(), opts)
 	w.Close()
 	if err != nil {

@@ -257,6 +257,9 @@ func TestCVE202229162InheritableIsEmpty(t *testing.T) {
 	if !strings.Contains(out, "CapInh:\t0000000000000000") || !strings.Contains(out, "CapEff:\t0000000000081000") {
 		t.Errorf("exec: %s", out)
 	}
+	for c.out.String() == "" && c.Init.alive() {
+		time.Sleep(time.Millisecond)
+	}
 	c.KillAll()
 	if _, out := c.wait(t); !strings.Contains(out, "CapInh:\t0000000000000000") {
 		t.Errorf("run: %s", out)
