@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"berth/internal/fault"
+	"berth/internal/runtime/cgroup"
+	"berth/internal/runtime/systemd"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -156,6 +158,12 @@ func (c *Container) Update(r *specs.LinuxResources) error {
 	}
 	if s := c.status(); s == specs.StateStopped {
 		return fault.New(fault.Conflict, "update container", c.id, "container is stopped")
+	}
+	if c.st.Unit != "" {
+		unit := systemd.Unit{Name: c.st.Unit, Slice: c.st.Slice}
+		if err := unit.Set(systemd.Properties(r, cgroup.Weight)); err != nil {
+			return err
+		}
 	}
 	return c.cg.Update(r)
 }

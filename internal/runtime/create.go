@@ -17,6 +17,7 @@ import (
 	"berth/internal/runtime/plan"
 	"berth/internal/runtime/seccomp"
 	"berth/internal/runtime/smallfile"
+	"berth/internal/runtime/systemd"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -36,6 +37,8 @@ type creation struct {
 	entry  *cgroup.Entry
 	idmaps idMapper
 	lock   int
+	// placeholder ends the process that keeps a scope alive; nil without one.
+	placeholder func()
 }
 
 func create(ctx context.Context, opts CreateOptions, wait bool) (*Container, error) {
@@ -45,6 +48,9 @@ func create(ctx context.Context, opts CreateOptions, wait bool) (*Container, err
 	}
 	err = k.run(ctx)
 	k.close()
+	if k.placeholder != nil {
+		k.placeholder()
+	}
 	k.idmaps.close()
 	if k.entry != nil {
 		k.entry.Close()
@@ -173,16 +179,18 @@ func (k *creation) saveSpec() error {
 
 // makeCgroup makes the cgroup, unless the host gives us none to make.
 func (k *creation) makeCgroup() error {
-	path, err := cgroupPath(k.opts)
-	if err != nil {
-		return err
-	}
-	if k.c.cg, err = cgroup.New(path); err != nil {
-		return err
-	}
 	var res *specs.LinuxResources
 	if k.opts.Spec.Linux != nil {
 		res = k.opts.Spec.Linux.Resources
+	}
+	var err error
+	if k.opts.SystemdCgroup {
+		err = k.makeScope(res)
+	} else {
+		k.c.cg, err = cgroup.New(cgroupPath(k.opts))
+	}
+	if err != nil {
+		return err
 	}
 	cg := k.c.cg
 	k.undo = append(k.undo, func() {
@@ -200,18 +208,50 @@ func (k *creation) makeCgroup() error {
 }
 
 // cgroupPath returns where the container's cgroup goes.
-func cgroupPath(opts *CreateOptions) (string, error) {
+func cgroupPath(opts *CreateOptions) string {
+	if l := opts.Spec.Linux; l != nil && l.CgroupsPath != "" {
+		return l.CgroupsPath
+	}
+	return opts.ID
+}
+
+// makeScope lets the service manager make the cgroup. It wants a process to put
+// there; one that does nothing keeps the place until the init is in.
+func (k *creation) makeScope(res *specs.LinuxResources) error {
+	if !systemd.Running() {
+		return fault.New(fault.Unsupported, "make cgroup of", k.c.id, "systemd does not run on this host").WithHint("leave out --systemd-cgroup")
+	}
 	path := ""
-	if opts.Spec.Linux != nil {
-		path = opts.Spec.Linux.CgroupsPath
+	if k.opts.Spec.Linux != nil {
+		path = k.opts.Spec.Linux.CgroupsPath
 	}
-	if opts.SystemdCgroup {
-		return cgroup.SystemdPath(path, opts.ID)
+	unit, err := systemd.ParseUnit(path, k.c.id)
+	if err != nil {
+		return err
 	}
-	if path == "" {
-		path = opts.ID
+	image, err := plan.Sleeper()
+	if err != nil {
+		return err
 	}
-	return path, nil
+	l := boot.Launch{CgroupFD: -1, Name: "berth-scope"}
+	pid, pidfd, err := l.Start(image)
+	if err != nil {
+		return fault.New(fault.Internal, "make cgroup of", k.c.id, "%w", err)
+	}
+	k.placeholder = func() {
+		_ = unix.PidfdSendSignal(int(pidfd.Fd()), unix.SIGKILL, nil, 0)
+		waitPid(pid)
+		pidfd.Close()
+	}
+	if err := unit.Start(pid, systemd.Properties(res, cgroup.Weight)); err != nil {
+		return err
+	}
+	k.c.st.Unit, k.c.st.Slice = unit.Name, unit.Slice
+	if k.c.cg, err = cgroup.New(unit.Path()); err != nil {
+		return err
+	}
+	k.c.cg.Share()
+	return nil
 }
 
 // openHost opens everything of the host that the init needs.
@@ -445,7 +485,7 @@ func (k *creation) record(s *session) error {
 		Version: k.opts.Spec.Version, ID: c.id, PID: s.pid, StartTime: start,
 		Bundle: k.opts.Bundle, Rootfs: k.rootPath(), Created: time.Now().UTC(), UID: os.Getuid(),
 		Annotations: k.opts.Spec.Annotations, Cgroups: c.cg.Paths(),
-		Namespaces: c.st.Namespaces, Steps: c.st.Steps,
+		Namespaces: c.st.Namespaces, Steps: c.st.Steps, Unit: c.st.Unit, Slice: c.st.Slice,
 	}
 	if err := c.save(); err != nil {
 		return err

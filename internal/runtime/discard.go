@@ -10,6 +10,7 @@ import (
 	"berth/internal/runtime/cgroup"
 	"berth/internal/runtime/config"
 	"berth/internal/runtime/smallfile"
+	"berth/internal/runtime/systemd"
 
 	"golang.org/x/sys/unix"
 )
@@ -68,9 +69,9 @@ func discardCgroup(dir, id string) error {
 	if err != nil {
 		return nil
 	}
-	path, err := cgroupPath(&CreateOptions{ID: id, Spec: spec})
-	if err != nil {
-		return nil
+	path := cgroupPath(&CreateOptions{ID: id, Spec: spec})
+	if unit, err := systemd.ParseUnit(path, id); err == nil && systemd.Running() {
+		path = unit.Path()
 	}
 	cg, err := cgroup.New(path)
 	if err != nil {

@@ -23,6 +23,10 @@ func (s *stateFile) encode() []byte {
 	e.strs("annotations", s.Annotations)
 	e.strs("cgroups", s.Cgroups)
 	e.num("namespaces", s.Namespaces)
+	if s.Unit != "" {
+		e.str("unit", s.Unit)
+		e.str("slice", s.Slice)
+	}
 	if len(s.Steps) > 0 {
 		e.key("steps")
 		e.buf = append(e.buf, '[')

@@ -323,7 +323,7 @@ func TestCVE202445310RacedMountPoint(t *testing.T) {
 	}()
 	// A bounded slice of the 500 tries that the advisory's exploit wants; the
 	// resolution is atomic, so more tries only take longer.
-	for end, i := time.Now().Add(5*time.Second), 0; i < 150 && time.Now().Before(end); i++ {
+	for end, i := time.Now().Add(2*time.Second), 0; i < 150 && time.Now().Before(end); i++ {
 		s := spec(root, "true")
 		s.Mounts = append(s.Mounts,
 			specs.Mount{Destination: "/shared", Source: shared, Options: []string{"bind"}},
@@ -362,7 +362,7 @@ func TestCVE202130465RacedMountTarget(t *testing.T) {
 			}
 		}
 	}()
-	for end, i := time.Now().Add(5*time.Second), 0; i < 150 && time.Now().Before(end); i++ {
+	for end, i := time.Now().Add(2*time.Second), 0; i < 150 && time.Now().Before(end); i++ {
 		s := spec(root, "sh", "-c", "ls /boot /home 2>/dev/null; ls -d /usr/share 2>/dev/null; echo ok")
 		s.Mounts = append(s.Mounts,
 			specs.Mount{Destination: "/shared", Source: shared, Options: []string{"bind"}},

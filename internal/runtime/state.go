@@ -45,7 +45,9 @@ type stateFile struct {
 	UID         int               `json:"uid"` // of whoever created it
 	Annotations map[string]string `json:"annotations,omitempty"`
 	Cgroups     map[string]string `json:"cgroups,omitempty"`
-	Namespaces  uint64            `json:"namespaces"` // CLONE_NEW* that differ from the host's
+	Namespaces  uint64            `json:"namespaces"`      // CLONE_NEW* that differ from the host's
+	Unit        string            `json:"unit,omitempty"`  // scope that systemd made
+	Slice       string            `json:"slice,omitempty"` // where it lies
 	Steps       []lateStep        `json:"steps,omitempty"`
 }
 

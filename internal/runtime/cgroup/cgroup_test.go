@@ -244,13 +244,13 @@ func TestSettings(t *testing.T) {
 
 func TestWeightMeetsItsAnchors(t *testing.T) {
 	for shares, want := range map[uint64]uint64{0: 1, 2: 1, 1024: 100, 262144: 10000, 1 << 40: 10000} {
-		if got := weight(shares); got != want {
+		if got := Weight(shares); got != want {
 			t.Errorf("%d shares are weight %d, want %d", shares, got, want)
 		}
 	}
 	last := uint64(0)
 	for s := uint64(2); s < 300000; s += 97 {
-		w := weight(s)
+		w := Weight(s)
 		if w < last {
 			t.Fatalf("the weight falls at %d", s)
 		}

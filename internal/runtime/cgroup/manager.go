@@ -21,7 +21,13 @@ type Manager struct {
 	groups []group
 	// foreign is set when the cgroup turned out to be somebody else's.
 	foreign bool
+	// shared is set when others may be in the cgroup already.
+	shared bool
 }
+
+// Share lets Create use a cgroup that has processes already, because somebody
+// made it for this container.
+func (m *Manager) Share() { m.shared = true }
 
 // Foreign reports whether Create found processes of somebody else.
 func (m *Manager) Foreign() bool { return m.foreign }
@@ -204,7 +210,7 @@ func (m *Manager) make(g group) error {
 		err = os.Mkdir(g.dir, 0o755)
 	}
 	if errors.Is(err, unix.EEXIST) {
-		if busy, _ := populated(g.dir); busy {
+		if busy, _ := populated(g.dir); busy && !m.shared {
 			m.foreign = true
 			return fault.New(fault.Conflict, "create cgroup", g.dir, "it has processes already")
 		}

@@ -321,7 +321,7 @@ func (l *settingList) v2CPU(c *specs.LinuxCPU) {
 		l.add("cpu", "cpu.idle", num(*c.Idle), "cpu.idle")
 	}
 	if c.Shares != nil && *c.Shares != 0 {
-		l.add("cpu", "cpu.weight", num(weight(*c.Shares)), "cpu.shares")
+		l.add("cpu", "cpu.weight", num(Weight(*c.Shares)), "cpu.shares")
 	}
 	quota, period := "max", ""
 	if c.Quota != nil && *c.Quota > 0 {
@@ -339,9 +339,9 @@ func (l *settingList) v2CPU(c *specs.LinuxCPU) {
 	l.cpuset(c)
 }
 
-// weight converts cpu.shares (2..262144, default 1024) to cpu.weight (1..10000,
+// Weight converts cpu.shares (2..262144, default 1024) to cpu.weight (1..10000,
 // default 100) by the quadratic in log space that meets all three points.
-func weight(shares uint64) uint64 {
+func Weight(shares uint64) uint64 {
 	if shares <= 2 {
 		return 1
 	}
