@@ -6,6 +6,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -81,6 +82,7 @@ func run(rounds, idle, logMB int, only string, peers bool, bin, out string) erro
 	if err := b.prepare(peers); err != nil {
 		return err
 	}
+	var failed error
 	for _, w := range works {
 		if only != "" && !strings.Contains(","+only+",", ","+w.name+",") {
 			continue
@@ -89,9 +91,10 @@ func run(rounds, idle, logMB int, only string, peers bool, bin, out string) erro
 			return err
 		}
 		fmt.Fprintf(os.Stderr, "measuring %s ...\n", w.name)
+		// What was measured before a failure is worth showing all the same.
 		if err := w.run(b); err != nil {
-			return fmt.Errorf("%s: %w", w.name, err)
+			failed = errors.Join(failed, fmt.Errorf("%s: %w", w.name, err))
 		}
 	}
-	return b.report(out)
+	return errors.Join(failed, b.report(out))
 }
