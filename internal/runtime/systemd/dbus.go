@@ -209,17 +209,16 @@ func dial(path string, limit time.Duration) (*conn, error) {
 		return nil, err
 	}
 	d := &conn{c: c, r: bufio.NewReader(c)}
+	// The end of the handshake is sent with its start: systemd does not look at
+	// a message that it reads in one go with that end until something else comes.
 	uid := fmt.Sprintf("%x", strconv.Itoa(os.Geteuid()))
-	if _, err := fmt.Fprintf(c, "\x00AUTH EXTERNAL %s\r\n", uid); err != nil {
-		c.close()
-		return nil, err
-	}
-	line, err := d.r.ReadString('\n')
-	if err == nil && !strings.HasPrefix(line, "OK ") {
-		err = fmt.Errorf("authentication was refused: %s", strings.TrimSpace(line))
-	}
+	_, err = fmt.Fprintf(c, "\x00AUTH EXTERNAL %s\r\nBEGIN\r\n", uid)
 	if err == nil {
-		_, err = io.WriteString(c, "BEGIN\r\n")
+		var line string
+		line, err = d.r.ReadString('\n')
+		if err == nil && !strings.HasPrefix(line, "OK ") {
+			err = fmt.Errorf("authentication was refused: %s", strings.TrimSpace(line))
+		}
 	}
 	if err != nil {
 		c.close()

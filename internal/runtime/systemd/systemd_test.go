@@ -197,10 +197,10 @@ func serve(t *testing.T, refuse string) (socket string, got chan []byte) {
 		if line, _ := r.ReadString('\n'); !strings.HasPrefix(line, "AUTH EXTERNAL ") {
 			return
 		}
-		io.WriteString(c, "OK 0123456789abcdef\r\n")
 		if line, _ := r.ReadString('\n'); line != "BEGIN\r\n" {
 			return
 		}
+		io.WriteString(c, "OK 0123456789abcdef\r\n")
 		buf := make([]byte, 8192)
 		n, _ := r.Read(buf)
 		got <- buf[:n]
