@@ -118,9 +118,9 @@ func (h *host) clean() {
 	for _, id := range ids {
 		h.killLeft(id.Name())
 	}
-	parents, _ := filepath.Glob("/sys/fs/cgroup/*/" + cgroupParent)
+	parents, _ := filepath.Glob("/sys/fs/cgroup/*" + h.cgroups())
 	for _, dir := range parents {
-		_ = os.Remove(dir) // unless another test still uses it
+		_ = os.Remove(dir)
 	}
 	for range 100 {
 		if os.RemoveAll(h.dir) == nil {
@@ -134,7 +134,7 @@ func (h *host) clean() {
 // killLeft ends what a failed test left of a container, by its cgroups.
 func (h *host) killLeft(id string) {
 	for range 50 {
-		found, _ := filepath.Glob("/sys/fs/cgroup/*/" + cgroupParent + "/" + id)
+		found, _ := filepath.Glob("/sys/fs/cgroup/*" + h.cgroups() + "/" + id)
 		for _, dir := range found {
 			text, _ := os.ReadFile(dir + "/cgroup.procs")
 			for _, line := range strings.Fields(string(text)) {
@@ -161,7 +161,8 @@ func (h *host) pid(name string) int {
 	return pid
 }
 
-const cgroupParent = "berth-monitor-test"
+// cgroups returns the cgroup above those of the host's containers.
+func (h *host) cgroups() string { return "/" + filepath.Base(h.dir) }
 
 // spec is the specification of a shell script in a container.
 func (h *host) spec(id, script string) *specs.Spec {
@@ -177,7 +178,7 @@ func (h *host) spec(id, script string) *specs.Spec {
 		Hostname: "test",
 		Mounts:   []specs.Mount{mount("/proc", "proc"), mount("/dev", "tmpfs", "mode=755"), mount("/dev/pts", "devpts", "newinstance", "ptmxmode=0666", "mode=0620")},
 		Linux: &specs.Linux{
-			CgroupsPath: "/" + cgroupParent + "/" + id,
+			CgroupsPath: h.cgroups() + "/" + id,
 			Namespaces: []specs.LinuxNamespace{
 				{Type: specs.PIDNamespace}, {Type: specs.MountNamespace}, {Type: specs.IPCNamespace}, {Type: specs.UTSNamespace}, {Type: specs.NetworkNamespace},
 			},

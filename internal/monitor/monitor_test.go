@@ -146,7 +146,7 @@ func TestSignalsAndLifecycle(t *testing.T) {
 // expectNothing checks that no trace of a container is left.
 func (h *host) expectNothing(id string) {
 	h.t.Helper()
-	for _, pattern := range []string{h.runDir + "/monitor/containers/*", h.runDir + "/runtime/*", "/sys/fs/cgroup/*/" + cgroupParent + "/" + id} {
+	for _, pattern := range []string{h.runDir + "/monitor/containers/*", h.runDir + "/runtime/*", "/sys/fs/cgroup/*" + h.cgroups() + "/" + id} {
 		if found, _ := filepath.Glob(pattern); len(found) > 0 {
 			h.t.Errorf("left: %.500v", found)
 		}

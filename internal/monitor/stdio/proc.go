@@ -247,7 +247,24 @@ func (p *Proc) step(bits uint32) (more uint32) {
 	}
 	p.deliverAll(mem)
 	p.compact()
-	return more
+	return more | p.heldBack()
+}
+
+// heldBack returns the events of output that was left alone for the sake of a
+// client that has caught up now. No event would ever come for it.
+func (p *Proc) heldBack() (bits uint32) {
+	if !p.open || p.drained {
+		return 0
+	}
+	for i := range p.out {
+		if p.out[i].ready && !p.lagging(i) {
+			bits |= bitOut << i
+		}
+	}
+	if p.ttyReady && !p.lagging(0) {
+		bits |= bitTTY
+	}
+	return bits
 }
 
 // pull takes output out of the pipes and logs it.

@@ -62,44 +62,57 @@ func (p *Proc) lagging(i int) bool {
 }
 
 // pullStream moves one load from the pipe into the spool. It returns the
-// stream's bit if there may be more.
+// stream's bit if there may be more. Only a pipe that says so counts as empty:
+// splice also stops short when a signal comes, of which the Go runtime sends
+// many, and a writer that waits for room in the middle of a write causes no
+// event.
 func (p *Proc) pullStream(i int) (more uint32) {
 	s := &p.out[i]
-	to, offset := devNull(), (*int64)(nil)
-	if p.wanted(i) {
-		if s.spool < 0 {
-			if err := s.openSpool(p.cfg.Spools[i]); err != nil {
-				p.warn("spool %s: %v; output is lost", p.cfg.Spools[i], err)
-			}
+	for taken := 0; taken < pullSize; {
+		n := p.takeFrom(i, pullSize-taken)
+		if n <= 0 {
+			s.ready = false // empty, or all writers are gone
+			return 0
 		}
-		if s.spool >= 0 {
-			at := s.end
-			to, offset = s.spool, &at
+		taken += n
+		if n >= narrowPipe && !s.wide {
+			s.wide = true
+			_, _ = unix.FcntlInt(uintptr(s.fd), unix.F_SETPIPE_SZ, widePipe)
 		}
-	}
-	n, err := splice(s.fd, to, offset, pullSize)
-	if (err == unix.ENOSPC || err == unix.EDQUOT || err == unix.EIO) && offset != nil {
-		// Better to lose output than to stop every process that writes.
-		p.warn("spool %s: %v; output is lost", p.cfg.Spools[i], err)
-		offset = nil
-		n, err = splice(s.fd, devNull(), nil, pullSize)
-	}
-	if err != nil || n == 0 {
-		s.ready = false // empty, or all writers are gone
-		return 0
-	}
-	if offset != nil {
-		s.end += int64(n)
-	}
-	if n >= narrowPipe && !s.wide {
-		s.wide = true
-		_, _ = unix.FcntlInt(uintptr(s.fd), unix.F_SETPIPE_SZ, widePipe)
-	}
-	if n < pullSize && n != narrowPipe {
-		s.ready = false // a later write is a new event
-		return 0
 	}
 	return bitOut << i
+}
+
+// takeFrom moves up to size bytes from the pipe into the spool, or to nowhere if
+// nobody wants them. It returns how many, 0 if there are none.
+func (p *Proc) takeFrom(i, size int) int {
+	s := &p.out[i]
+	if p.wanted(i) && p.haveSpool(i) {
+		at := s.end
+		n, err := splice(s.fd, s.spool, &at, size)
+		if err == nil {
+			s.end += int64(n)
+		}
+		if err != unix.ENOSPC && err != unix.EDQUOT && err != unix.EIO {
+			return n
+		}
+		// Better to lose output than to stop every process that writes.
+		p.warn("spool %s: %v; output is lost", p.cfg.Spools[i], err)
+	}
+	n, _ := splice(s.fd, devNull(), nil, size)
+	return n
+}
+
+func (p *Proc) haveSpool(i int) bool {
+	s := &p.out[i]
+	if s.spool >= 0 {
+		return true
+	}
+	if err := s.openSpool(p.cfg.Spools[i]); err != nil {
+		p.warn("spool %s: %v; output is lost", p.cfg.Spools[i], err)
+		return false
+	}
+	return true
 }
 
 func splice(from, to int, offset *int64, size int) (int, error) {
