@@ -10,7 +10,6 @@ import (
 	"strings"
 	"syscall"
 
-	"berth/internal/monitor/calm"
 
 	"golang.org/x/sys/unix"
 )
@@ -65,7 +64,6 @@ func TakeOver(runDir string) error {
 }
 
 func serve(runDir string, c Config) error {
-	calm.Watchdog()
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("become a subreaper: %w", err)
 	}

@@ -12,7 +12,6 @@ import (
 	"sync"
 	"time"
 
-	"berth/internal/monitor/calm"
 	"berth/internal/monitor/keeper"
 	"berth/internal/monitor/proto"
 	"berth/internal/monitor/stdio"
@@ -44,7 +43,6 @@ func Run(runDir string) error {
 	for fd := keeper.SocketFD; fd <= keeper.LockFD; fd++ {
 		unix.CloseOnExec(fd)
 	}
-	calm.Watchdog()
 	conn, err := keeper.NewConn(keeper.SocketFD)
 	if err != nil {
 		return fmt.Errorf("socket to the keeper: %w", err)
