@@ -166,37 +166,40 @@ func (c *Container) insideHook(ctx context.Context, h specs.Hook, state specs.St
 		return err
 	}
 	defer s.close()
-	args := h.Args
-	if len(args) == 0 {
-		args = []string{h.Path}
-	}
-	flags := c.st.Namespaces
 	prog := plan.BuildHook(&plan.Hook{
-		Target: int(pidfd.Fd()), Flags: flags, Proc: proc, Sync: s.child[0], Path: h.Path, Args: args, Env: h.Env,
+		Target: int(pidfd.Fd()), Flags: c.st.Namespaces, Proc: proc, Sync: s.child[0], Path: h.Path, Args: h.Args, Env: h.Env,
 		Stdio: [3]int{int(in.Fd()), int(out.Fd()), int(out.Fd())},
 	})
+	stop := context.AfterFunc(ctx, s.kill)
+	defer stop()
+	if err := s.enter(prog, c.st.Namespaces); err != nil {
+		return err
+	}
+	in.Close()
+	out.Close()
+	_, werr := toHook.Write(text)
+	toHook.Close()
+	said, _ := io.ReadAll(io.LimitReader(fromHook, 1<<20))
+	return hookResult(ctx, s.pid, said, werr)
+}
+
+// enter launches a hook's program and follows it to its execve.
+func (s *session) enter(prog *plan.Program, namespaces uint64) error {
 	l := boot.Launch{CgroupFD: -1, Inherit: prog.Inherit, Name: "berth-hook"}
 	if err := s.start(&l, prog, false); err != nil {
 		return err
 	}
-	stop := context.AfterFunc(ctx, s.kill)
-	defer stop()
-	if flags&unix.CLONE_NEWPID != 0 {
+	if namespaces&unix.CLONE_NEWPID != 0 {
 		if err := s.follow(); err != nil {
 			return err
 		}
 	}
-	in.Close()
-	out.Close()
 	if err := s.serve(func(request) error { return errors.New("a hook asks for nothing") }); err != nil {
 		s.kill()
 		s.reap()
 		return err
 	}
-	_, werr := toHook.Write(text)
-	toHook.Close()
-	said, _ := io.ReadAll(io.LimitReader(fromHook, 1<<20))
-	return hookResult(ctx, s.pid, said, werr)
+	return nil
 }
 
 // hookResult waits for a hook.

@@ -120,13 +120,23 @@ func checkModules(s *specs.Spec) error {
 	return nil
 }
 
-// withHome returns the environment with HOME, which is looked up in the root's
-// user database if it is not set.
+// withHome returns the environment with every name once, the last value given
+// for it, and with HOME, which is looked up in the root's user database if it
+// is not set.
 func withHome(p *specs.Process, root int) []string {
+	out := make([]string, 0, len(p.Env)+1)
+	at := make(map[string]int, len(p.Env))
 	for _, e := range p.Env {
-		if strings.HasPrefix(e, "HOME=") {
-			return p.Env
+		name, _, _ := strings.Cut(e, "=")
+		if i, ok := at[name]; ok {
+			out[i] = e
+			continue
 		}
+		at[name] = len(out)
+		out = append(out, e)
+	}
+	if _, ok := at["HOME"]; ok {
+		return out
 	}
 	home := ""
 	if root >= 0 {
@@ -135,5 +145,5 @@ func withHome(p *specs.Process, root int) []string {
 	if home == "" {
 		home = "/"
 	}
-	return append(append([]string(nil), p.Env...), "HOME="+home)
+	return append(out, "HOME="+home)
 }

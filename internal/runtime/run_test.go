@@ -45,6 +45,17 @@ func TestOrdinaryContainer(t *testing.T) {
 		"1:3\n", "5:0\n", "pts/ptmx\n", "/proc/self/fd\n", "sys is read-only")
 }
 
+func TestEnvironment(t *testing.T) {
+	t.Parallel()
+	root := busyboxRoot(t)
+	m := newMachine(t)
+	code, out := m.sh(root, "env", func(s *specs.Spec) { s.Process.Env = append(s.Process.Env, "A=1", "B=2", "A=3", "HOME=/h", "odd") })
+	want(t, code, out, "A=3\n", "B=2\n", "HOME=/h\n")
+	if strings.Contains(out, "A=1") {
+		t.Error("an overridden value is passed")
+	}
+}
+
 func TestExitCodes(t *testing.T) {
 	t.Parallel()
 	root := busyboxRoot(t)

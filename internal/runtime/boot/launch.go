@@ -1,7 +1,6 @@
 package boot
 
 import (
-	"fmt"
 	"os"
 	"runtime"
 	"unsafe"
@@ -42,31 +41,25 @@ type spawnArgs struct {
 //go:noescape
 func spawn(a *spawnArgs)
 
-// Start runs the image. It returns the pid and a pidfd of the
-// new process, which has executed the image when Start returns.
-func (l *Launch) Start(image *Image) (pid int, pidfd *os.File, err error) {
-	exe, err := seal(image)
-	if err != nil {
-		return 0, nil, err
-	}
-	defer unix.Close(exe)
+// block is everything the child reads: one object on the heap, whose address
+// stays the same while the goroutine's stack may move.
+type block struct {
+	spawn spawnArgs
+	clone cloneArgs
+	pidfd int32
+	fds   []int32
+	empty [1]byte
+	name  [16]byte
+	argv  [2]uintptr
+	envp  [1]uintptr
+}
 
-	// Everything the child reads is kept in one object on the heap, whose
-	// address stays the same while the goroutine's stack may move.
-	type block struct {
-		spawn spawnArgs
-		clone cloneArgs
-		pidfd int32
-		fds   [256]int32
-		empty [1]byte
-		name  [16]byte
-		argv  [2]uintptr
-		envp  [1]uintptr
-	}
-	if len(l.Inherit) > 256 {
-		return 0, nil, fmt.Errorf("boot: %d descriptors to inherit, at most 256 are possible", len(l.Inherit))
-	}
-	b := new(block)
+// block prepares the clone and the exec of the file exe. It is not inlined, for
+// what it returns must not come to lie on a stack.
+//
+//go:noinline
+func (l *Launch) block(exe int) *block {
+	b := &block{fds: make([]int32, len(l.Inherit)+1)}
 	b.pidfd = -1
 	b.clone.flags = l.Flags | unix.CLONE_VM | unix.CLONE_VFORK | unix.CLONE_PIDFD
 	b.clone.pidfd = uint64(uintptr(unsafe.Pointer(&b.pidfd)))
@@ -85,7 +78,7 @@ func (l *Launch) Start(image *Image) (pid int, pidfd *os.File, err error) {
 	b.spawn = spawnArgs{
 		clone:     uintptr(unsafe.Pointer(&b.clone)),
 		cloneSize: unsafe.Sizeof(b.clone),
-		fds:       uintptr(unsafe.Pointer(&b.fds)),
+		fds:       uintptr(unsafe.Pointer(unsafe.SliceData(b.fds))),
 		nfds:      uintptr(len(l.Inherit)),
 		execFD:    uintptr(exe),
 		empty:     uintptr(unsafe.Pointer(&b.empty)),
@@ -93,6 +86,19 @@ func (l *Launch) Start(image *Image) (pid int, pidfd *os.File, err error) {
 		envp:      uintptr(unsafe.Pointer(&b.envp)),
 		all:       ^uint64(0),
 	}
+	return b
+}
+
+// Start runs the image. It returns the pid and a pidfd of the
+// new process, which has executed the image when Start returns.
+func (l *Launch) Start(image *Image) (pid int, pidfd *os.File, err error) {
+	exe, err := seal(image)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer unix.Close(exe)
+
+	b := l.block(exe)
 	spawn(&b.spawn)
 	runtime.KeepAlive(b)
 

@@ -85,6 +85,10 @@ type Hook struct {
 // BuildHook makes the program that enters a container with all privileges and
 // executes a hook there.
 func BuildHook(h *Hook) *Program {
+	args := h.Args
+	if len(args) == 0 {
+		args = []string{h.Path}
+	}
 	b := newBuilder(h.Sync, h.Proc)
 	b.Step("start hook")
 	b.Call(unix.SYS_PRCTL, boot.Int(unix.PR_SET_DUMPABLE), boot.Int(0))
@@ -97,7 +101,7 @@ func BuildHook(h *Hook) *Program {
 	}
 	b.Call(unix.SYS_CLOSE_RANGE, boot.Int(3), boot.Int(^uint32(0)), boot.Int(unix.CLOSE_RANGE_CLOEXEC))
 	b.Call(unix.SYS_RT_SIGPROCMASK, boot.Int(2), b.Words(boot.Int(0)), boot.Int(0), boot.Int(8))
-	b.Call(unix.SYS_EXECVE, b.Str(h.Path), b.Strs(h.Args), b.Strs(h.Env))
+	b.Call(unix.SYS_EXECVE, b.Str(h.Path), b.Strs(args), b.Strs(h.Env))
 	return b.done([]int{h.Target, h.Proc, h.Sync, h.Stdio[0], h.Stdio[1], h.Stdio[2]}, &finish{})
 }
 
