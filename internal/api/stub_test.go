@@ -185,7 +185,7 @@ func (s *stub) Info(context.Context) (system.Info, error) {
 	return system.Info{}, nil
 }
 func (s *stub) Version(context.Context) (system.VersionResponse, error) {
-	return system.VersionResponse{Version: "test"}, nil
+	return system.VersionResponse{Version: "test", Components: []system.ComponentVersion{{Name: "Engine", Details: map[string]string{}}}}, nil
 }
 func (s *stub) Events(ctx context.Context, _, _ time.Time, f engine.Filters) (<-chan events.Message, error) {
 	if s.events != nil {

@@ -44,6 +44,12 @@ func getVersion(x *exchange) error {
 		return err
 	}
 	v.APIVersion, v.MinAPIVersion = newest.String(), oldest.String()
+	for _, c := range v.Components {
+		// docker's command line shows what it finds here, not the fields above.
+		if c.Name == "Engine" && c.Details != nil {
+			c.Details["ApiVersion"], c.Details["MinAPIVersion"] = v.APIVersion, v.MinAPIVersion
+		}
+	}
 	return x.reply(http.StatusOK, v)
 }
 

@@ -160,7 +160,7 @@ func TestInfoOfVersions(t *testing.T) {
 
 func TestVersionSaysWhatIsServed(t *testing.T) {
 	w := ask(t, &stub{}, "GET", "/version", "")
-	for _, want := range []string{`"ApiVersion":"1.56"`, `"MinAPIVersion":"1.24"`, `"Version":"test"`} {
+	for _, want := range []string{`"ApiVersion":"1.56"`, `"MinAPIVersion":"1.24"`, `"Version":"test"`, `"Details":{"ApiVersion":"1.56","MinAPIVersion":"1.24"}`} {
 		if !strings.Contains(w.Body.String(), want) {
 			t.Errorf("%s lacks %s", w.Body, want)
 		}
@@ -168,10 +168,12 @@ func TestVersionSaysWhatIsServed(t *testing.T) {
 }
 
 func TestEventsArriveAsTheyHappen(t *testing.T) {
-	ch := make(chan events.Message)
-	var filters engine.Filters
+	asked := make(chan engine.Filters, 1)
+	subscribed := make(chan chan events.Message, 1)
 	s := serve(t, &stub{events: func(_ context.Context, f engine.Filters) (<-chan events.Message, error) {
-		filters = f
+		ch := make(chan events.Message, 1) // each client has its own
+		asked <- f
+		subscribed <- ch
 		return ch, nil
 	}})
 	for version, want := range map[string]string{
@@ -182,10 +184,10 @@ func TestEventsArriveAsTheyHappen(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !filters["type"]["container"] {
+		if filters := <-asked; !filters["type"]["container"] {
 			t.Errorf("filters %v", filters)
 		}
-		ch <- events.Message{Type: "container", Action: "start", Time: 5, Actor: events.Actor{ID: "c", Attributes: map[string]string{"image": "img"}}}
+		<-subscribed <- events.Message{Type: "container", Action: "start", Time: 5, Actor: events.Actor{ID: "c", Attributes: map[string]string{"image": "img"}}}
 		line, err := bufio.NewReader(resp.Body).ReadString('\n')
 		if strings.TrimSpace(line) != want {
 			t.Errorf("%s: %q, %v", version, line, err)
