@@ -150,7 +150,7 @@ func checkMappings(field string, list []specs.LinuxIDMapping) error {
 }
 
 func mounts(s *specs.Spec) error {
-	own := NamespacesOf(s).Separate(specs.MountNamespace)
+	own := NamespacesOf(s).New(specs.MountNamespace)
 	for i, m := range s.Mounts {
 		switch {
 		case m.Destination == "":
@@ -158,7 +158,7 @@ func mounts(s *specs.Spec) error {
 		case strings.ContainsRune(m.Destination+m.Source, 0):
 			return bad(at("mounts", i, ""), "holds a zero byte")
 		case !own:
-			return bad(at("mounts", i, ""), "needs a mount namespace in linux.namespaces")
+			return bad(at("mounts", i, ""), "needs a new mount namespace in linux.namespaces")
 		case (len(m.UIDMappings) > 0) != (len(m.GIDMappings) > 0):
 			return bad(at("mounts", i, ""), "uidMappings and gidMappings need each other")
 		}
@@ -200,7 +200,7 @@ func linuxPaths(s *specs.Spec) error {
 	if s.Linux == nil {
 		return nil
 	}
-	own := NamespacesOf(s).Separate(specs.MountNamespace)
+	own := NamespacesOf(s).New(specs.MountNamespace)
 	for _, p := range [...]struct {
 		field string
 		list  []string
@@ -210,7 +210,7 @@ func linuxPaths(s *specs.Spec) error {
 				return bad(at(p.field, i, ""), "%q is not absolute", path)
 			}
 			if !own {
-				return bad(at(p.field, i, ""), "needs a mount namespace in linux.namespaces")
+				return bad(at(p.field, i, ""), "needs a new mount namespace in linux.namespaces")
 			}
 		}
 	}
