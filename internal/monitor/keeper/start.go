@@ -10,7 +10,6 @@ import (
 	"strings"
 	"syscall"
 
-
 	"golang.org/x/sys/unix"
 )
 
