@@ -111,5 +111,5 @@ total=$(($(now) - started))
 
 printf '\n%sDone in %d.%d s.%s An engine started, an image was made, a page was served from a container,\n' \
 	"$green" $((total / 1000)) $((total % 1000 / 100)) "$off"
-echo "and nothing is left: no process, mount, bridge, cgroup or file. Next: make install, then"
+echo "and nothing is left: no process, mount, bridge or file. Next: make install, then"
 echo "berth run -it IMAGE sh on your own engine, which berth starts when it is needed."
