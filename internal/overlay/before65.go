@@ -17,14 +17,34 @@ func allAtOnce(s Stack, attrs int) (int, error) {
 		fd  int
 		err error
 	}
-	done := make(chan result)
-	go func() {
-		runtime.LockOSThread() // and never unlock: the thread is spoilt and must end
+	done := make(chan result, 1)
+	onSpoiltThread(func() {
 		fd, err := mountAside(s, attrs)
 		done <- result{fd, err}
-	}()
+	})
 	r := <-done
 	return r.fd, r.err
+}
+
+// onSpoiltThread runs do in a thread that ends afterwards. It is never the main
+// thread, which cannot end, and whose namespaces are what /proc shows of the
+// whole process.
+func onSpoiltThread(do func()) {
+	go func() {
+		runtime.LockOSThread()
+		if unix.Gettid() != unix.Getpid() {
+			do() // and never unlock
+			return
+		}
+		// While this goroutine holds the main thread, others run elsewhere.
+		other := make(chan struct{})
+		onSpoiltThread(func() {
+			defer close(other)
+			do()
+		})
+		<-other
+		runtime.UnlockOSThread()
+	}()
 }
 
 func mountAside(s Stack, attrs int) (int, error) {

@@ -38,6 +38,10 @@ func Mount(s Stack, attrs int) (int, error) {
 // before 6.5.
 var errOneByOne = errors.New("layers are added one by one since Linux 6.5")
 
+// legacy begins what the kernel says for a file system that does not use the
+// mount interface itself and was given more parameters than fit a page.
+const legacy = "VFS: Legacy:"
+
 func failed(what string, err error) error {
 	return fault.New(fault.Internal, "mount overlay", what, "%w", err)
 }
@@ -51,7 +55,7 @@ func layerByLayer(s Stack, attrs int) (int, error) {
 	defer unix.Close(fs)
 	for i, dir := range s.Lower {
 		if err := set(fs, "lowerdir+", dir); err != nil {
-			if i == 0 && errors.Is(err, unix.EINVAL) && !spoke(err) {
+			if errors.Is(err, unix.EINVAL) && !spoke(err) && i == 0 || strings.Contains(err.Error(), legacy) {
 				return -1, errOneByOne
 			}
 			return -1, failed(fmt.Sprintf("lower layer %d (%s)", i, dir), err)

