@@ -22,15 +22,15 @@ import (
 // bytes between it and the container, whatever becomes of this engine. An error
 // means that nothing was written to the connection.
 func (e *Engine) ContainerAttach(ctx context.Context, ref string, o AttachOptions, conn *os.File) error {
-	keys, err := parseDetachKeys(o.DetachKeys)
-	if err != nil {
-		return err
-	}
 	c, err := e.containers.Find(ref)
 	if err != nil {
 		return err
 	}
 	rec := c.Record()
+	keys, err := typedKeys(o.DetachKeys, rec.Tty())
+	if err != nil {
+		return err
+	}
 	if err := attachable(c); err != nil {
 		return err
 	}
@@ -163,6 +163,16 @@ func carry(inner, outer net.Conn, early []byte) {
 	<-done
 	inner.Close()
 	outer.Close()
+}
+
+// typedKeys are the keys that detach a client. Only a terminal has any: what is
+// piped into a container is data, and may hold those bytes.
+func typedKeys(s string, tty bool) ([]byte, error) {
+	keys, err := parseDetachKeys(s)
+	if err != nil || !tty {
+		return nil, err
+	}
+	return keys, nil
 }
 
 // parseDetachKeys reads docker's notation: letters, and ctrl- with a letter or

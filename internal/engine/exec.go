@@ -157,7 +157,7 @@ func (e *Engine) execProcess(x *container.Exec, rec *container.Record, o ExecSta
 }
 
 func (e *Engine) attachExec(ctx context.Context, x *container.Exec, rec *container.Record, o ExecStartOptions, conn *os.File) error {
-	keys, err := parseDetachKeys(x.Request.DetachKeys)
+	keys, err := typedKeys(x.Request.DetachKeys, x.Request.Tty)
 	if err != nil {
 		return err
 	}

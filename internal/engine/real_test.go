@@ -264,7 +264,8 @@ func TestRealAttachAndExec(t *testing.T) {
 	}
 	far.Close()
 	b.start(id)
-	if _, err := near.Write([]byte("late\n")); err != nil {
+	// Without a terminal the detach keys (ctrl-p, ctrl-q) are data like any other.
+	if _, err := near.Write([]byte("late\x10\x11\n")); err != nil {
 		t.Fatal(err)
 	}
 	if err := near.(*net.UnixConn).CloseWrite(); err != nil {
@@ -274,7 +275,7 @@ func TestRealAttachAndExec(t *testing.T) {
 	if _, err := io.ReadFull(near, head); err != nil || string(head) != "HEAD\n" {
 		t.Errorf("%q %v", head, err)
 	}
-	if got := readFrames(near); got != "early late\n" {
+	if got := readFrames(near); got != "early late\x10\x11\n" {
 		t.Errorf("%q", got)
 	}
 	near.Close()
