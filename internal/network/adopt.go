@@ -21,6 +21,7 @@ import (
 // bridge or the table cannot be made it says so and keeps trying: containers
 // that need no bridge can run meanwhile.
 func (m *Manager) Adopt(ctx context.Context, live map[string]bool) error {
+	defer m.chosen()
 	if err := ctx.Err(); err != nil {
 		return fault.Wrap("adopt network", "", err)
 	}

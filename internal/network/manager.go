@@ -37,6 +37,10 @@ type Manager struct {
 	flows    *flows
 	watcher  *watcher
 
+	// chosen ends the time in which no other engine may choose a subnet: ours is
+	// visible to it only when the bridge has its addresses.
+	chosen func()
+
 	bridgeIndex atomic.Int32
 	setup       sync.Mutex  // serialises ensureReady
 	ready       atomic.Bool // bridge and table were made and nothing says they are gone
@@ -88,9 +92,11 @@ func Open(ctx context.Context, cfg Config) (*Manager, error) {
 	m.reaper = newReaper(m)
 	m.flows = newFlows(m)
 	if m.route, err = dialRoute(); err != nil {
+		m.chosen()
 		return nil, fault.New(fault.Internal, "open network", "", "%w", err)
 	}
 	if m.firewall, err = newFirewall(m); err != nil {
+		m.chosen()
 		m.route.close()
 		return nil, err
 	}
@@ -109,16 +115,19 @@ func (m *Manager) makePools() {
 }
 
 // chooseSubnets settles the addresses: configured, remembered, or picked.
-func (m *Manager) chooseSubnets(ctx context.Context) error {
+func (m *Manager) chooseSubnets(ctx context.Context) (err error) {
 	before, err := loadSaved(m.cfg)
 	if err != nil {
 		return err
 	}
-	unlock, err := lockSubnetChoice(ctx)
-	if err != nil {
+	if m.chosen, err = lockSubnetChoice(ctx); err != nil {
 		return err
 	}
-	defer unlock()
+	defer func() {
+		if err != nil {
+			m.chosen()
+		}
+	}()
 	own := 0
 	if link, err := netlink.LinkByName(m.names.bridge); err == nil && link.Attrs().Alias == m.names.alias {
 		own = link.Attrs().Index
@@ -174,15 +183,15 @@ func (m *Manager) chooseSubnet(fixed, remembered netip.Prefix, used []netip.Pref
 	return pick(m.names, used)
 }
 
-// lockSubnetChoice keeps two engines from choosing the same free subnet at the
-// same moment. The lock is an abstract socket: its scope is the network
-// namespace, and it is gone with its holder.
+// lockSubnetChoice keeps two engines from choosing the same free subnet before
+// either has put it on its bridge. The lock is an abstract socket: its scope is
+// the network namespace, and it is gone with its holder.
 func lockSubnetChoice(ctx context.Context) (unlock func(), err error) {
 	addr := &net.UnixAddr{Net: "unixgram", Name: "@berth-subnet-choice"}
 	for {
 		c, err := net.ListenUnixgram("unixgram", addr)
 		if err == nil {
-			return func() { c.Close() }, nil
+			return sync.OnceFunc(func() { c.Close() }), nil
 		}
 		select {
 		case <-ctx.Done():
@@ -229,6 +238,7 @@ func (m *Manager) Close() {
 	m.closed = true
 	empty := m.adopted && len(m.endpoints) == 0
 	m.mu.Unlock()
+	m.chosen()
 	m.watcher.stop()
 	m.bridged.close()
 	m.bare.close()
