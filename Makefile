@@ -12,7 +12,7 @@ BUILD       := CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
 # command=package pairs for scripts/deps.sh
 DEMO_DEPS   := busybox=busybox-static pgrep=procps
 TEST_DEPS   := $(DEMO_DEPS) gcc=gcc docker=docker.io podman=podman runc=runc skopeo=skopeo docker-registry=docker-registry ip=iproute2 nft=nftables tmux=tmux
-BENCH_DEPS  := $(DEMO_DEPS) gcc=gcc dockerd=docker.io docker=docker.io podman=podman runc=runc crun=crun hyperfine=hyperfine perf=linux-perf
+BENCH_DEPS  := $(DEMO_DEPS) skopeo=skopeo docker-registry=docker-registry gcc=gcc dockerd=docker.io docker=docker.io podman=podman runc=runc crun=crun hyperfine=hyperfine perf=linux-perf
 
 .PHONY: help
 help: ## list the targets

@@ -18,16 +18,17 @@ import (
 
 // bench is one run: its scratch directory, its contenders and its results.
 type bench struct {
-	ctx     context.Context
-	dir     string // scratch, removed at the end
-	bin     string // where berth, berthd and berth-runtime are
-	rounds  int
-	idle    int // how many idle containers the memory and restart work uses
-	logMB   int
-	berth   *engine
-	docker  *engine // nil when dockerd is not installed or does not start
-	podman  bool
-	results []result
+	ctx        context.Context
+	dir        string // scratch, removed at the end
+	bin        string // where berth, berthd and berth-runtime are
+	rounds     int
+	idle       int // how many idle containers the memory and restart work uses
+	logMB      int
+	berth      *engine
+	docker     *engine // nil when dockerd is not installed or does not start
+	podman     bool
+	registries int // how many were started
+	results    []result
 }
 
 // work is one line of the table.
@@ -44,6 +45,8 @@ var works = []work{
 	{"faults", (*bench).startCounters},
 	{"log", (*bench).logThroughput},
 	{"idle", (*bench).idleFleet},
+	{"images", (*bench).imageWork},
+	{"registry", (*bench).registryWork},
 }
 
 func main() {
@@ -51,7 +54,7 @@ func main() {
 		rounds  = flag.Int("rounds", 21, "rounds per line; medians are reported")
 		idle    = flag.Int("idle", 200, "idle containers for the memory, rate and restart lines")
 		logMB   = flag.Int("log-mb", 500, "megabytes of log lines to write")
-		only    = flag.String("only", "", "comma-separated subset: runtime,api,run,exec,faults,log,idle")
+		only    = flag.String("only", "", "comma-separated subset: runtime,api,run,exec,faults,log,idle,images,registry")
 		peers   = flag.Bool("peers", true, "measure docker and podman too (runc and the floor always are)")
 		bin     = flag.String("bin", "bin", "directory of berth, berthd and berth-runtime")
 		results = flag.String("o", "", "append the table as Markdown to this file")

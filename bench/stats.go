@@ -10,10 +10,12 @@ import (
 	"time"
 )
 
-// contender is one way to do a piece of work; run does it once.
+// contender is one way to do a piece of work; run does it once. before, which
+// may be nil, prepares a run and is not measured.
 type contender struct {
-	name string
-	run  func() error
+	name   string
+	run    func() error
+	before func() error
 }
 
 // sample is what one contender needed, in the unit of its result.
@@ -48,6 +50,11 @@ func (b *bench) interleave(cs []contender) ([]sample, error) {
 			if err := b.ctx.Err(); err != nil {
 				return nil, err
 			}
+			if c.before != nil {
+				if err := c.before(); err != nil {
+					return nil, fmt.Errorf("%s: %w", c.name, err)
+				}
+			}
 			start := time.Now()
 			if err := c.run(); err != nil {
 				return nil, fmt.Errorf("%s: %w", c.name, err)
@@ -75,6 +82,16 @@ func summarize(name string, values []float64) sample {
 
 func (b *bench) add(work, unit string, samples []sample, bars ...bar) {
 	b.results = append(b.results, result{work, unit, samples, bars})
+}
+
+// find returns what a contender needed for a work that was measured already.
+func (b *bench) find(work, name string) (sample, bool) {
+	for _, r := range b.results {
+		if r.work == work {
+			return r.find(name)
+		}
+	}
+	return sample{}, false
 }
 
 func (r result) find(name string) (sample, bool) {

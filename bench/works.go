@@ -18,7 +18,7 @@ import (
 func (b *bench) runtimeBundle(name, program string) contender {
 	root := b.path("state-" + name)
 	n := 0
-	return contender{name, func() error {
+	return contender{name: name, run: func() error {
 		n++
 		cmd := exec.Command(program, "--root", root, "run", "--bundle", b.path("bundle"), fmt.Sprintf("bench-%s-%d", name, n))
 		var said bytes.Buffer
@@ -34,7 +34,7 @@ func (b *bench) floor() contender {
 	for _, dir := range []string{"floor-upper", "floor-work", "floor-merged"} {
 		_ = os.Mkdir(b.path(dir), 0o755)
 	}
-	return contender{"floor", func() error {
+	return contender{name: "floor", run: func() error {
 		return exec.Command(b.path("floor"), "-n", b.path("rootfs"), b.path("floor-upper"), b.path("floor-work"),
 			b.path("floor-merged"), "/bin/true").Run()
 	}}
@@ -61,14 +61,14 @@ func (b *bench) runtimeRun() error {
 
 func (b *bench) apiLifecycle() error {
 	cs := []contender{
-		{"berth none", func() error { return b.berth.lifecycle("none", "true") }},
-		{"berth bridge", func() error { return b.berth.lifecycle("bridge", "true") }},
+		{name: "berth none", run: func() error { return b.berth.lifecycle("none", "true") }},
+		{name: "berth bridge", run: func() error { return b.berth.lifecycle("bridge", "true") }},
 		b.runc(), b.floor(),
 	}
 	if b.docker != nil {
 		cs = append(cs,
-			contender{"docker none", func() error { return b.docker.lifecycle("none", "true") }},
-			contender{"docker bridge", func() error { return b.docker.lifecycle("bridge", "true") }})
+			contender{name: "docker none", run: func() error { return b.docker.lifecycle("none", "true") }},
+			contender{name: "docker bridge", run: func() error { return b.docker.lifecycle("bridge", "true") }})
 	}
 	samples, err := b.interleave(cs)
 	if err != nil {
@@ -82,14 +82,14 @@ func (b *bench) apiLifecycle() error {
 
 func (b *bench) shellRun() error {
 	run := []string{"run", "--rm", image, "true"}
-	cs := []contender{{"berth", func() error { return b.berthCmd(run...).Run() }}, b.runc(), b.floor()}
+	cs := []contender{{name: "berth", run: func() error { return b.berthCmd(run...).Run() }}, b.runc(), b.floor()}
 	bars := []bar{{against: "runc", factor: 1}}
 	if b.docker != nil {
-		cs = append(cs, contender{"docker", func() error { return b.dockerCmd(run...).Run() }})
+		cs = append(cs, contender{name: "docker", run: func() error { return b.dockerCmd(run...).Run() }})
 		bars = append(bars, bar{against: "docker", factor: 1.0 / 20})
 	}
 	if b.podman {
-		cs = append(cs, contender{"podman", func() error { return b.podmanCmd(podmanRun(run)...).Run() }})
+		cs = append(cs, contender{name: "podman", run: func() error { return b.podmanCmd(podmanRun(run)...).Run() }})
 		bars = append(bars, bar{against: "podman", factor: 1.0 / 10})
 	}
 	samples, err := b.interleave(cs)
@@ -120,16 +120,16 @@ func (b *bench) shellExec() error {
 		return err
 	}
 	defer stop()
-	cs := []contender{{"berth", func() error { return b.berthCmd(into...).Run() }}, runc}
+	cs := []contender{{name: "berth", run: func() error { return b.berthCmd(into...).Run() }}, runc}
 	bars := []bar{{against: "runc", factor: 0.5}}
 	if b.docker != nil && b.dockerCmd(sleeper...).Run() == nil {
 		defer b.dockerCmd("rm", "-f", "bench-exec").Run()
-		cs = append(cs, contender{"docker", func() error { return b.dockerCmd(into...).Run() }})
+		cs = append(cs, contender{name: "docker", run: func() error { return b.dockerCmd(into...).Run() }})
 		bars = append(bars, bar{against: "docker", factor: 1.0 / 8})
 	}
 	if b.podman && b.podmanCmd(podmanRun(sleeper)...).Run() == nil {
 		defer b.podmanCmd("rm", "-f", "-t", "0", "bench-exec").Run()
-		cs = append(cs, contender{"podman", func() error { return b.podmanCmd(into...).Run() }})
+		cs = append(cs, contender{name: "podman", run: func() error { return b.podmanCmd(into...).Run() }})
 	}
 	samples, err := b.interleave(cs)
 	if err != nil {
@@ -158,7 +158,7 @@ func (b *bench) runcSleeper() (contender, func(), error) {
 		return contender{}, nil, err
 	}
 	stop := func() { _ = exec.Command("runc", "--root", root, "delete", "--force", "bench-sleeper").Run() }
-	return contender{"runc", func() error {
+	return contender{name: "runc", run: func() error {
 		return exec.Command("runc", "--root", root, "exec", "bench-sleeper", "/bin/true").Run()
 	}}, stop, nil
 }
@@ -232,7 +232,7 @@ func (b *bench) logThroughput() error {
 	lines := b.logMB * 1000 * 1000 / 100
 	script := fmt.Sprintf("yes 0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456 | head -n %d", lines)
 	measure := func(e *engine) contender {
-		return contender{e.name, func() error {
+		return contender{name: e.name, run: func() error {
 			var created struct{ ID string }
 			err := e.call("POST", "/v1.41/containers/create", map[string]any{"Image": image, "Cmd": []string{"sh", "-c", script},
 				"HostConfig": map[string]any{"NetworkMode": "none", "LogConfig": map[string]any{"Type": "json-file",
