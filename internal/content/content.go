@@ -36,24 +36,27 @@ type Info struct {
 //
 // A blob gets its name with a rename after it was verified, so a killed process
 // leaves no wrong blob. Data is not synced to disk one blob at a time: whoever
-// records that a blob exists calls Sync first, and sweeps blobs that no record
-// names at start; that keeps a blob torn by a power cut from ever being used.
+// records that a blob exists calls Sync first, and CollectAll at start removes
+// the blobs that no record names; that keeps a blob torn by a power cut from
+// ever being used.
 type Store struct {
 	dir string
+	collector
 }
 
 // Open opens the store in dir, creating it when missing, and removes what an
-// interrupted ingest left behind.
+// interrupted ingest left behind. Partial blobs stay for a day.
 func Open(dir string) (*Store, error) {
-	s := &Store{dir: dir}
-	ingest := filepath.Join(dir, "ingest")
-	if err := os.RemoveAll(ingest); err != nil {
-		return nil, fault.Wrap("open content store", dir, err)
-	}
-	for _, d := range []string{ingest, filepath.Join(dir, "blobs", string(digest.SHA256))} {
+	s := &Store{dir: dir, collector: collector{
+		held: map[digest.Digest]int{}, asked: map[digest.Digest]*asked{}, parts: map[string]bool{},
+	}}
+	for _, d := range []string{filepath.Join(dir, "ingest"), filepath.Join(dir, "blobs", string(digest.SHA256))} {
 		if err := os.MkdirAll(d, 0o700); err != nil {
 			return nil, fault.Wrap("open content store", dir, err)
 		}
+	}
+	if err := s.sweepIngest(); err != nil {
+		return nil, fault.Wrap("open content store", dir, err)
 	}
 	return s, nil
 }
@@ -150,18 +153,6 @@ func (s *Store) Read(d digest.Digest, limit int64) ([]byte, error) {
 			WithHint("the disk or another program changed the file; remove and pull the image again")
 	}
 	return data, nil
-}
-
-// Delete removes the blob; a missing one is no error.
-func (s *Store) Delete(d digest.Digest) error {
-	p, err := s.path(d)
-	if err != nil {
-		return err
-	}
-	if err := os.Remove(p); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return wrap("delete blob", d, err)
-	}
-	return nil
 }
 
 // Walk calls fn for each blob, in no order. Files that are no blobs are passed

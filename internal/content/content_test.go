@@ -145,16 +145,16 @@ func TestReadNoticesChangedBytes(t *testing.T) {
 	}
 }
 
-func TestDeleteAndWalk(t *testing.T) {
+func TestCollectAndWalk(t *testing.T) {
 	s := open(t)
 	a, _ := s.Ingest(context.Background(), strings.NewReader("a"), "", -1)
 	b, _ := s.Ingest(context.Background(), strings.NewReader("bb"), "", -1)
 	os.WriteFile(filepath.Join(s.dir, "blobs/sha256/stray"), nil, 0o600)
-	if err := s.Delete(a.Digest); err != nil {
-		t.Fatal(err)
+	if n, err := s.Collect(a.Digest); err != nil || n != 1 {
+		t.Fatal(n, err)
 	}
-	if err := s.Delete(a.Digest); err != nil {
-		t.Errorf("deleting twice: %v", err)
+	if n, err := s.Collect(a.Digest); err != nil || n != 0 {
+		t.Errorf("deleting twice: %d, %v", n, err)
 	}
 	var got []Info
 	if err := s.Walk(func(i Info) error { got = append(got, i); return nil }); err != nil {

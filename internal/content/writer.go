@@ -46,7 +46,11 @@ func (w *Writer) Write(p []byte) (int, error) {
 
 // Commit verifies what was written and gives it its name. It can be called
 // once.
-func (w *Writer) Commit() (Info, error) {
+func (w *Writer) Commit() (Info, error) { return w.CommitTo(nil) }
+
+// CommitTo is Commit with the blob held by h from before it is there: for those
+// who learn the digest only from the bytes. h may be nil.
+func (w *Writer) CommitTo(h *Hold) (Info, error) {
 	const op = "store blob"
 	got := digest.NewDigest(digest.SHA256, w.hash)
 	if w.size >= 0 && w.n != w.size {
@@ -62,6 +66,9 @@ func (w *Writer) Commit() (Info, error) {
 	to, err := w.store.path(got)
 	if err != nil {
 		return Info{}, err
+	}
+	if h != nil {
+		h.Add(got)
 	}
 	tmp := w.file.Name()
 	err = w.file.Close()

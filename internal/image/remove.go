@@ -291,7 +291,8 @@ func (s *Store) dropBlob(d digest.Digest) error {
 			}
 		}
 	}
-	return s.content.Delete(d)
+	_, err := s.content.Collect(d)
+	return err
 }
 
 // chainIDs returns for each layer the id of the stack that ends with it, by

@@ -168,7 +168,8 @@ func (s *Store) sweep() error {
 		if used[i.Digest] {
 			return nil
 		}
-		return s.content.Delete(i.Digest)
+		_, err := s.content.Collect(i.Digest)
+		return err
 	})
 }
 
