@@ -60,7 +60,8 @@ func makeLayer(seed uint64, size int64) (packedLayer, error) {
 	if err := archive.Close(); err != nil {
 		return packedLayer{}, err
 	}
-	return packedLayer{plain.Digest(), packed.Bytes()}, zip.Close()
+	err := zip.Close()
+	return packedLayer{plain.Digest(), packed.Bytes()}, err
 }
 
 // publish puts an image of the given layers into a registry.
@@ -286,8 +287,10 @@ func (b *bench) pushWork(source *registryServer) error {
 				return quiet(store("tag", from, target.host+"/bench/pushed"))
 			}})
 			defer func() {
-				b.forget(who, store, target.host+"/bench/pushed", from)
-				target.stop()
+				if target != nil {
+					b.forget(who, store, target.host+"/bench/pushed", from)
+					target.stop()
+				}
 			}()
 		}
 		samples, err := b.interleave(cs)

@@ -14,9 +14,9 @@ import (
 // image is the one image of all contenders: busybox and nothing else.
 const image = "bench/busybox:1"
 
-// isolated marks the re-executed bench, which lives in network and mount
-// namespaces of its own: bridges, packet filters and mounts of every contender
-// die with it and never meet the machine's.
+// isolated marks the re-executed bench, which lives in process, network and
+// mount namespaces of its own: daemons, bridges, packet filters and mounts of
+// every contender die with it and never meet the machine's.
 const isolated = "BERTH_BENCH_ISOLATED"
 
 func init() {
@@ -32,7 +32,8 @@ func init() {
 	cmd.Env = append(os.Environ(), isolated+"=1")
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Unshareflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWNET,
+		Cloneflags:   syscall.CLONE_NEWPID | syscall.CLONE_NEWNET,
+		Unshareflags: syscall.CLONE_NEWNS,
 		Pdeathsig:    syscall.SIGTERM,
 	}
 	err := cmd.Run()
@@ -49,6 +50,9 @@ func init() {
 // prepare builds the floor program, the shared root file system and bundle, and
 // starts the engines.
 func (b *bench) prepare(peers bool) error {
+	if err := command("mount", "-t", "proc", "proc", "/proc"); err != nil {
+		return err
+	}
 	if err := command("ip", "link", "set", "lo", "up"); err != nil {
 		return err
 	}
