@@ -31,7 +31,7 @@ func (h *Hold) Add(diffIDs ...digest.Digest) {
 
 // add holds one layer. The caller holds Store.mu.
 func (h *Hold) add(d digest.Digest) {
-	h.store.refs[d]++
+	h.store.ref(d)
 	h.mu.Lock()
 	h.ids = append(h.ids, d)
 	h.mu.Unlock()

@@ -59,12 +59,14 @@ type Store struct {
 	known   map[digest.Digest]*entry
 	refs    map[digest.Digest]int      // holds and containers, also of layers that are not there yet
 	inUseBy map[string][]digest.Digest // container id -> its layers
+	owners  []func(digest.Digest) bool // see AddOwner; only ever appended to
 }
 
 // entry is what is in memory about a layer. Fields are filled on demand.
 type entry struct {
 	record *Layer
 	root   *rootAttrs
+	taken  uint64 // counts the references ever made
 }
 
 // Open opens the store below root, the engine's data root. What an interrupted
@@ -125,7 +127,7 @@ func (s *Store) scan() error {
 		}
 		s.inUseBy[e.Name()] = lower
 		for _, d := range lower {
-			s.refs[d]++
+			s.ref(d)
 		}
 	}
 	return nil
@@ -235,13 +237,6 @@ func (s *Store) Tree(diffID digest.Digest) (string, error) {
 		return "", missing(diffID)
 	}
 	return filepath.Join(s.dir(diffID), "tree"), nil
-}
-
-// unref drops one reference. The caller holds mu.
-func (s *Store) unref(d digest.Digest) {
-	if s.refs[d]--; s.refs[d] <= 0 {
-		delete(s.refs, d)
-	}
 }
 
 // Delete removes a layer unless it is held or below a container's writable

@@ -102,7 +102,7 @@ func (s *Store) Writable(containerID string, diffIDs []digest.Digest) (upper, wo
 	if _, ok := s.inUseBy[containerID]; !ok {
 		s.inUseBy[containerID] = append([]digest.Digest(nil), diffIDs...)
 		for _, d := range diffIDs {
-			s.refs[d]++
+			s.ref(d)
 		}
 	}
 	return upper, work, nil
