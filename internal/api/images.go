@@ -2,8 +2,6 @@ package api
 
 import (
 	"context"
-	"encoding/base64"
-	"encoding/json"
 	"io"
 	"net/http"
 	"strings"
@@ -12,24 +10,49 @@ import (
 	"berth/internal/fault"
 
 	"github.com/moby/moby/api/types/image"
-	"github.com/moby/moby/api/types/jsonstream"
 	"github.com/moby/moby/api/types/registry"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // imageEngine is what the image endpoints call.
 type imageEngine interface {
-	ImageLoad(ctx context.Context, r io.Reader, quiet bool, out io.Writer) error
-	ImageImport(ctx context.Context, o engine.ImageImportOptions, r io.Reader, out io.Writer) error
-	ImagePull(ctx context.Context, ref string, platform *ocispec.Platform, out io.Writer) error
 	ImageList(ctx context.Context, o engine.ImageListOptions) ([]image.Summary, error)
-	ImageInspect(ctx context.Context, ref string) (image.InspectResponse, error)
+	ImageInspect(ctx context.Context, ref string, o engine.ImageInspectOptions) (image.InspectResponse, error)
+	ImageHistory(ctx context.Context, ref string, platform *ocispec.Platform) ([]image.HistoryResponseItem, error)
 	ImageRemove(ctx context.Context, ref string, force, prune bool) ([]image.DeleteResponse, error)
 	ImageTag(ctx context.Context, src, target string) error
+	ImagePrune(ctx context.Context, o engine.ImagePruneOptions) (engine.ImagePruneReport, error)
+
+	ImageLoad(ctx context.Context, r io.Reader, o engine.ImageLoadOptions, out io.Writer) error
+	ImageSave(ctx context.Context, refs []string, platforms []*ocispec.Platform, out io.Writer) error
+	ImageImport(ctx context.Context, o engine.ImageImportOptions, r io.Reader, out io.Writer) error
+	ImageCommit(ctx context.Context, o engine.CommitOptions) (id string, err error)
+
+	ImagePull(ctx context.Context, ref string, o engine.ImagePullOptions, out io.Writer) error
+	ImagePush(ctx context.Context, ref string, o engine.ImagePushOptions, out io.Writer) error
+	ImageVerify(ctx context.Context, ref string, out io.Writer) error
+	ImageTree(ctx context.Context) (any, error)
+	registryEngine
+}
+
+// registryEngine is what the endpoints about registries call.
+type registryEngine interface {
+	RegistryLogin(ctx context.Context, auth registry.AuthConfig) (registry.AuthResponse, error)
+	RegistrySearch(ctx context.Context, o engine.SearchOptions) ([]registry.SearchResult, error)
+	Distribution(ctx context.Context, ref string, auth registry.AuthConfig) (registry.DistributionInspect, error)
+	ImageReferrers(ctx context.Context, ref, artifactType string, auth registry.AuthConfig) ([]ocispec.Descriptor, error)
+	ImageAttach(ctx context.Context, ref string, a engine.Artifact, auth registry.AuthConfig) error
 }
 
 func listImages(x *exchange) error {
-	o := engine.ImageListOptions{All: x.flag("all"), SharedSize: x.flag("shared-size"), ContainerCount: !x.version.before(51)}
+	o := engine.ImageListOptions{
+		All: x.flag("all"), ContainerCount: !x.version.before(51),
+		SharedSize: x.flag("shared-size") && !x.version.before(42),
+		Manifests:  x.flag("manifests") && !x.version.before(47),
+	}
+	if x.flag("identity") && !x.version.before(53) {
+		return notOffered("the identity of images", "see their RepoDigests")
+	}
 	var err error
 	if o.Filters, err = engine.ParseFilters(x.query("filters")); err != nil {
 		return err
@@ -82,11 +105,11 @@ func getImage(x *exchange) error {
 	case "json":
 		return inspectImage(x, name)
 	case "history":
-		return notOffered("the history of an image", "inspect it")
+		return imageHistory(x, name)
 	case "get":
-		return notOffered("save of images", "")
+		return saveImages(x, []string{name})
 	case "attestations":
-		return notOffered("attestations of images", "")
+		return notOffered("attestations of images", "look at what refers to it in its registry")
 	}
 	return notFound(x)
 }
@@ -98,7 +121,7 @@ func postImage(x *exchange) error {
 	case "tag":
 		return tagImage(x, name)
 	case "push":
-		return notOffered("push of images", "")
+		return pushImage(x, name)
 	}
 	return notFound(x)
 }
@@ -109,6 +132,52 @@ func cutLast(path string) (before, last string) {
 		return path, ""
 	}
 	return path[:i], path[i+1:]
+}
+
+func inspectImage(x *exchange, name string) error {
+	o := engine.ImageInspectOptions{Manifests: x.flag("manifests") && !x.version.before(48)}
+	var err error
+	if o.Platform, err = x.platform(49); err != nil {
+		return err
+	}
+	if o.Manifests && o.Platform != nil {
+		return fault.New(fault.Invalid, "", "", "conflicting options: manifests and platform options cannot both be set")
+	}
+	img, err := x.api.engine.ImageInspect(x.ctx(), name, o)
+	if err != nil {
+		return err
+	}
+	if img.RepoTags == nil {
+		img.RepoTags = []string{}
+	}
+	if img.RepoDigests == nil {
+		img.RepoDigests = []string{}
+	}
+	if x.version.before(48) {
+		img.Descriptor = nil
+	}
+	if x.version.before(53) {
+		img.Identity = nil
+	}
+	if x.version.before(52) {
+		return x.reply(http.StatusOK, imageBefore52(x.version, img))
+	}
+	return x.reply(http.StatusOK, img)
+}
+
+func imageHistory(x *exchange, name string) error {
+	p, err := x.platform(48)
+	if err != nil {
+		return err
+	}
+	list, err := x.api.engine.ImageHistory(x.ctx(), name, p)
+	if err != nil {
+		return err
+	}
+	if list == nil {
+		list = []image.HistoryResponseItem{}
+	}
+	return x.reply(http.StatusOK, list)
 }
 
 func tagImage(x *exchange, name string) error {
@@ -131,7 +200,7 @@ func removeImage(x *exchange) error {
 		return fault.New(fault.Invalid, "", "", "image name cannot be blank")
 	}
 	if len(x.queries("platforms")) > 0 && !x.version.before(50) {
-		return notOffered("removal of single platforms of an image", "")
+		return notOffered("removal of single platforms of an image", "remove all of it and pull what you need")
 	}
 	list, err := x.api.engine.ImageRemove(x.ctx(), name, x.flag("force"), !x.flag("noprune"))
 	if err != nil {
@@ -143,148 +212,30 @@ func removeImage(x *exchange) error {
 	return x.reply(http.StatusOK, list)
 }
 
-func loadImages(x *exchange) error {
-	if len(x.queries("platform")) > 0 && !x.version.before(48) {
-		return notOffered("load of single platforms of an archive", "")
-	}
-	quiet := x.flagOr("quiet", true)
-	return x.upload(func(out io.Writer) error {
-		return x.api.engine.ImageLoad(x.ctx(), x.r.Body, quiet, out)
-	})
+// prunedImages is the answer of a prune; the plan comes with a dry run only.
+type prunedImages struct {
+	ImagesDeleted  []image.DeleteResponse
+	SpaceReclaimed uint64
+	DryRun         bool              `json:",omitempty"`
+	Remove         []engine.PlanItem `json:",omitempty"`
+	Keep           []engine.PlanItem `json:",omitempty"`
 }
 
-// createImage pulls an image from a registry (fromImage) or makes one from a
-// file system archive (fromSrc).
-func createImage(x *exchange) error {
-	platform, err := x.platform(32)
+// pruneImages removes unused images. With dryRun it removes nothing and answers
+// with the plan.
+func pruneImages(x *exchange) error {
+	o := engine.ImagePruneOptions{DryRun: x.flag("dryRun")}
+	var err error
+	if o.Filters, err = engine.ParseFilters(x.query("filters")); err != nil {
+		return err
+	}
+	r, err := x.api.engine.ImagePrune(x.ctx(), o)
 	if err != nil {
 		return err
 	}
-	name := x.query("fromImage")
-	if name == "" {
-		return importImage(x, platform)
+	out := prunedImages{ImagesDeleted: r.ImagesDeleted, SpaceReclaimed: r.SpaceReclaimed, DryRun: o.DryRun}
+	if o.DryRun {
+		out.Remove, out.Keep = r.Remove, r.Keep
 	}
-	ref := strings.TrimSuffix(name, ":") // what docker pull -a used to send
-	if tag := x.query("tag"); strings.Contains(tag, ":") {
-		ref += "@" + tag
-	} else if tag != "" {
-		ref += ":" + tag
-	}
-	return x.progress(func(out io.Writer) error {
-		return x.unused(x.api.engine.ImagePull(x.ctx(), ref, platform, out))
-	})
-}
-
-// unused adds to a failed pull that credentials came with it and were not used:
-// without them a private image only looks as if it did not exist.
-func (x *exchange) unused(err error) error {
-	header := x.r.Header.Get("X-Registry-Auth")
-	if err == nil || header == "" {
-		return err
-	}
-	text, _ := base64.URLEncoding.DecodeString(header)
-	var auth registry.AuthConfig
-	if json.Unmarshal(text, &auth) != nil || auth.Username+auth.Password+auth.Auth+auth.IdentityToken+auth.RegistryToken == "" {
-		return err
-	}
-	return fault.New(fault.KindOf(err), "", "", "%w", err).WithHint("the client's registry credentials were not used: this engine pulls anonymously yet")
-}
-
-func importImage(x *exchange, platform *ocispec.Platform) error {
-	src := x.query("fromSrc")
-	o := engine.ImageImportOptions{Ref: x.query("repo"), Message: x.query("message"), Changes: x.queries("changes"), Platform: platform}
-	if tag := x.query("tag"); tag != "" && o.Ref != "" {
-		o.Ref += ":" + tag
-	}
-	if o.Message == "" {
-		o.Message = "Imported from " + src
-	}
-	switch src {
-	case "-":
-		return x.upload(func(out io.Writer) error {
-			return x.api.engine.ImageImport(x.ctx(), o, x.r.Body, out)
-		})
-	case "":
-		return fault.New(fault.Invalid, "", "", "one of the parameters fromImage and fromSrc must be given")
-	}
-	return x.progress(func(out io.Writer) error { return x.importURL(src, o, out) })
-}
-
-// importURL imports an archive which the engine fetches itself.
-func (x *exchange) importURL(src string, o engine.ImageImportOptions, out io.Writer) error {
-	if !strings.Contains(src, "://") {
-		src = "http://" + src
-	}
-	req, err := http.NewRequestWithContext(x.ctx(), http.MethodGet, src, nil)
-	if err != nil {
-		return fault.New(fault.Invalid, "", "", "invalid source: %w", err)
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return fault.New(fault.Unavailable, "fetch", src, "%w", err)
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return fault.New(fault.Invalid, "fetch", src, "the server answered %s", resp.Status)
-	}
-	line, err := json.Marshal(jsonstream.Message{Status: "Downloading from " + src})
-	if err != nil {
-		return err
-	}
-	if _, err := out.Write(append(line, '\r', '\n')); err != nil {
-		return err
-	}
-	return x.api.engine.ImageImport(x.ctx(), o, resp.Body, out)
-}
-
-// upload runs work that reads the request's body while it reports progress.
-// After a failure the rest of the body is read and thrown away: most clients
-// look for an answer only when they have sent everything.
-func (x *exchange) upload(work func(out io.Writer) error) error {
-	// Without this the server would drop what it has not yet read of the body
-	// as soon as the answer starts. Servers that cannot do it do not need it.
-	_ = http.NewResponseController(x.ResponseWriter).EnableFullDuplex()
-	err := x.progress(work)
-	if err != nil && x.ctx().Err() == nil {
-		x.Header().Set("Connection", "close")
-		x.fail(err)
-		x.Flush()
-		_, _ = io.Copy(io.Discard, x.r.Body)
-		return nil
-	}
-	return err
-}
-
-// progress runs work that reports as a stream of JSON lines. An error before the
-// first line is returned, to be answered with its status; a later one becomes
-// the last line.
-func (x *exchange) progress(work func(out io.Writer) error) error {
-	s := newStream(x, true)
-	x.Header()["Content-Type"] = jsonType
-	err := work(s)
-	if err != nil && s.wrote() {
-		x.logFailure(statusOf(fault.KindOf(err)), err)
-		_, _ = s.Write(errorLine(err))
-		err = nil
-	}
-	if s.finish() != nil {
-		return nil // the client is gone
-	}
-	if err == nil && !x.started {
-		return x.done(http.StatusOK)
-	}
-	return err
-}
-
-// errorLine is the last line of a failed stream; old clients read "error", newer
-// ones "errorDetail".
-func errorLine(err error) []byte {
-	line, jerr := json.Marshal(struct {
-		Detail jsonstream.Error `json:"errorDetail"`
-		Error  string           `json:"error"`
-	}{jsonstream.Error{Message: err.Error()}, err.Error()})
-	if jerr != nil {
-		return nil
-	}
-	return append(line, '\r', '\n')
+	return x.reply(http.StatusOK, out)
 }

@@ -1,47 +1,13 @@
 package api
 
 import (
-	"net/http"
 	"time"
-
-	"berth/internal/fault"
 
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/image"
 	"github.com/moby/moby/api/types/network"
 )
-
-func inspectImage(x *exchange, name string) error {
-	if x.flag("manifests") && x.query("platform") != "" {
-		return fault.New(fault.Invalid, "", "", "conflicting options: manifests and platform options cannot both be set")
-	}
-	img, err := x.api.engine.ImageInspect(x.ctx(), name)
-	if err != nil {
-		return err
-	}
-	if p, err := x.platform(49); err != nil {
-		return err
-	} else if p != nil && (p.OS != img.Os || p.Architecture != img.Architecture || (p.Variant != "" && p.Variant != img.Variant)) {
-		return fault.New(fault.NotFound, "", "", "image %s was found but does not provide the platform %s/%s", name, p.OS, p.Architecture)
-	}
-	if img.RepoTags == nil {
-		img.RepoTags = []string{}
-	}
-	if img.RepoDigests == nil {
-		img.RepoDigests = []string{}
-	}
-	if x.version.before(48) {
-		img.Descriptor, img.Manifests = nil, nil
-	}
-	if x.version.before(53) {
-		img.Identity = nil
-	}
-	if x.version.before(52) {
-		return x.reply(http.StatusOK, imageBefore52(x.version, img))
-	}
-	return x.reply(http.StatusOK, img)
-}
 
 // legacySummary is an entry of the image list before 1.44.
 type legacySummary struct {

@@ -1,7 +1,7 @@
 package api
 
 import (
-	"encoding/base64"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,23 +15,40 @@ import (
 
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	"github.com/moby/moby/api/types/image"
+	"github.com/moby/moby/api/types/registry"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 func TestImageNamesMayHoldSlashes(t *testing.T) {
 	seen := ""
-	e := &stub{
-		image: func(ref string) (image.InspectResponse, error) {
+	e := &stub{img: imageStub{
+		inspect: func(ref string, _ engine.ImageInspectOptions) (image.InspectResponse, error) {
 			seen = "inspect " + ref
 			return image.InspectResponse{}, nil
 		},
+		history: func(ref string, _ *ocispec.Platform) ([]image.HistoryResponseItem, error) {
+			seen = "history " + ref
+			return nil, nil
+		},
+		save: func(refs []string, _ []*ocispec.Platform, _ io.Writer) error {
+			seen = "save " + strings.Join(refs, " ")
+			return nil
+		},
 		tag: func(src, target string) error { seen = "tag " + src + " " + target; return nil },
-	}
+		remote: func(ref string, _ registry.AuthConfig) (registry.DistributionInspect, error) {
+			seen = "remote " + ref
+			return registry.DistributionInspect{}, nil
+		},
+	}}
 	for path, want := range map[string]string{
 		"GET /v1.44/images/reg.io:5000/a/b:1/json":               "inspect reg.io:5000/a/b:1",
 		"GET /images/busybox/json":                               "inspect busybox",
 		"GET /images/json/json":                                  "inspect json",
 		"GET /images/reg.io%2Fa/json":                            "inspect reg.io/a",
+		"GET /images/reg.io/a/b:1/history":                       "history reg.io/a/b:1",
+		"GET /images/reg.io/a/b:1/get":                           "save reg.io/a/b:1",
+		"GET /images/get?names=a/b:1&names=c":                    "save a/b:1 c",
+		"GET /distribution/reg.io/a/b/json":                      "remote reg.io/a/b",
 		"POST /images/reg.io/a/b/tag?repo=c/d&tag=2":             "tag reg.io/a/b c/d:2",
 		"POST /v1.24/images/sha256:0123456789/tag?repo=new&tag=": "tag sha256:0123456789 new",
 	} {
@@ -45,21 +62,33 @@ func TestImageNamesMayHoldSlashes(t *testing.T) {
 func TestPullNamesItsImageWhole(t *testing.T) {
 	digest := "sha256:" + strings.Repeat("a", 64)
 	for query, want := range map[string]string{
-		"fromImage=alpine&tag=3":                         "alpine:3 <nil>",
-		"fromImage=reg.io:5000/a&tag=" + digest:          "reg.io:5000/a@" + digest + " <nil>",
-		"fromImage=alpine:":                              "alpine <nil>",
+		"fromImage=alpine&tag=3":                         "alpine:3",
+		"fromImage=alpine:2":                             "alpine:2",
+		"fromImage=alpine:2&tag=3":                       "alpine:3",
+		"fromImage=alpine":                               "alpine all",
+		"fromImage=alpine:":                              "alpine all",
+		"fromImage=reg.io:5000/a":                        "reg.io:5000/a all",
+		"fromImage=alpine&tag=3&all=1":                   "alpine:3 all",
+		"fromImage=alpine&tag=3&allPlatforms=1":          "alpine:3 everywhere",
+		"fromImage=reg.io:5000/a&tag=" + digest:          "reg.io:5000/a@" + digest,
 		"fromImage=a&tag=latest&platform=linux%2Farm64":  "a:latest linux/arm64",
-		"fromImage=docker.io/library/a%40" + digest + "": "docker.io/library/a@" + digest + " <nil>",
+		"fromImage=docker.io/library/a%40" + digest + "": "docker.io/library/a@" + digest,
 	} {
 		got := ""
-		e := &stub{pull: func(ref string, p *ocispec.Platform, out io.Writer) error {
-			got = ref + " <nil>"
-			if p != nil {
-				got = ref + " " + p.OS + "/" + p.Architecture
+		e := &stub{img: imageStub{pull: func(_ context.Context, ref string, o engine.ImagePullOptions, out io.Writer) error {
+			got = ref
+			if o.AllTags {
+				got += " all"
+			}
+			if o.AllPlatforms {
+				got += " everywhere"
+			}
+			if p := o.Platform; p != nil {
+				got += " " + p.OS + "/" + p.Architecture
 			}
 			fmt.Fprint(out, "{\"status\":\"done\"}\r\n")
 			return nil
-		}}
+		}}}
 		w := ask(t, e, "POST", "/v1.44/images/create?"+query, "")
 		if w.Code != 200 || got != want || !strings.Contains(w.Body.String(), "done") {
 			t.Errorf("%s: %d %s; engine saw %q, want %q", query, w.Code, w.Body, got, want)
@@ -69,35 +98,18 @@ func TestPullNamesItsImageWhole(t *testing.T) {
 
 func TestPullErrorsBeforeAndAfterTheFirstLine(t *testing.T) {
 	unknown := fault.New(fault.NotFound, "", "", "manifest unknown")
-	early := &stub{pull: func(string, *ocispec.Platform, io.Writer) error { return unknown }}
+	early := &stub{img: imageStub{pull: func(context.Context, string, engine.ImagePullOptions, io.Writer) error { return unknown }}}
 	if w := ask(t, early, "POST", "/images/create?fromImage=a", ""); w.Code != http.StatusNotFound {
 		t.Errorf("early: %d %s", w.Code, w.Body)
 	}
-	late := &stub{pull: func(_ string, _ *ocispec.Platform, out io.Writer) error {
+	late := &stub{img: imageStub{pull: func(_ context.Context, _ string, _ engine.ImagePullOptions, out io.Writer) error {
 		fmt.Fprint(out, "{\"status\":\"pulling\"}\r\n")
 		return unknown
-	}}
+	}}}
 	w := ask(t, late, "POST", "/images/create?fromImage=a", "")
 	lines := strings.Split(strings.TrimSpace(w.Body.String()), "\r\n")
 	if w.Code != 200 || len(lines) != 2 || lines[1] != `{"errorDetail":{"message":"manifest unknown"},"error":"manifest unknown"}` {
 		t.Errorf("late: %d %q", w.Code, lines)
-	}
-}
-
-func TestAFailedPullSaysThatCredentialsWereNotUsed(t *testing.T) {
-	denied := &stub{pull: func(string, *ocispec.Platform, io.Writer) error {
-		return fault.New(fault.NotFound, "", "", "no such image")
-	}}
-	for auth, want := range map[string]bool{
-		`{"username":"me","password":"secret"}`: true, `{"identitytoken":"x"}`: true, `{}`: false, `{"serveraddress":"reg.io"}`: false, `what`: false,
-	} {
-		r := newRequest("POST", "/images/create?fromImage=a", "", "text/plain")
-		r.Header.Set("X-Registry-Auth", base64.URLEncoding.EncodeToString([]byte(auth)))
-		w := newRecorder()
-		New(denied, nil).ServeHTTP(w, r)
-		if w.Code != 404 || strings.Contains(w.Body.String(), "credentials") != want {
-			t.Errorf("%s: %d %s", auth, w.Code, w.Body)
-		}
 	}
 }
 
@@ -116,8 +128,8 @@ func (z *zeros) Read(p []byte) (int, error) {
 func TestLoadReportsWhileItReadsAndAfterAFailure(t *testing.T) {
 	const size = 8 << 20
 	fail := false
-	s := serve(t, &stub{load: func(r io.Reader, quiet bool, out io.Writer) error {
-		if quiet {
+	s := serve(t, &stub{img: imageStub{load: func(r io.Reader, o engine.ImageLoadOptions, out io.Writer) error {
+		if o.Quiet {
 			return errors.New("not quiet")
 		}
 		if fail {
@@ -128,7 +140,7 @@ func TestLoadReportsWhileItReadsAndAfterAFailure(t *testing.T) {
 		n, err := io.Copy(io.Discard, r)
 		fmt.Fprintf(out, "{\"stream\":\"%d\"}\r\n", n)
 		return err
-	}})
+	}}})
 	for _, f := range []bool{false, true, false} {
 		fail = f
 		resp, err := s.client.Post("http://d/v1.44/images/load?quiet=0", "application/x-tar", &zeros{size})
@@ -148,11 +160,11 @@ func TestLoadReportsWhileItReadsAndAfterAFailure(t *testing.T) {
 
 func TestImportTakesItsParameters(t *testing.T) {
 	var got engine.ImageImportOptions
-	e := &stub{imports: func(o engine.ImageImportOptions, r io.Reader, out io.Writer) error {
+	e := &stub{img: imageStub{imports: func(o engine.ImageImportOptions, r io.Reader, out io.Writer) error {
 		got = o
 		_, err := io.Copy(io.Discard, r)
 		return err
-	}}
+	}}}
 	w := ask(t, e, "POST", "/images/create?fromSrc=-&repo=a/b&tag=1&changes=CMD+x&changes=ENV+a%3Db", "body")
 	if w.Code != 200 || got.Ref != "a/b:1" || len(got.Changes) != 2 || got.Message != "Imported from -" {
 		t.Errorf("%d, engine saw %+v", w.Code, got)
@@ -163,17 +175,17 @@ func TestImportTakesItsParameters(t *testing.T) {
 }
 
 func TestImagesInTheShapesOfOldVersions(t *testing.T) {
-	e := &stub{
-		images: func(engine.ImageListOptions) ([]image.Summary, error) {
+	e := &stub{img: imageStub{
+		list: func(engine.ImageListOptions) ([]image.Summary, error) {
 			return []image.Summary{{ID: "i", Size: 5}}, nil
 		},
-		image: func(string) (image.InspectResponse, error) {
+		inspect: func(string, engine.ImageInspectOptions) (image.InspectResponse, error) {
 			cfg := &dockerspec.DockerOCIImageConfig{}
 			cfg.Volumes = map[string]struct{}{"/data": {}}
 			cfg.ExposedPorts = map[string]struct{}{"80/tcp": {}}
 			return image.InspectResponse{ID: "i", Size: 5, Config: cfg}, nil
 		},
-	}
+	}}
 	for _, c := range []struct{ path, has, hasNot string }{
 		{"/v1.42/images/json", `"RepoTags":["<none>:<none>"]`, ""},
 		{"/v1.43/images/json", `"VirtualSize":5`, "<none>"},

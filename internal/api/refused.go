@@ -37,18 +37,12 @@ var refusals = []refusal{
 	{pattern: "POST /containers/{id}/checkpoints", what: "checkpoints"},
 	{pattern: "DELETE /containers/{id}/checkpoints/{checkpoint}", what: "checkpoints"},
 	{pattern: "POST /containers/prune", what: "prune of containers", instead: "remove them by name"},
-	{pattern: "POST /commit", what: "commit of a container"},
 
 	{pattern: "POST /build", what: "image build", instead: "load or import an image"},
 	{pattern: "POST /build/prune", what: "the build cache"},
 	{pattern: "POST /build/cancel", what: "image build"},
 	{pattern: "POST /session", what: "build sessions"},
 	{pattern: "POST /grpc", what: "the BuildKit control interface"},
-	{pattern: "GET /images/get", what: "save of images"},
-	{pattern: "GET /images/search", what: "image search"},
-	{pattern: "POST /images/prune", what: "prune of images", instead: "remove them by name"},
-	{pattern: "POST /auth", what: "registry login", instead: "pull anonymously, or load an archive"},
-	{pattern: "GET /distribution/{name...}", what: "inspection of images in a registry"},
 	{pattern: "GET /system/df", what: "the account of disk usage (system df)"},
 
 	{pattern: "POST /volumes/create", what: "volumes", instead: "use binds or tmpfs"},

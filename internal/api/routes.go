@@ -37,11 +37,20 @@ var routes = []route{
 	{"GET /exec/{id}/json", inspectExec},
 
 	{"GET /images/json", listImages},
+	{"GET /images/get", saveSeveral},
+	{"GET /images/search", searchImages},
 	{"POST /images/create", createImage},
 	{"POST /images/load", loadImages},
+	{"POST /images/prune", pruneImages},
 	{"GET /images/{name...}", getImage},
 	{"POST /images/{name...}", postImage},
 	{"DELETE /images/{name...}", removeImage},
+	{"GET /berth/images/{name...}", getBerthImage},
+	{"POST /berth/images/{name...}", postBerthImage},
+	{"POST /commit", commitContainer},
+
+	{"POST /auth", login},
+	{"GET /distribution/{name...}", inspectDistribution},
 
 	{"GET /networks", listNetworks},
 	{"GET /networks/{id}", inspectNetwork},

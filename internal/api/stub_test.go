@@ -17,7 +17,6 @@ import (
 
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
-	"github.com/moby/moby/api/types/image"
 	"github.com/moby/moby/api/types/network"
 	"github.com/moby/moby/api/types/system"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -40,12 +39,7 @@ type stub struct {
 	exec    func(req container.ExecCreateRequest) (string, error)
 	execRun func(o engine.ExecStartOptions, conn *os.File) error
 	execGet func() (container.ExecInspectResponse, error)
-	load    func(r io.Reader, quiet bool, out io.Writer) error
-	imports func(o engine.ImageImportOptions, r io.Reader, out io.Writer) error
-	pull    func(ref string, p *ocispec.Platform, out io.Writer) error
-	images  func(o engine.ImageListOptions) ([]image.Summary, error)
-	image   func(ref string) (image.InspectResponse, error)
-	tag     func(src, target string) error
+	img     imageStub
 	events  func(ctx context.Context, f engine.Filters) (<-chan events.Message, error)
 	info    func() (system.Info, error)
 }
@@ -133,45 +127,6 @@ func (s *stub) ExecInspect(_ context.Context, id string) (container.ExecInspectR
 	return container.ExecInspectResponse{}, missing(id)
 }
 func (s *stub) ExecResize(_ context.Context, id string, _, _ uint16) error { return missing(id) }
-func (s *stub) ImageLoad(_ context.Context, r io.Reader, quiet bool, out io.Writer) error {
-	if s.load != nil {
-		return s.load(r, quiet, out)
-	}
-	return fault.New(fault.Invalid, "", "", "not an archive")
-}
-func (s *stub) ImageImport(_ context.Context, o engine.ImageImportOptions, r io.Reader, out io.Writer) error {
-	if s.imports != nil {
-		return s.imports(o, r, out)
-	}
-	return fault.New(fault.Invalid, "", "", "not an archive")
-}
-func (s *stub) ImagePull(_ context.Context, ref string, p *ocispec.Platform, out io.Writer) error {
-	if s.pull != nil {
-		return s.pull(ref, p, out)
-	}
-	return missing(ref)
-}
-func (s *stub) ImageList(_ context.Context, o engine.ImageListOptions) ([]image.Summary, error) {
-	if s.images != nil {
-		return s.images(o)
-	}
-	return nil, nil
-}
-func (s *stub) ImageInspect(_ context.Context, ref string) (image.InspectResponse, error) {
-	if s.image != nil {
-		return s.image(ref)
-	}
-	return image.InspectResponse{}, missing(ref)
-}
-func (s *stub) ImageRemove(_ context.Context, ref string, _, _ bool) ([]image.DeleteResponse, error) {
-	return nil, missing(ref)
-}
-func (s *stub) ImageTag(_ context.Context, src, target string) error {
-	if s.tag != nil {
-		return s.tag(src, target)
-	}
-	return missing(src)
-}
 func (s *stub) NetworkList(context.Context, engine.Filters) ([]network.Summary, error) {
 	return nil, nil
 }

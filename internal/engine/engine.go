@@ -21,6 +21,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"berth/internal/container"
@@ -66,6 +67,8 @@ type Engine struct {
 	laggards   laggards
 	restarts   restarts
 	probes     probes
+
+	pruningImages atomic.Bool
 
 	life context.Context // ends with Close
 	end  context.CancelFunc

@@ -5,8 +5,6 @@ import (
 	"time"
 
 	"berth/internal/network"
-
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // Config says where an engine lives and what it offers. Several engines with
@@ -79,20 +77,4 @@ type ExecStartOptions struct {
 	ConsoleSize *[2]uint // height, width
 	Prefix      []byte   // input which was read from the connection already
 	Header      []byte   // written to the connection before any output (the 101 answer)
-}
-
-// ImageListOptions select images.
-type ImageListOptions struct {
-	All            bool
-	SharedSize     bool // accepted; layers are shared by diff id and counted once each
-	ContainerCount bool // fill Summary.Containers
-	Filters        Filters
-}
-
-// ImageImportOptions describe an image made from a plain file system archive.
-type ImageImportOptions struct {
-	Ref      string   // name for the new image; may be empty
-	Message  string   // comment in its history
-	Changes  []string // Dockerfile instructions applied to its config
-	Platform *ocispec.Platform
 }

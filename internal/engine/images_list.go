@@ -1,0 +1,235 @@
+package engine
+
+import (
+	"context"
+	"path"
+	"strconv"
+	"strings"
+	"time"
+
+	"berth/internal/fault"
+	"berth/internal/image"
+
+	api "github.com/moby/moby/api/types/image"
+	"github.com/opencontainers/go-digest"
+)
+
+// imageFilter is what a list or a prune of images is narrowed by.
+type imageFilter struct {
+	before, since time.Time // created before, after; zero means any time
+	references    []string  // patterns, one of which a name must match
+	dangling      *bool     // nil: whether or not
+	labels        Filters
+}
+
+// readImageFilter understands the filters of an image list.
+func (e *Engine) readImageFilter(ctx context.Context, f Filters) (*imageFilter, error) {
+	if err := f.Check("before", "dangling", "label", "reference", "since", "until"); err != nil {
+		return nil, err
+	}
+	out := &imageFilter{references: f.Get("reference"), labels: f}
+	for _, p := range out.references {
+		if _, err := path.Match(p, ""); err != nil {
+			return nil, fault.New(fault.Invalid, "", "", "invalid filter 'reference=%s': %w", p, err)
+		}
+	}
+	if f.Has("dangling") {
+		dangling, err := f.Bool("dangling", false)
+		if err != nil {
+			return nil, err
+		}
+		out.dangling = &dangling
+	}
+	var err error
+	if out.before, err = untilTime(f); err != nil {
+		return nil, err
+	}
+	for _, ref := range f.Get("before") {
+		img, err := e.images.Get(ctx, ref)
+		if err != nil {
+			return nil, err
+		}
+		if out.before.IsZero() || img.Created.Before(out.before) {
+			out.before = img.Created
+		}
+	}
+	for _, ref := range f.Get("since") {
+		img, err := e.images.Get(ctx, ref)
+		if err != nil {
+			return nil, err
+		}
+		if img.Created.After(out.since) {
+			out.since = img.Created
+		}
+	}
+	return out, nil
+}
+
+// admits reports whether an image is in the list at all.
+func (f *imageFilter) admits(img *image.Image) bool {
+	return (f.before.IsZero() || img.Created.Before(f.before)) &&
+		(f.since.IsZero() || img.Created.After(f.since)) &&
+		(f.dangling == nil || *f.dangling == img.Dangling()) &&
+		f.labels.Labels("label", img.Config.Config.Labels)
+}
+
+// names returns those of an image's names that the list is about.
+func (f *imageFilter) names(refs []string) []string {
+	out := make([]string, 0, len(refs))
+	for _, ref := range refs {
+		if len(f.references) == 0 || referenceMatches(f.references, ref) {
+			out = append(out, ref)
+		}
+	}
+	return out
+}
+
+// referenceMatches compares a name with patterns, with and without its tag.
+func referenceMatches(patterns []string, ref string) bool {
+	name := bareName(ref)
+	for _, p := range patterns {
+		for _, s := range []string{ref, name} {
+			if ok, err := path.Match(p, s); err == nil && ok {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// bareName cuts tag and digest off a familiar name.
+func bareName(ref string) string {
+	if i := strings.IndexByte(ref, '@'); i >= 0 {
+		ref = ref[:i]
+	}
+	if i := strings.LastIndexByte(ref, ':'); i > strings.LastIndexByte(ref, '/') {
+		return ref[:i]
+	}
+	return ref
+}
+
+// untilTime reads a time, or an age.
+func untilTime(f Filters) (time.Time, error) {
+	values := f.Get("until")
+	switch len(values) {
+	case 0:
+		return time.Time{}, nil
+	case 1:
+	default:
+		return time.Time{}, fault.New(fault.Invalid, "", "", "more than one until filter specified")
+	}
+	text := values[0]
+	if d, err := time.ParseDuration(text); err == nil {
+		return time.Now().Add(-d), nil
+	}
+	for _, layout := range []string{time.RFC3339Nano, "2006-01-02T15:04:05", "2006-01-02T15:04", "2006-01-02"} {
+		if t, err := time.ParseInLocation(layout, text, time.Local); err == nil {
+			return t, nil
+		}
+	}
+	whole, frac, _ := strings.Cut(text, ".")
+	sec, err := strconv.ParseInt(whole, 10, 64)
+	if nsec, ferr := strconv.ParseUint((frac + "000000000")[:9], 10, 32); err == nil && ferr == nil {
+		return time.Unix(sec, int64(nsec)), nil
+	}
+	return time.Time{}, fault.New(fault.Invalid, "", "", "invalid filter 'until=%s'", text).
+		WithHint("write a time (2006-01-02T15:04:05, seconds since 1970) or an age (24h)")
+}
+
+// ImageList returns images, newest first.
+func (e *Engine) ImageList(ctx context.Context, o ImageListOptions) ([]api.Summary, error) {
+	f, err := e.readImageFilter(ctx, o.Filters)
+	if err != nil {
+		return nil, err
+	}
+	images, err := e.images.List(ctx)
+	if err != nil {
+		return nil, err
+	}
+	parents := parentsOf(images)
+	var shared map[digest.Digest]int
+	if o.SharedSize {
+		shared = layerUses(images)
+	}
+	out := []api.Summary{}
+	for _, img := range images {
+		if !f.admits(img) {
+			continue
+		}
+		tags, digests := f.names(img.RepoTags), f.names(img.RepoDigests)
+		if nameless := len(tags)+len(digests) == 0; nameless && (len(f.references) > 0 || !o.All && parents[img.ID]) {
+			continue
+		}
+		s := e.imageSummary(img, o)
+		s.RepoTags, s.RepoDigests = tags, digests
+		if o.SharedSize {
+			s.SharedSize = e.sharedSize(img, shared)
+		}
+		out = append(out, s)
+	}
+	return out, nil
+}
+
+// parentsOf returns the images from which others were made.
+func parentsOf(images []*image.Image) map[digest.Digest]bool {
+	parents := map[digest.Digest]bool{}
+	for _, img := range images {
+		if img.Parent != "" {
+			parents[img.Parent] = true
+		}
+	}
+	return parents
+}
+
+// layerUses counts in how many images each layer is.
+func layerUses(images []*image.Image) map[digest.Digest]int {
+	uses := map[digest.Digest]int{}
+	for _, img := range images {
+		for d := range layerSet(img) {
+			uses[d]++
+		}
+	}
+	return uses
+}
+
+func layerSet(img *image.Image) map[digest.Digest]bool {
+	set := make(map[digest.Digest]bool, len(img.DiffIDs))
+	for _, d := range img.DiffIDs {
+		set[d] = true
+	}
+	return set
+}
+
+// sharedSize is how much of an image is in others, too, in bytes.
+func (e *Engine) sharedSize(img *image.Image, uses map[digest.Digest]int) int64 {
+	total := int64(0)
+	for d := range layerSet(img) {
+		if uses[d] < 2 {
+			continue
+		}
+		if l, err := e.layers.Stat(d); err == nil {
+			total += l.Size
+		}
+	}
+	return total
+}
+
+func (e *Engine) imageSummary(img *image.Image, o ImageListOptions) api.Summary {
+	s := api.Summary{
+		ID: img.ID.String(), ParentID: img.Parent.String(),
+		Created: unixOrZero(img.Created), Size: img.Size, SharedSize: -1, Containers: -1, Labels: img.Config.Config.Labels,
+	}
+	if o.ContainerCount {
+		s.Containers = int64(len(e.usersOf(img.ID)))
+	}
+	return s
+}
+
+func notNil(list []string) []string { return append([]string{}, list...) }
+
+func unixOrZero(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.Unix()
+}

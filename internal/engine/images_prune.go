@@ -1,0 +1,252 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	"berth/internal/fault"
+	"berth/internal/image"
+
+	"github.com/moby/moby/api/types/events"
+	api "github.com/moby/moby/api/types/image"
+	"github.com/opencontainers/go-digest"
+)
+
+// imagePlan is what a prune of images does: made once, printed by a dry run,
+// carried out by a real one.
+type imagePlan struct {
+	remove []*image.Image
+	keep   []keptImage
+	goes   map[digest.Digest]bool // ids of remove
+}
+
+type keptImage struct {
+	img *image.Image
+	why string
+}
+
+// pruneFilter is what a prune is narrowed by.
+type pruneFilter struct {
+	danglingOnly bool
+	until        time.Time
+	filters      Filters
+}
+
+func readPruneFilter(f Filters) (*pruneFilter, error) {
+	if err := f.Check("dangling", "label", "label!", "until"); err != nil {
+		return nil, err
+	}
+	out := &pruneFilter{filters: f}
+	var err error
+	if out.danglingOnly, err = f.Bool("dangling", true); err != nil {
+		return nil, err
+	}
+	out.until, err = untilTime(f)
+	return out, err
+}
+
+// ImagePrune removes images that no container uses: those without a tag or, with
+// the filter dangling=false, all.
+func (e *Engine) ImagePrune(ctx context.Context, o ImagePruneOptions) (ImagePruneReport, error) {
+	f, err := readPruneFilter(o.Filters)
+	if err != nil {
+		return ImagePruneReport{}, err
+	}
+	// Two plans of the same images would count them twice.
+	if !o.DryRun {
+		if !e.pruningImages.CompareAndSwap(false, true) {
+			return ImagePruneReport{}, fault.New(fault.Conflict, "", "", "a prune operation is already running")
+		}
+		defer e.pruningImages.Store(false)
+	}
+	images, err := e.images.List(ctx)
+	if err != nil {
+		return ImagePruneReport{}, err
+	}
+	plan := e.planPrune(images, f)
+	if o.DryRun {
+		return plan.report(e.accountOf(images)), nil
+	}
+	account := e.accountOf(images)
+	report, err := e.prune(ctx, plan, account)
+	e.bus.Publish(events.ImageEventType, events.ActionPrune, "", map[string]string{"reclaimed": strconv.FormatUint(report.SpaceReclaimed, 10)})
+	return report, err
+}
+
+// planPrune decides about each image, those first that were made from others:
+// an image without a name is kept as long as a kept one was made from it.
+func (e *Engine) planPrune(images []*image.Image, f *pruneFilter) *imagePlan {
+	plan := &imagePlan{goes: map[digest.Digest]bool{}}
+	var reasons map[digest.Digest]string
+	for more := true; more; {
+		more = false
+		reasons = map[digest.Digest]string{}
+		parents := parentsOf(slices.DeleteFunc(slices.Clone(images), func(i *image.Image) bool { return plan.goes[i.ID] }))
+		for _, img := range images {
+			if plan.goes[img.ID] {
+				continue
+			}
+			if why := e.keepReason(img, f, parents[img.ID]); why != "" {
+				reasons[img.ID] = why
+				continue
+			}
+			plan.remove = append(plan.remove, img)
+			plan.goes[img.ID], more = true, true
+		}
+	}
+	for _, img := range images {
+		if why := reasons[img.ID]; why != "" {
+			plan.keep = append(plan.keep, keptImage{img, why})
+		}
+	}
+	return plan
+}
+
+// keepReason says why an image is kept; "" means that it goes.
+func (e *Engine) keepReason(img *image.Image, f *pruneFilter, isParent bool) string {
+	if users := e.usersOf(img.ID); len(users) > 0 {
+		more := ""
+		if len(users) > 1 {
+			more = fmt.Sprintf(" and %d more", len(users)-1)
+		}
+		return fmt.Sprintf("used by container %s%s", users[0].ID[:min(12, len(users[0].ID))], more)
+	}
+	labels := img.Config.Config.Labels
+	switch {
+	case f.danglingOnly && !img.Dangling():
+		return "it has a tag; dangling=false takes such images, too"
+	case img.Dangling() && isParent:
+		return "another image was made from it"
+	case !f.until.IsZero() && img.Created.After(f.until):
+		return "it is newer than the filter until says"
+	case !f.filters.Labels("label", labels):
+		return "it has not the labels that the filter wants"
+	case f.filters.Has("label!") && f.filters.Labels("label!", labels):
+		return "it has the labels that the filter spares"
+	}
+	return ""
+}
+
+// report tells what the plan does.
+func (p *imagePlan) report(a *account) ImagePruneReport {
+	r := ImagePruneReport{SpaceReclaimed: uint64(a.freedBy(p.goes))}
+	for _, img := range p.remove {
+		why := "no tag names it and no container uses it"
+		if !img.Dangling() {
+			why = "no container uses it"
+		}
+		r.Remove = append(r.Remove, PlanItem{Kind: "image", ID: img.ID.String(), Names: img.RepoTags, Size: a.alone(img.ID, p.goes), Reason: why})
+		for _, name := range slices.Concat(img.RepoTags, img.RepoDigests) {
+			r.ImagesDeleted = append(r.ImagesDeleted, api.DeleteResponse{Untagged: name})
+		}
+		r.ImagesDeleted = append(r.ImagesDeleted, api.DeleteResponse{Deleted: img.ID.String()})
+	}
+	for _, k := range p.keep {
+		r.Keep = append(r.Keep, PlanItem{Kind: "image", ID: k.img.ID.String(), Names: k.img.RepoTags, Size: a.alone(k.img.ID, nil), Reason: k.why})
+	}
+	return r
+}
+
+// prune carries out a plan and tells what went.
+func (e *Engine) prune(ctx context.Context, p *imagePlan, a *account) (ImagePruneReport, error) {
+	var r ImagePruneReport
+	gone := map[digest.Digest]bool{}
+	var err error
+	for _, img := range p.remove {
+		if err = ctx.Err(); err != nil {
+			break
+		}
+		deleted := e.pruneOne(ctx, img)
+		r.ImagesDeleted = append(r.ImagesDeleted, deleted...)
+		gone[img.ID] = slices.ContainsFunc(deleted, func(d api.DeleteResponse) bool { return d.Deleted == img.ID.String() })
+	}
+	r.SpaceReclaimed = uint64(a.freedBy(gone))
+	return r, err
+}
+
+// pruneOne removes an image name by name, so that one which somebody has begun
+// to use since the plan was made stays.
+func (e *Engine) pruneOne(ctx context.Context, img *image.Image) []api.DeleteResponse {
+	names := slices.Concat(img.RepoTags, img.RepoDigests)
+	if len(names) == 0 {
+		names = []string{img.ID.String()}
+	}
+	var all []api.DeleteResponse
+	for _, name := range names {
+		deleted, err := e.images.Remove(ctx, name, image.RemoveOptions{InUse: e.usersOf})
+		if err != nil {
+			if !fault.Is(err, fault.NotFound) { // the removal of another name has taken it along
+				e.log.Info("image not pruned", "image", name, "error", err)
+			}
+			continue
+		}
+		e.emitRemoval(deleted, []*image.Image{img})
+		all = append(all, deleted...)
+	}
+	return all
+}
+
+// account knows what each image takes and who shares it.
+type account struct {
+	uses map[digest.Digest]map[digest.Digest]bool // thing to the images that need it
+	size map[digest.Digest]int64                  // of things that images alone need
+}
+
+// accountOf adds up layers. What a container's root is made of stays whatever
+// happens to the image.
+func (e *Engine) accountOf(images []*image.Image) *account {
+	a := &account{uses: map[digest.Digest]map[digest.Digest]bool{}, size: map[digest.Digest]int64{}}
+	for _, img := range images {
+		for _, d := range img.DiffIDs {
+			if a.uses[d] == nil {
+				a.uses[d] = map[digest.Digest]bool{}
+				if l, err := e.layers.Stat(d); err == nil {
+					a.size[d] = l.Disk
+				}
+			}
+			a.uses[d][img.ID] = true
+		}
+	}
+	for _, c := range e.containers.All() {
+		for _, d := range c.Record().Layers {
+			a.size[d] = 0
+		}
+	}
+	return a
+}
+
+// freedBy is how much comes back when exactly these images go, in bytes.
+func (a *account) freedBy(gone map[digest.Digest]bool) int64 {
+	total := int64(0)
+	for d, users := range a.uses {
+		all := true
+		for id := range users {
+			all = all && gone[id]
+		}
+		if all {
+			total += a.size[d]
+		}
+	}
+	return total
+}
+
+// alone is how much of an image nobody else needs, apart from those that go.
+func (a *account) alone(id digest.Digest, gone map[digest.Digest]bool) int64 {
+	total := int64(0)
+	for d, users := range a.uses {
+		if !users[id] {
+			continue
+		}
+		only := true
+		for other := range users {
+			only = only && (other == id || gone[other])
+		}
+		if only {
+			total += a.size[d]
+		}
+	}
+	return total
+}

@@ -1,0 +1,42 @@
+package engine
+
+import (
+	"context"
+	"io"
+
+	"berth/internal/image"
+	"berth/internal/transfer"
+
+	"github.com/distribution/reference"
+	"github.com/moby/moby/api/types/events"
+)
+
+// ImagePull fetches an image, or all of a repository's, from a registry.
+// Progress goes to out as docker's stream.
+func (e *Engine) ImagePull(ctx context.Context, ref string, o ImagePullOptions, out io.Writer) error {
+	named, err := image.ParseName(ref)
+	if err != nil {
+		return err
+	}
+	p := &progress{out: out}
+	if o.AllTags {
+		return refuse("pull of all tags of a repository")
+	}
+	if o.AllPlatforms {
+		return refuse("pull of all platforms of an image")
+	}
+	img, _, err := e.puller.Pull(ctx, ref, transfer.Options{Platform: o.Platform, Progress: p.send})
+	if err != nil {
+		return err
+	}
+	e.emitImage(events.ActionPull, familiar(named), reference.FamiliarName(named), img)
+	return nil
+}
+
+// ImagePush sends an image, or all of a repository's, to its registry.
+func (e *Engine) ImagePush(ctx context.Context, ref string, o ImagePushOptions, out io.Writer) error {
+	return refuse("push of images")
+}
+
+// familiar writes a name the way users do.
+func familiar(named reference.Named) string { return reference.FamiliarString(named) }

@@ -1,0 +1,66 @@
+package engine
+
+import (
+	"context"
+	"io"
+
+	"berth/internal/fault"
+
+	api "github.com/moby/moby/api/types/image"
+	"github.com/moby/moby/api/types/registry"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+func refuse(what string) error {
+	return fault.New(fault.Unsupported, "", "", "%s: not offered by this engine yet", what)
+}
+
+// RegistryLogin asks a registry whether credentials are good.
+func (e *Engine) RegistryLogin(ctx context.Context, auth registry.AuthConfig) (registry.AuthResponse, error) {
+	return registry.AuthResponse{}, refuse("registry login")
+}
+
+// RegistrySearch searches a registry for repositories.
+func (e *Engine) RegistrySearch(ctx context.Context, o SearchOptions) ([]registry.SearchResult, error) {
+	return nil, refuse("image search")
+}
+
+// Distribution tells what a registry has under a name.
+func (e *Engine) Distribution(ctx context.Context, ref string, auth registry.AuthConfig) (registry.DistributionInspect, error) {
+	return registry.DistributionInspect{}, refuse("inspection of images in a registry")
+}
+
+// ImageReferrers lists what refers to an image in its registry.
+func (e *Engine) ImageReferrers(ctx context.Context, ref, artifactType string, auth registry.AuthConfig) ([]ocispec.Descriptor, error) {
+	return nil, refuse("the list of what refers to an image")
+}
+
+// ImageAttach sends an artifact about an image to the image's registry.
+func (e *Engine) ImageAttach(ctx context.Context, ref string, a Artifact, auth registry.AuthConfig) error {
+	return refuse("attaching artifacts to an image")
+}
+
+// ImageVerify reads everything of an image anew and compares it with its digests.
+func (e *Engine) ImageVerify(ctx context.Context, ref string, out io.Writer) error {
+	return refuse("verification of images")
+}
+
+// ImageTree tells which layers images share.
+func (e *Engine) ImageTree(ctx context.Context) (any, error) {
+	return nil, refuse("the tree of layers")
+}
+
+// ImageHistory tells of what steps an image was made, the last one first.
+func (e *Engine) ImageHistory(ctx context.Context, ref string, p *ocispec.Platform) ([]api.HistoryResponseItem, error) {
+	return nil, refuse("the history of an image")
+}
+
+// ImageSave writes an archive of images.
+func (e *Engine) ImageSave(ctx context.Context, refs []string, platforms []*ocispec.Platform, out io.Writer) error {
+	return refuse("save of images")
+}
+
+// ImageCommit makes an image of a container.
+func (e *Engine) ImageCommit(ctx context.Context, o CommitOptions) (string, error) {
+	return "", refuse("commit of a container")
+}
