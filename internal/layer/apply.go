@@ -84,11 +84,7 @@ func (s *Store) unpackInto(ctx context.Context, tmp string, diffID digest.Digest
 	}
 	defer archive.Close()
 	p := newPipe(archive)
-	l, err := untar(ctx, tree, p, s.limits)
-	if err == nil {
-		_, err = io.Copy(io.Discard, p) // what follows the end mark counts for the digest
-		err = streamError("the last", err)
-	}
+	l, err := untar(ctx, tmp, p, s.limits)
 	p.stop()
 	if err != nil {
 		return Layer{}, err
@@ -97,11 +93,25 @@ func (s *Store) unpackInto(ctx context.Context, tmp string, diffID digest.Digest
 	if diffID != "" && l.DiffID != diffID {
 		return Layer{}, fault.New(fault.Invalid, "verify layer", diffID.String(), "%w: the uncompressed bytes have digest %s", ErrDigest, l.DiffID)
 	}
+	return l, finishRecord(tmp, l)
+}
+
+// finishRecord writes down what is known about a layer, and drops the record of
+// one that it is of no use for.
+func finishRecord(tmp string, l Layer) error {
+	if !l.Exact {
+		if err := os.Remove(filepath.Join(tmp, recordName)); err != nil {
+			return err
+		}
+		if err := removeTree(filepath.Join(tmp, lostName)); err != nil {
+			return err
+		}
+	}
 	data, err := json.Marshal(l)
 	if err != nil {
-		return Layer{}, err
+		return err
 	}
-	return l, os.WriteFile(filepath.Join(tmp, "layer.json"), data, 0o600)
+	return os.WriteFile(filepath.Join(tmp, "layer.json"), data, 0o600)
 }
 
 // publish gives an unpacked layer its name. Of two that unpack the same layer

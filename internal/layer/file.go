@@ -3,6 +3,7 @@ package layer
 import (
 	"archive/tar"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"os"
 	"strconv"
@@ -11,6 +12,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// castagnoli has the polynomial that processors have an instruction for.
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
 // file writes a regular file.
 func (u *unpacker) file(h *tar.Header, data io.Reader, dirfd int, real, base string) error {
 	if h.Size > u.limits.MaxBytes-u.size { // of sparse files this is not what is in the archive
@@ -18,7 +22,7 @@ func (u *unpacker) file(h *tar.Header, data io.Reader, dirfd int, real, base str
 	}
 	fd := -1
 	mode := uint32(h.Mode) & 0o7777
-	_, err := u.tree.place(dirfd, base, func() (err error) {
+	_, err := u.tree.place(dirfd, real, base, func() (err error) {
 		fd, err = unix.Openat(dirfd, base, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, mode)
 		return err
 	})
@@ -26,7 +30,14 @@ func (u *unpacker) file(h *tar.Header, data io.Reader, dirfd int, real, base str
 		return err
 	}
 	defer unix.Close(fd)
-	written, err := u.copy(h, fd, data)
+	// The data of sparse entries are not in the order of the file, so they go
+	// into the record; hardly any layer has such.
+	u.tap.file = !isSparse(h)
+	written, crc, err := u.copy(h, fd, data)
+	if u.tap.file && h.Size > 0 {
+		u.record.content(real, base, h.Size, crc)
+	}
+	u.tap.file = false
 	if err != nil {
 		return err
 	}
@@ -54,14 +65,15 @@ func (u *unpacker) file(h *tar.Header, data io.Reader, dirfd int, real, base str
 	return futimens(fd, &u.times)
 }
 
-// copy writes an entry's data and returns how many bytes of it took space: long
-// runs of zeros in large files become holes, those of sparse entries always.
-func (u *unpacker) copy(h *tar.Header, fd int, data io.Reader) (written int64, err error) {
+// copy writes an entry's data and returns how many bytes of it took space, and
+// its checksum: long runs of zeros in large files become holes, those of sparse
+// entries always.
+func (u *unpacker) copy(h *tar.Header, fd int, data io.Reader) (written int64, crc uint32, err error) {
 	holes := h.Size >= sparseFrom || isSparse(h)
 	var offset int64
 	for offset < h.Size {
 		if err := u.ctx.Err(); err != nil {
-			return written, streamError(u.last, err)
+			return written, crc, streamError(u.last, err)
 		}
 		want := u.buf
 		if left := h.Size - offset; left < int64(len(want)) {
@@ -72,8 +84,9 @@ func (u *unpacker) copy(h *tar.Header, fd int, data io.Reader) (written int64, e
 			if err == io.EOF {
 				err = io.ErrUnexpectedEOF
 			}
-			return written, streamError(u.last, err)
+			return written, crc, streamError(u.last, err)
 		}
+		crc = crc32.Update(crc, castagnoli, want)
 		if holes && allZero(want) {
 			offset += int64(n)
 			continue
@@ -81,7 +94,7 @@ func (u *unpacker) copy(h *tar.Header, fd int, data io.Reader) (written int64, e
 		for b := want; len(b) > 0; {
 			n, err := unix.Pwrite(fd, b, offset)
 			if err != nil && err != unix.EINTR {
-				return written, err
+				return written, crc, err
 			}
 			if n > 0 {
 				b = b[n:]
@@ -91,9 +104,9 @@ func (u *unpacker) copy(h *tar.Header, fd int, data io.Reader) (written int64, e
 		}
 	}
 	if holes && written < h.Size {
-		return written, unix.Ftruncate(fd, h.Size)
+		return written, crc, unix.Ftruncate(fd, h.Size)
 	}
-	return written, nil
+	return written, crc, nil
 }
 
 func isSparse(h *tar.Header) bool {
@@ -147,7 +160,7 @@ func (u *unpacker) attributes(h *tar.Header, dirfd int, base string) error {
 	for name, value := range xattrs(h) {
 		// The last element is not followed, and the first leads to the
 		// directory that is open, not to what its name is now.
-		path := "/proc/self/fd/" + strconv.Itoa(dirfd) + "/" + base
+		path := procPath(dirfd) + "/" + base
 		if err := unix.Lsetxattr(path, name, []byte(value), 0); err != nil {
 			if !xattrRefused(name, err) {
 				return fmt.Errorf("set attribute %q: %w", name, err)

@@ -6,6 +6,8 @@
 //
 //	layers/<hex of diffID>/tree         the files, whiteouts in overlayfs' form
 //	layers/<hex of diffID>/layer.json   sizes, for accounting
+//	layers/<hex of diffID>/tar.rec      what of the tar is not in the tree
+//	layers/<hex of diffID>/lost         what the tar itself replaced; rare
 //	layers/.empty                       what an image without layers is made of
 //	layers/.tmp, layers/.trash          being made, being removed; swept at Open
 //	containers/<id>/{upper,work,lower}  writable layers; lower lists the diffIDs
@@ -44,7 +46,25 @@ type Layer struct {
 	RootOpaque bool `json:"rootOpaque,omitempty"`
 	// SkippedXattrs counts attributes that the file system does not take.
 	SkippedXattrs int `json:"skippedXattrs,omitempty"`
+	// Exact tells that Export can write the tar again, byte for byte. Where it
+	// cannot, and says why in Inexact, whoever wants to send the layer must
+	// keep it as it came. A layer unpacked before there were records is neither.
+	Exact   bool   `json:"exact,omitempty"`
+	Inexact string `json:"inexact,omitempty"`
+	// Replaced tells what of its own entries the tar replaced by others, which
+	// is what Verify cannot compare.
+	Replaced Replaced `json:"replaced,omitempty"`
 }
+
+// Replaced tells what a tar replaced of its own.
+type Replaced int
+
+// In the order of how much they spoil.
+const (
+	ReplacedNothing Replaced = iota
+	ReplacedFiles            // files and devices, also by each other
+	ReplacedPaths            // directories or symlinks, so that paths changed their meaning
+)
 
 // Store holds unpacked layers and the containers' writable layers. It is safe
 // for concurrent use.

@@ -28,3 +28,9 @@ func readlinkat(dirfd int, name string) (string, error) {
 	}
 	return string(buf[:n]), nil
 }
+
+func inode(dirfd int, name string) (uint64, error) {
+	var st unix.Stat_t
+	err := unix.Fstatat(dirfd, name, &st, unix.AT_SYMLINK_NOFOLLOW)
+	return st.Ino, err
+}

@@ -1,9 +1,12 @@
 package layer
 
 import (
-	"errors"
 	"fmt"
+	"io"
+	"io/fs"
+	"os"
 	"path"
+	"path/filepath"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -22,25 +25,19 @@ type tree struct {
 	root  int // O_PATH descriptor
 	dirs  [dirCacheSize]cachedDir
 	clock uint64
-	meta  map[string]*dirMeta
-	// whiteouts made, to drop those that an opaque directory makes superfluous
-	whiteouts []whiteout
+	pin   int // descriptor that the cache keeps although others are used; -1: none
+	log   dirLog
+	umask uint32
+	// removed tells that directories were removed, so that what the log says
+	// of a path may be about another one, which was there before.
+	removed  bool
+	replaced Replaced
 	// implied is called for directories that an entry needs and no entry made
 	implied func(real string) *dirMeta
+	// lose is called before what has content is removed, and reports whether it
+	// moved it away instead.
+	lose func(dirfd int, name, real string) (bool, error)
 }
-
-// dirMeta is what a directory gets at the end, when nothing is created in it
-// any more: times would change, and a set-gid bit or a default ACL would be
-// inherited by what is created.
-type dirMeta struct {
-	ino    uint64
-	mode   uint32
-	times  [2]unix.Timespec
-	xattrs map[string]string
-	opaque bool
-}
-
-type whiteout struct{ dir, name string }
 
 // Opening a directory costs more than the rest of making a small file, and
 // archives list files directory by directory.
@@ -66,11 +63,12 @@ func openTree(dir string) (*tree, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &tree{root: fd, meta: map[string]*dirMeta{}}, nil
+	return &tree{root: fd, pin: -1, umask: currentUmask(), log: dirLog{where: filepath.Dir(dir)}}, nil
 }
 
 func (t *tree) close() {
 	t.forget()
+	t.log.close()
 	unix.Close(t.root)
 }
 
@@ -145,7 +143,10 @@ func (t *tree) dir(p string, create bool) (fd int, real string, err error) {
 func (t *tree) keep(c cachedDir) {
 	oldest := 0
 	for i := range t.dirs {
-		if t.dirs[i].used < t.dirs[oldest].used {
+		if t.dirs[i].used != 0 && t.dirs[i].fd == t.pin {
+			continue
+		}
+		if t.dirs[i].used < t.dirs[oldest].used || t.dirs[oldest].fd == t.pin {
 			oldest = i
 		}
 	}
@@ -235,23 +236,15 @@ func (t *tree) makeImplied(dirfd int, name, real string) error {
 	if err := unix.Mkdirat(dirfd, name, 0o755); err != nil {
 		return err
 	}
-	m := t.implied(real)
-	var err error
-	m.ino, err = inode(dirfd, name)
-	t.meta[real] = m
-	return err
-}
-
-func inode(dirfd int, name string) (uint64, error) {
-	var st unix.Stat_t
-	err := unix.Fstatat(dirfd, name, &st, unix.AT_SYMLINK_NOFOLLOW)
-	return st.Ino, err
+	return t.log.add(t.implied(real))
 }
 
 // existing describes what is in the way of a new entry.
 type existing struct {
 	dir      bool
 	whiteout bool
+	content  bool // a directory, or a file that is not empty
+	kind     Replaced
 }
 
 func lookAt(dirfd int, name string) (existing, error) {
@@ -260,13 +253,24 @@ func lookAt(dirfd int, name string) (existing, error) {
 		return existing{}, err
 	}
 	format := st.Mode & unix.S_IFMT
-	return existing{dir: format == unix.S_IFDIR, whiteout: format == unix.S_IFCHR && st.Rdev == 0}, nil
+	there := existing{
+		dir:      format == unix.S_IFDIR,
+		whiteout: format == unix.S_IFCHR && st.Rdev == 0,
+		content:  format == unix.S_IFDIR || format == unix.S_IFREG && st.Size > 0,
+		kind:     ReplacedFiles,
+	}
+	if there.dir || format == unix.S_IFLNK {
+		there.kind = ReplacedPaths
+	} else if there.whiteout {
+		there.kind = ReplacedNothing
+	}
+	return there, nil
 }
 
 // place runs create, which must fail with EEXIST rather than touch what is
 // there; an older entry of the same name is then removed, whatever it is, and
-// create runs again: the last entry of a name wins.
-func (t *tree) place(dirfd int, name string, create func() error) (replaced existing, err error) {
+// create runs again: the last entry of a name wins. real is the path of dirfd.
+func (t *tree) place(dirfd int, real, name string, create func() error) (replaced existing, err error) {
 	err = create()
 	if err != unix.EEXIST {
 		return existing{}, err
@@ -276,9 +280,17 @@ func (t *tree) place(dirfd int, name string, create func() error) (replaced exis
 		return existing{}, err
 	}
 	t.forgetUnless(dirfd)
-	if replaced.dir {
+	t.removed = t.removed || replaced.dir
+	t.replaced = max(t.replaced, replaced.kind)
+	moved := false
+	if replaced.content {
+		moved, err = t.lose(dirfd, name, join(real, name))
+	}
+	switch {
+	case err != nil || moved:
+	case replaced.dir:
 		err = removeDirAt(dirfd, name)
-	} else {
+	default:
 		err = unix.Unlinkat(dirfd, name, 0)
 	}
 	if err != nil {
@@ -303,73 +315,83 @@ func (t *tree) forgetUnless(dirfd int) {
 	}
 }
 
-// finish gives each directory what it was to get at the end. An entry of meta
-// whose directory was replaced later by something else is passed over.
+// finish gives each directory what it was to get at the end. What the log says
+// of a directory that was replaced later by something else is passed over.
 func (t *tree) finish(fail func(real, what string, err error) error, refused func()) error {
-	for _, w := range t.whiteouts {
-		if m := t.meta[w.dir]; m != nil && m.opaque {
-			if err := t.dropWhiteout(w); err != nil {
-				return fail(join(w.dir, w.name), "drop whiteout", err)
-			}
+	return t.log.each(func(m *dirMeta) error {
+		if err := t.finishDir(m, refused); err != nil {
+			return fail(m.path, "set directory attributes", err)
 		}
-	}
-	for real, m := range t.meta {
-		fd, err := openat2(t.root, real, &unix.OpenHow{
-			Flags: unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: dirResolve,
-		})
-		if err == unix.ENOENT || err == unix.ELOOP || err == unix.ENOTDIR {
-			continue
-		}
-		if err == nil {
-			err = m.apply(fd, refused)
-			unix.Close(fd)
-		}
-		if err != nil {
-			return fail(real, "set directory attributes", err)
-		}
-	}
-	return nil
+		return nil
+	})
 }
 
-func (t *tree) dropWhiteout(w whiteout) error {
-	fd, err := t.realDir(w.dir)
-	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
-		return nil
+func (t *tree) finishDir(m *dirMeta, refused func()) error {
+	if !t.removed && m.path != "." && !m.needsMode(t.umask) {
+		// Only the times: no need to open it.
+		dir, base := split(m.path)
+		fd, err := t.realDir(dir)
+		if err != nil {
+			return err
+		}
+		return unix.UtimesNanoAt(fd, base, m.times[:], unix.AT_SYMLINK_NOFOLLOW)
 	}
+	fd, err := openat2(t.root, m.path, &unix.OpenHow{
+		Flags: unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: dirResolve,
+	})
+	switch {
+	case t.removed && (err == unix.ENOENT || err == unix.ELOOP || err == unix.ENOTDIR):
+		return nil
+	case err != nil:
+		return err
+	}
+	defer unix.Close(fd)
+	return m.apply(fd, t.umask, refused)
+}
+
+// opaque reports whether an open directory hides what is below it.
+func opaque(fd int) (bool, error) {
+	var buf [8]byte
+	n, err := unix.Getxattr(procPath(fd), opaqueXattr, buf[:])
+	if err == unix.ENODATA {
+		return false, nil
+	}
+	return err == nil && string(buf[:n]) == "y", err
+}
+
+// makeOpaque lets a directory hide what is below it. Whiteouts in it are then
+// superfluous and go.
+func makeOpaque(fd int) error {
+	if done, err := opaque(fd); done || err != nil {
+		return err
+	}
+	if err := unix.Setxattr(procPath(fd), opaqueXattr, []byte("y"), 0); err != nil {
+		return fmt.Errorf("attribute %q: %w", opaqueXattr, err)
+	}
+	list, err := unix.Openat(fd, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
-	if there, err := lookAt(fd, w.name); err != nil || !there.whiteout {
-		return nil // an entry took its place
-	}
-	return unix.Unlinkat(fd, w.name, 0)
-}
-
-func (m *dirMeta) apply(fd int, refused func()) error {
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
-		return err
-	}
-	if st.Ino != m.ino {
-		return nil
-	}
-	for name, value := range m.xattrs {
-		if err := unix.Fsetxattr(fd, name, []byte(value), 0); err != nil {
-			if !xattrRefused(name, err) {
-				return fmt.Errorf("attribute %q: %w", name, err)
+	dir := os.NewFile(uintptr(list), "opaque directory")
+	defer dir.Close()
+	for {
+		entries, err := dir.ReadDir(512)
+		for _, e := range entries {
+			if e.Type() != fs.ModeDevice|fs.ModeCharDevice {
+				continue
 			}
-			refused()
+			if there, err := lookAt(fd, e.Name()); err != nil || !there.whiteout {
+				continue // another device
+			}
+			if err := unix.Unlinkat(fd, e.Name(), 0); err != nil {
+				return err
+			}
 		}
-	}
-	if m.opaque {
-		if err := unix.Fsetxattr(fd, opaqueXattr, []byte("y"), 0); err != nil {
-			return fmt.Errorf("attribute %q: %w", opaqueXattr, err)
+		if err == io.EOF {
+			return nil
 		}
-	}
-	if st.Mode&0o7777 != m.mode {
-		if err := unix.Fchmod(fd, m.mode); err != nil {
+		if err != nil {
 			return err
 		}
 	}
-	return futimens(fd, &m.times)
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"math"
 	"path"
+	"path/filepath"
 	"strings"
 	"sync"
 	"time"
@@ -30,47 +31,78 @@ var copyPool = sync.Pool{New: func() any { b := make([]byte, copySize); return &
 
 // unpacker writes the entries of one tar stream into a tree.
 type unpacker struct {
-	ctx    context.Context
-	tree   *tree
-	limits Limits
-	umask  uint32
-	buf    []byte
-	times  [2]unix.Timespec // of the current entry
-	last   string           // name of the last whole entry
-	size   int64
-	disk   int64
-	count  int64
-	root   bool // the archive said what the root is like
-	skip   int  // attributes that were refused
+	ctx     context.Context
+	tree    *tree
+	tap     *tap
+	record  *recordWriter
+	lost    *lossWriter
+	inexact string // why record and tree do not give the tar again
+	limits  Limits
+	umask   uint32
+	buf     []byte
+	times   [2]unix.Timespec // of the current entry
+	last    string           // name of the last whole entry
+	size    int64
+	disk    int64
+	count   int64
+	root    bool // the archive said what the root is like
+	skip    int  // attributes that were refused
 }
 
-// untar unpacks the stream into dir, which must be empty and nobody else's.
-func untar(ctx context.Context, dir string, r io.Reader, limits Limits) (Layer, error) {
-	t, err := openTree(dir)
+// untar unpacks the stream into tmp/tree, which must be empty and nobody
+// else's, and leaves the record of it beside the tree.
+func untar(ctx context.Context, tmp string, r io.Reader, limits Limits) (l Layer, err error) {
+	t, err := openTree(filepath.Join(tmp, "tree"))
 	if err != nil {
 		return Layer{}, sysError(".", "open", err)
 	}
 	defer t.close()
+	record, err := createRecord(filepath.Join(tmp, recordName))
+	if err != nil {
+		return Layer{}, sysError(".", "make record", err)
+	}
 	buf := copyPool.Get().(*[]byte)
 	defer copyPool.Put(buf)
-	u := &unpacker{ctx: ctx, tree: t, limits: limits, umask: currentUmask(), buf: *buf}
-	t.implied = func(string) *dirMeta {
-		u.disk += blockSize
-		return &dirMeta{mode: 0o755, times: u.times}
+	u := &unpacker{ctx: ctx, tree: t, tap: &tap{r: r, record: record}, record: record, limits: limits, umask: t.umask, buf: *buf}
+	u.lost = &lossWriter{dir: filepath.Join(tmp, lostName), fd: -1}
+	t.implied, t.lose = u.implied, u.lose
+	err = u.run(tar.NewReader(u.tap))
+	if err == nil {
+		_, err = io.Copy(io.Discard, u.tap) // what follows the end mark counts for the digest
+		err = streamError("the last", err)
 	}
-	ino, err := inode(t.root, ".")
+	if e := errors.Join(record.close(), u.lost.close()); err == nil {
+		err = sysError(".", "write record", e)
+	}
 	if err != nil {
-		return Layer{}, sysError(".", "look at", err)
-	}
-	t.meta["."] = &dirMeta{ino: ino, mode: 0o755}
-	if err := u.run(tar.NewReader(r)); err != nil {
 		return Layer{}, err
 	}
 	if err := t.finish(sysError, func() { u.skip++ }); err != nil {
 		return Layer{}, err
 	}
-	return Layer{Size: u.size, Disk: u.disk, Entries: u.count, RootEntry: u.root,
-		RootOpaque: t.meta["."].opaque, SkippedXattrs: u.skip}, nil
+	l = Layer{Size: u.size, Disk: u.disk, Entries: u.count, RootEntry: u.root, SkippedXattrs: u.skip, Inexact: u.inexact, Replaced: t.replaced}
+	l.Exact = u.inexact == ""
+	l.RootOpaque, err = opaque(t.root)
+	return l, sysError(".", "look at", err)
+}
+
+// implied says what a directory gets that an entry needs and no entry made.
+func (u *unpacker) implied(real string) *dirMeta {
+	u.disk += blockSize
+	return &dirMeta{path: real, again: u.tree.removed, mode: 0o755, times: u.times}
+}
+
+// lose keeps content that an entry replaces: the tar has it and the tree has no
+// place for it.
+func (u *unpacker) lose(dirfd int, name, real string) (bool, error) {
+	if u.inexact != "" {
+		return false, nil
+	}
+	moved, err := u.lost.keep(dirfd, name, real, u.record.frames)
+	if !moved && err == nil {
+		u.inexact = fmt.Sprintf("the archive replaces more than %d of its own entries", u.lost.n)
+	}
+	return moved, err
 }
 
 func (u *unpacker) run(tr *tar.Reader) error {
@@ -195,10 +227,7 @@ func aufsOwn(p string) bool {
 // whiteout handles an entry whose name says that something below is hidden.
 func (u *unpacker) whiteout(h *tar.Header, dirfd int, real, base string) error {
 	if base == whiteoutOpaque {
-		if m := u.tree.meta[real]; m != nil {
-			m.opaque = true
-		}
-		return nil
+		return sysError(h.Name, "hide what is below", makeOpaque(dirfd))
 	}
 	name := base[len(whiteoutPrefix):]
 	if name == "" || name == "." || name == ".." || strings.HasPrefix(base, whiteoutMeta) || strings.HasPrefix(name, whiteoutPrefix) {
@@ -210,20 +239,30 @@ func (u *unpacker) whiteout(h *tar.Header, dirfd int, real, base string) error {
 	err := unix.Mknodat(dirfd, name, unix.S_IFCHR, 0)
 	if err == unix.EEXIST {
 		// The layer itself has such an entry, which is then all there is.
-		there, err := lookAt(dirfd, name)
-		if err != nil {
-			return sysError(h.Name, "look at what it hides", err)
-		}
-		if m := u.tree.meta[join(real, name)]; there.dir && m != nil {
-			m.opaque = true
-		}
-		return nil
+		return sysError(h.Name, "hide what is below", u.hideBelow(dirfd, name))
 	}
 	if err != nil {
 		return sysError(h.Name, "make whiteout", err)
 	}
-	u.tree.whiteouts = append(u.tree.whiteouts, whiteout{real, name})
-	return nil
+	superfluous, err := opaque(dirfd)
+	if err == nil && superfluous {
+		err = unix.Unlinkat(dirfd, name, 0)
+	}
+	return sysError(h.Name, "make whiteout", err)
+}
+
+// hideBelow makes name opaque if it is a directory.
+func (u *unpacker) hideBelow(dirfd int, name string) error {
+	there, err := lookAt(dirfd, name)
+	if err != nil || !there.dir {
+		return err
+	}
+	fd, err := openat2(dirfd, name, &unix.OpenHow{Flags: dirFlags, Resolve: dirResolve})
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return makeOpaque(fd)
 }
 
 // rootEntry takes over what the archive says about the root directory.
@@ -232,15 +271,14 @@ func (u *unpacker) rootEntry(h *tar.Header) error {
 		return entryError(h.Name, ErrEntryType, "the root is no directory but of type %q", string(h.Typeflag))
 	}
 	u.root = true
-	old := u.tree.meta["."]
-	m := u.dirMeta(h, old.ino)
-	m.opaque = old.opaque
-	u.tree.meta["."] = m
+	if err := u.tree.log.add(u.dirMeta(h, ".", true)); err != nil {
+		return sysError(h.Name, "note", err)
+	}
 	return sysError(h.Name, "set owner", unix.Fchownat(u.tree.root, "", h.Uid, h.Gid, unix.AT_EMPTY_PATH))
 }
 
-func (u *unpacker) dirMeta(h *tar.Header, ino uint64) *dirMeta {
-	return &dirMeta{ino: ino, mode: uint32(h.Mode) & 0o7777, times: u.times, xattrs: xattrs(h)}
+func (u *unpacker) dirMeta(h *tar.Header, real string, again bool) *dirMeta {
+	return &dirMeta{path: real, again: again, mode: uint32(h.Mode) & 0o7777, times: u.times, xattrs: xattrs(h)}
 }
 
 // directory makes a directory, or gives an existing one new attributes. What
@@ -249,7 +287,7 @@ func (u *unpacker) directory(h *tar.Header, dirfd int, real, base string) error 
 	mode := uint32(h.Mode) & 0o7777
 	create := func() error { return unix.Mkdirat(dirfd, base, mode&0o777) }
 	err := create()
-	merged, opaque := false, false
+	merged := false
 	if err == unix.EEXIST {
 		var there existing
 		if there, err = lookAt(dirfd, base); err != nil {
@@ -257,26 +295,21 @@ func (u *unpacker) directory(h *tar.Header, dirfd int, real, base string) error 
 		}
 		merged = there.dir
 		if !merged {
-			there, err = u.tree.place(dirfd, base, create)
-			opaque = there.whiteout // hidden below and made anew: nothing of it shows through
+			there, err = u.tree.place(dirfd, real, base, create)
+		}
+		if err == nil && there.whiteout { // hidden below and made anew: nothing of it shows through
+			err = u.hideBelow(dirfd, base)
 		}
 	}
 	if err != nil {
 		return err
 	}
-	full := join(real, base)
-	ino, err := inode(dirfd, base)
-	if err != nil {
-		return err
-	}
-	m := u.dirMeta(h, ino)
-	m.opaque = opaque
-	if old := u.tree.meta[full]; merged && old != nil && old.ino == ino {
-		m.opaque = old.opaque
-	} else if !merged {
+	if !merged {
 		u.disk += blockSize
 	}
-	u.tree.meta[full] = m
+	if err := u.tree.log.add(u.dirMeta(h, join(real, base), merged || u.tree.removed)); err != nil {
+		return err
+	}
 	if h.Uid != 0 || h.Gid != 0 || merged {
 		return unix.Fchownat(dirfd, base, h.Uid, h.Gid, unix.AT_SYMLINK_NOFOLLOW)
 	}
@@ -287,7 +320,7 @@ func (u *unpacker) symlink(h *tar.Header, dirfd int, real, base string) error {
 	if err := checkTarget(h); err != nil {
 		return err
 	}
-	_, err := u.tree.place(dirfd, base, func() error { return unix.Symlinkat(h.Linkname, dirfd, base) })
+	_, err := u.tree.place(dirfd, real, base, func() error { return unix.Symlinkat(h.Linkname, dirfd, base) })
 	if err != nil {
 		return err
 	}
@@ -320,22 +353,15 @@ func (u *unpacker) hardlink(h *tar.Header, dirfd int, real, base string) error {
 	if strings.HasPrefix(name, whiteoutPrefix) || target == "." {
 		return ErrLink
 	}
-	// Looking for the target may close cached directories.
-	if dirfd, err = dup(dirfd); err != nil {
-		return err
-	}
-	defer unix.Close(dirfd)
+	u.tree.pin = dirfd // looking for the target must not close it
 	fromfd, fromReal, err := u.tree.dir(targetDir, false)
+	u.tree.pin = -1
 	if err == unix.ENOENT || err == unix.ENOTDIR {
 		return fmt.Errorf("the layer has no such file: %w", ErrLink)
 	}
 	if err != nil {
 		return err
 	}
-	if fromfd, err = dup(fromfd); err != nil {
-		return err
-	}
-	defer unix.Close(fromfd)
 	there, err := lookAt(fromfd, name)
 	switch {
 	case err == unix.ENOENT:
@@ -348,11 +374,18 @@ func (u *unpacker) hardlink(h *tar.Header, dirfd int, real, base string) error {
 		return fmt.Errorf("it is a whiteout: %w", ErrLink)
 	case fromReal == real && name == base:
 		return nil // some archivers write a file given twice as a link to itself
-	}
-	_, err = u.tree.place(dirfd, base, func() error { return unix.Linkat(fromfd, name, dirfd, base, 0) })
-	if err == unix.ENOENT {
+	case strings.HasPrefix(fromReal+"/", join(real, base)+"/"):
 		return fmt.Errorf("it is inside what the link replaces: %w", ErrLink)
 	}
+	if err = unix.Linkat(fromfd, name, dirfd, base, 0); err != unix.EEXIST {
+		return err
+	}
+	// Making room may close the target's directory.
+	if fromfd, err = dup(fromfd); err != nil {
+		return err
+	}
+	defer unix.Close(fromfd)
+	_, err = u.tree.place(dirfd, real, base, func() error { return unix.Linkat(fromfd, name, dirfd, base, 0) })
 	return err
 }
 
@@ -376,7 +409,7 @@ func (u *unpacker) device(h *tar.Header, dirfd int, real, base string) error {
 	if h.Typeflag == tar.TypeChar && dev == 0 {
 		return fmt.Errorf("character device 0:0 means a whiteout: %w", ErrReserved)
 	}
-	_, err := u.tree.place(dirfd, base, func() error { return unix.Mknodat(dirfd, base, mode, int(dev)) })
+	_, err := u.tree.place(dirfd, real, base, func() error { return unix.Mknodat(dirfd, base, mode, int(dev)) })
 	if err != nil {
 		return err
 	}

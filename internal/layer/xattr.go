@@ -1,6 +1,8 @@
 package layer
 
 import (
+	"fmt"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -18,6 +20,44 @@ const (
 // with. A lost file capability is not lived with: the program would not work.
 func xattrRefused(name string, err error) bool {
 	return (err == unix.ENOTSUP || err == unix.EPERM) && name != capability
+}
+
+// procPath names an open file for system calls that take no O_PATH descriptor.
+func procPath(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }
+
+// clearXattrs removes the attributes of an open file, but for overlayfs' own.
+func clearXattrs(fd int) error {
+	names, err := listXattrs(func(b []byte) (int, error) { return unix.Flistxattr(fd, b) })
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if strings.HasPrefix(name, overlayXattr) || strings.HasPrefix(name, "security.") && name != capability {
+			continue
+		}
+		if err := unix.Fremovexattr(fd, name); err != nil && err != unix.ENODATA {
+			return fmt.Errorf("remove attribute %q: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// listXattrs returns the names that list fills in.
+func listXattrs(list func([]byte) (int, error)) ([]string, error) {
+	buf := make([]byte, 256)
+	for {
+		n, err := list(buf)
+		switch {
+		case err == unix.ERANGE && len(buf) < xattrMost:
+			buf = make([]byte, xattrMost)
+		case err == unix.ENOTSUP || err == nil && n == 0:
+			return nil, nil
+		case err != nil:
+			return nil, err
+		default:
+			return strings.Split(strings.TrimSuffix(string(buf[:n]), "\x00"), "\x00"), nil
+		}
+	}
 }
 
 // readXattrs returns all attributes of path, not following a symlink.
