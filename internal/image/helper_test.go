@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"testing"
@@ -82,19 +83,16 @@ func (h *house) empty(t testing.TB) {
 // noWaste fails the test when layers or blobs are stored that no image has.
 func (h *house) noWaste(t testing.TB) {
 	t.Helper()
-	used := map[digest.Digest]bool{}
-	for _, st := range h.images {
-		for _, d := range append(st.rec.blobs(), st.rec.DiffIDs...) {
-			used[d] = true
-		}
-	}
+	h.mu.RLock()
+	layers, blobs := maps.Clone(h.refs.layers), maps.Clone(h.refs.blobs)
+	h.mu.RUnlock()
 	for _, d := range h.lay.List() {
-		if !used[d] {
+		if layers[d] == 0 {
 			t.Errorf("layer %s belongs to no image", d)
 		}
 	}
 	h.con.Walk(func(i content.Info) error {
-		if !used[i.Digest] {
+		if blobs[i.Digest] == 0 {
 			t.Errorf("blob %s belongs to no image", i.Digest)
 		}
 		return nil

@@ -11,7 +11,6 @@ import (
 	"github.com/moby/docker-image-spec/specs-go/v1"
 	"github.com/moby/moby/api/types/jsonstream"
 	"github.com/opencontainers/go-digest"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // Image is one image. It is a snapshot that callers must not modify.
@@ -28,6 +27,7 @@ type Image struct {
 	Architecture string
 	OS           string
 	Variant      string
+	Index        digest.Digest // of the multi-platform index that gives it its names, or ""
 }
 
 // Dangling reports whether no tag names the image.
@@ -42,51 +42,6 @@ func (p Progress) Status(id, text string) {
 	if p != nil {
 		p(jsonstream.Message{ID: id, Status: text})
 	}
-}
-
-// record is what the database holds about an image. References are canonical
-// ("docker.io/library/busybox:latest").
-type record struct {
-	ID         digest.Digest
-	Tags       []string `json:",omitempty"`
-	Digests    []string `json:",omitempty"`
-	DiffIDs    []digest.Digest
-	Size       int64
-	Created    time.Time
-	LastTagged time.Time
-	OS         string
-	Arch       string
-	Variant    string        `json:",omitempty"`
-	Parent     digest.Digest `json:",omitempty"`
-	// Manifests are the manifests and indexes kept for the image; Packed are
-	// the layers as they came, base first, for pushing them again.
-	Manifests []digest.Digest      `json:",omitempty"`
-	Packed    []ocispec.Descriptor `json:",omitempty"`
-}
-
-// clone returns a record whose lists can be changed.
-func (r *record) clone() *record {
-	c := *r
-	c.Tags = slices.Clone(r.Tags)
-	c.Digests = slices.Clone(r.Digests)
-	c.Manifests = slices.Clone(r.Manifests)
-	return &c
-}
-
-// blobs returns the content that the image keeps.
-func (r *record) blobs() []digest.Digest {
-	return append([]digest.Digest{r.ID}, r.Manifests...)
-}
-
-// image builds the snapshot for callers.
-func (r *record) image(config *v1.DockerOCIImage) *Image {
-	i := &Image{
-		ID: r.ID, Config: *config, DiffIDs: r.DiffIDs, Parent: r.Parent, Size: r.Size,
-		Created: r.Created, LastTagged: r.LastTagged,
-		OS: r.OS, Architecture: r.Arch, Variant: r.Variant,
-		RepoTags: familiar(r.Tags), RepoDigests: familiar(r.Digests),
-	}
-	return i
 }
 
 // familiar turns canonical references into what users read and write.

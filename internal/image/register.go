@@ -12,6 +12,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"berth/internal/content"
 	"berth/internal/fault"
 	"berth/internal/layer"
 )
@@ -22,12 +23,17 @@ type Registration struct {
 	Config    []byte // the document whose digest is the image's id
 	Tags      []reference.NamedTagged
 	Digests   []reference.Canonical
-	Manifests [][]byte             // documents to keep, such as the manifest it came with
-	Packed    []ocispec.Descriptor // the layers as they came, base first; may be nil
-	Parent    digest.Digest
+	Manifests [][]byte // documents to keep, such as the manifest it came with
+	// Packed are the layers as they came, base first; may be nil. Those that
+	// are in the content store, held by the caller, stay there.
+	Packed []ocispec.Descriptor
+	Parent digest.Digest
+	Index  *IndexMembership // not nil: one image of several
 
-	id     digest.Digest
-	config *v1.DockerOCIImage
+	id      digest.Digest
+	config  *v1.DockerOCIImage
+	members []indexEntry
+	kept    map[digest.Digest]digest.Digest // layer -> blob to read it from
 }
 
 // Register records images and their names in one step: after a crash there are
@@ -43,36 +49,62 @@ func (s *Store) Register(ctx context.Context, hold *layer.Hold, images []Registr
 		}
 		r.id = digest.FromBytes(r.Config)
 		hold.Add(r.config.RootFS.DiffIDs...)
+		if r.Index != nil {
+			if r.members, err = parseMembers(r.Index.Raw, r.Index.Documents); err != nil {
+				return nil, err
+			}
+		}
 	}
-	release, err := s.store(ctx, images)
-	defer release()
-	if err != nil {
+	docs := s.content.Hold()
+	defer func() { s.collectBlobs(docs.Release()) }()
+	if err := s.store(ctx, docs, images); err != nil {
 		return nil, fault.Wrap(op, "", err)
+	}
+	for i := range images {
+		if err := s.keepSources(docs, &images[i]); err != nil {
+			return nil, fault.Wrap(op, images[i].id.String(), err)
+		}
 	}
 	if err := s.content.Sync(); err != nil {
 		return nil, err
 	}
-
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	c := s.change()
-	for i := range images {
-		if err := s.add(c, &images[i]); err != nil {
-			return nil, fault.Wrap(op, images[i].id.String(), err)
+	c, err := s.change(func(c *change) error {
+		for i := range images {
+			if err := s.add(c, &images[i]); err != nil {
+				return fault.Wrap(op, images[i].id.String(), err)
+			}
 		}
-	}
-	if err := c.commit(); err != nil {
+		return nil
+	})
+	if err != nil {
 		return nil, fault.Wrap(op, "", err)
 	}
+	c.tellMoved(progress)
+	return s.registered(images)
+}
+
+// tellMoved says which images lost a name.
+func (c *change) tellMoved(progress Progress) {
 	for _, m := range c.moved {
-		if progress != nil {
+		if r := c.look(m.from); r != nil && r.names() == 0 && len(c.s.refs.indexes[m.from]) == 0 {
 			progress.Stream(fmt.Sprintf("The image %s already exists, renaming the old one with ID %s to empty string\n",
 				familiarString(m.tag), m.from))
 		}
 	}
+}
+
+// registered returns the snapshots of images that were just recorded. One that
+// was removed in the same instant is returned as it was.
+func (s *Store) registered(images []Registration) ([]*Image, error) {
 	var out []*Image
 	for i := range images {
-		img, err := s.load(s.images[images[i].id])
+		s.mu.RLock()
+		st := s.images[images[i].id]
+		s.mu.RUnlock()
+		if st == nil {
+			st = &state{rec: &record{ID: images[i].id, DiffIDs: images[i].config.RootFS.DiffIDs}, config: images[i].config}
+		}
+		img, err := s.load(st)
 		if err != nil {
 			return nil, err
 		}
@@ -81,45 +113,76 @@ func (s *Store) Register(ctx context.Context, hold *layer.Hold, images []Registr
 	return out, nil
 }
 
-// store puts the documents into the content store and keeps them there until
-// release, when those that no image names go again.
-func (s *Store) store(ctx context.Context, images []Registration) (release func(), err error) {
-	var held []digest.Digest
-	put := func(data []byte) error {
-		d := digest.FromBytes(data)
-		s.mu.Lock()
-		s.held[d]++
-		s.mu.Unlock()
-		held = append(held, d)
-		if _, err := s.content.Read(d, int64(len(data))); err == nil {
-			return nil // there and whole; a damaged one is replaced
-		}
-		_, err := s.content.Ingest(ctx, bytes.NewReader(data), d, int64(len(data)))
-		return err
-	}
-	release = func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		for _, d := range held {
-			if s.held[d]--; s.held[d] == 0 {
-				delete(s.held, d)
-			}
-			if err := s.dropBlob(d); err != nil {
-				s.log.Warn("blob cannot be deleted", "digest", d, "error", err)
-			}
-		}
-	}
+// store puts the documents into the content store, held.
+func (s *Store) store(ctx context.Context, hold *content.Hold, images []Registration) error {
 	for i := range images {
-		for _, data := range append([][]byte{images[i].Config}, images[i].Manifests...) {
-			if err := put(data); err != nil {
-				return release, err
+		documents := append([][]byte{images[i].Config}, images[i].Manifests...)
+		if x := images[i].Index; x != nil {
+			documents = append(append(documents, x.Raw), x.Documents...)
+		}
+		for _, data := range documents {
+			if err := s.storeDocument(ctx, hold, data); err != nil {
+				return err
 			}
 		}
 	}
-	return release, nil
+	return nil
 }
 
-// add puts one registration into a change. The caller holds mu.
+func (s *Store) storeDocument(ctx context.Context, hold *content.Hold, data []byte) error {
+	d := digest.FromBytes(data)
+	hold.Add(d)
+	if _, err := s.content.Read(d, int64(len(data))); err == nil {
+		return nil // there and whole; a damaged one is replaced
+	}
+	_, err := s.content.Ingest(ctx, bytes.NewReader(data), d, int64(len(data)))
+	return err
+}
+
+// keepSources finds, for each layer whose tree is not enough to write its tar
+// again, a blob that it can be read from.
+func (s *Store) keepSources(hold *content.Hold, r *Registration) error {
+	for i, d := range r.config.RootFS.DiffIDs {
+		if r.kept[d] != "" {
+			continue
+		}
+		l, err := s.layers.Stat(d)
+		if err != nil {
+			return err
+		}
+		if exact(l) || len(r.Packed) == len(r.config.RootFS.DiffIDs) && s.content.Has(r.Packed[i].Digest) {
+			continue
+		}
+		if b := s.source(hold, d); b != "" {
+			if r.kept == nil {
+				r.kept = map[digest.Digest]digest.Digest{}
+			}
+			r.kept[d] = b
+		}
+	}
+	return nil
+}
+
+// source returns a blob that is here and from which a layer can be read, held,
+// or "".
+func (s *Store) source(hold *content.Hold, diffID digest.Digest) digest.Digest {
+	s.mu.RLock()
+	var all []digest.Digest
+	for b := range s.refs.sources[diffID] {
+		all = append(all, b)
+	}
+	s.mu.RUnlock()
+	slices.Sort(all)
+	for _, b := range append(all, diffID) { // the uncompressed tar itself may be here
+		hold.Add(b)
+		if s.content.Has(b) {
+			return b
+		}
+	}
+	return ""
+}
+
+// add puts one registration into a change.
 func (s *Store) add(c *change, r *Registration) error {
 	size := int64(0)
 	for _, d := range r.config.RootFS.DiffIDs {
@@ -133,42 +196,129 @@ func (s *Store) add(c *change, r *Registration) error {
 	if rec == nil {
 		rec = &record{
 			ID: r.id, DiffIDs: r.config.RootFS.DiffIDs, OS: r.config.OS, Arch: r.config.Architecture,
-			Variant: r.config.Variant, Parent: r.Parent,
+			Variant: r.config.Variant,
 		}
 		if r.config.Created != nil {
 			rec.Created = *r.config.Created
 		}
-		c.records[r.id] = rec
+		c.put(rec)
 	}
 	rec.Size = size
+	if rec.Parent == "" && r.Parent != r.id {
+		rec.Parent = r.Parent
+	}
 	if r.Packed != nil {
 		rec.Packed = r.Packed
 	}
-	for _, m := range r.Manifests {
-		if d := digest.FromBytes(m); !slices.Contains(rec.Manifests, d) {
-			rec.Manifests = append(rec.Manifests, d)
+	for d, b := range r.kept {
+		if rec.Kept == nil {
+			rec.Kept = map[digest.Digest]digest.Digest{}
 		}
+		rec.Kept[d] = b
+	}
+	for _, m := range r.Manifests {
+		addDigest(&rec.Manifests, digest.FromBytes(m))
+	}
+	named := r.id
+	if r.Index != nil {
+		named = c.join(r)
+	} else if x := c.indexNamed(r); x != "" {
+		named = x
 	}
 	for _, t := range r.Tags {
-		c.tag(r.id, t.String())
+		c.tag(named, t.String())
 	}
 	for _, d := range r.Digests {
-		c.digested(r.id, d.String())
+		c.digested(named, d.String())
 	}
 	return nil
 }
 
-// Release lets go of a hold and deletes the layers of it that no image names.
-func (s *Store) Release(hold *layer.Hold) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	ids := hold.Release()
-	slices.Sort(ids)
-	for _, d := range slices.Compact(ids) {
-		if _, err := s.dropLayer(d); err != nil {
-			s.log.Warn("layer cannot be deleted", "layer", d, "error", err)
+func addDigest(list *[]digest.Digest, d digest.Digest) {
+	if !slices.Contains(*list, d) {
+		*list = append(*list, d)
+	}
+}
+
+// put adds a new record.
+func (c *change) put(r *record) {
+	delete(c.gone, r.ID)
+	c.records[r.ID] = r
+}
+
+// join makes an image a member of its index and returns the index's digest.
+func (c *change) join(r *Registration) digest.Digest {
+	id := digest.FromBytes(r.Index.Raw)
+	x := c.edit(id)
+	if x == nil {
+		x = &record{ID: id, Members: r.members, Created: time.Now().UTC()}
+		c.put(x)
+	}
+	for i := range x.Members {
+		if x.Members[i].Descriptor.Digest == r.Index.Manifest {
+			x.Members[i].Image = r.id
 		}
 	}
+	for _, d := range r.Index.Documents {
+		addDigest(&x.Blobs, digest.FromBytes(d))
+	}
+	for _, d := range r.Index.Blobs {
+		addDigest(&x.Blobs, d)
+	}
+	return id
+}
+
+// indexNamed returns the index that is here and has an image that is registered
+// alone under that index's digest, such as one that is pulled again for this
+// machine only: the names stay the index's.
+func (c *change) indexNamed(r *Registration) digest.Digest {
+	for _, d := range r.Digests {
+		x := c.look(d.Digest())
+		if x == nil {
+			continue
+		}
+		if slices.ContainsFunc(x.Members, func(m indexEntry) bool { return m.Image == r.id }) {
+			return x.ID
+		}
+	}
+	return ""
+}
+
+// Release lets go of a hold and deletes the layers of it that nobody needs.
+func (s *Store) Release(hold *layer.Hold) {
+	ids := hold.Release()
+	slices.Sort(ids)
+	s.collectLayers(slices.Compact(ids))
+}
+
+// Pushed records what an image or index is called at a registry to which it was
+// just pushed: its layers as they were sent, base first (nil: as before), and
+// its manifest. The next push to there finds everything.
+func (s *Store) Pushed(ctx context.Context, id digest.Digest, packed []ocispec.Descriptor, manifest []byte, name reference.Canonical) error {
+	const op = "record push of"
+	hold := s.content.Hold()
+	defer func() { s.collectBlobs(hold.Release()) }()
+	if err := s.storeDocument(ctx, hold, manifest); err != nil {
+		return fault.Wrap(op, id.String(), err)
+	}
+	if err := s.content.Sync(); err != nil {
+		return err
+	}
+	_, err := s.change(func(c *change) error {
+		r := c.edit(id)
+		if r == nil {
+			return notFound(id.String())
+		}
+		if len(packed) > 0 && len(packed) == len(r.DiffIDs) {
+			r.Packed = packed
+		}
+		if d := digest.FromBytes(manifest); d != id {
+			addDigest(&r.Manifests, d)
+		}
+		c.digested(id, name.String())
+		return nil
+	})
+	return fault.Wrap(op, id.String(), err)
 }
 
 // created is the time for documents made here, as precise as docker's.

@@ -25,17 +25,8 @@ type RemoveOptions struct {
 	Force bool
 	Prune bool // also remove parents that are left without a name
 	// InUse returns the containers made from the image; nil means none. It is
-	// called with the store locked and must not call back into it.
+	// called with changes to the store locked and must not make any.
 	InUse func(id digest.Digest) []User
-}
-
-// removal is one Remove under way. Store.mu is held all the time.
-type removal struct {
-	s       *Store
-	o       RemoveOptions
-	c       *change
-	answer  []image.DeleteResponse
-	deleted []*record
 }
 
 // Remove takes away a name, and with its last name the image itself with the
@@ -43,36 +34,71 @@ type removal struct {
 //
 //   - a name of several: only that name goes;
 //   - the last name: refused while a container uses the image, unless forced;
+//     the image stays, without a name, when a running container uses it or
+//     others were made from it;
 //   - an id: refused when several repositories name the image, unless forced;
-//   - an image that a running container uses, or that others were made from, is
-//     never deleted, forced or not, and keeps its names.
+//   - an id of an image that a running container uses or that others were made
+//     from: refused, forced or not.
 //
-// The answer lists what went, layers by their chain id, topmost first.
+// What names an index stands for all its images that have no other name. The
+// answer lists what went, layers by their chain id, topmost first.
 func (s *Store) Remove(ctx context.Context, ref string, o RemoveOptions) ([]image.DeleteResponse, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	id, err := s.find(ref)
-	if err != nil {
-		return nil, err
-	}
-	r := &removal{s: s, o: o, c: s.change()}
-	if isIDPrefix(id, ref) {
-		err = r.byID(id)
-	} else {
-		err = r.byName(id, ref)
+	r := &removal{s: s, o: o}
+	var refused error
+	_, err := s.change(func(c *change) error {
+		r.c = c
+		refused = r.run(ref)
+		return refused
+	})
+	if refused != nil {
+		return nil, refused
 	}
 	if err != nil {
-		return nil, err
-	}
-	if err := r.c.commit(); err != nil {
 		return nil, fault.Wrap("remove image", ref, err)
 	}
-	for _, rec := range r.deleted {
-		if err := r.collect(rec); err != nil {
-			return r.answer, fault.Wrap("remove image", ref, err)
+	return r.collect(), nil
+}
+
+// removal is one Remove under way. Store.changing is held until its commit.
+type removal struct {
+	s      *Store
+	o      RemoveOptions
+	c      *change
+	answer []image.DeleteResponse
+	steps  []step
+}
+
+// step is an image that goes, and where in the answer its layers belong.
+type step struct {
+	rec *record
+	at  int
+}
+
+func (r *removal) run(ref string) error {
+	if key := r.s.damagedKey(ref); key != "" {
+		r.c.bad = append(r.c.bad, key)
+		r.answer = append(r.answer, image.DeleteResponse{Deleted: key})
+		return nil
+	}
+	id, err := r.s.find(ref)
+	if err != nil {
+		return err
+	}
+	if isIDPrefix(id, ref) {
+		return r.byID(id)
+	}
+	return r.byName(id, ref)
+}
+
+// damagedKey returns the key of the unreadable record that ref is the full id
+// of, or "".
+func (s *Store) damagedKey(ref string) string {
+	for _, key := range []string{ref, "sha256:" + ref} {
+		if s.damaged[key] {
+			return key
 		}
 	}
-	return r.answer, nil
+	return ""
 }
 
 // isIDPrefix reports whether ref can only mean the id, not a name.
@@ -80,19 +106,76 @@ func isIDPrefix(id digest.Digest, ref string) bool {
 	return strings.HasPrefix(string(id), ref) || strings.HasPrefix(id.Encoded(), ref)
 }
 
+// unit is what goes together: an image; or an index with those of its images
+// that nothing else names, the one that stands for it first.
+type unit struct {
+	records []digest.Digest // whose names count
+	images  []digest.Digest
+}
+
+func (r *removal) unit(id digest.Digest) unit {
+	rec := r.c.look(id)
+	if rec.isIndex() {
+		u := unit{records: []digest.Digest{id}}
+		r.addMembers(&u, rec)
+		return u
+	}
+	u := unit{records: []digest.Digest{id}, images: []digest.Digest{id}}
+	for _, x := range r.s.refs.indexesOf(id) {
+		if rec := r.c.look(x); rec != nil && r.s.choose(rec, nil) == id {
+			u.records = append(u.records, x)
+			r.addMembers(&u, rec)
+		}
+	}
+	return u
+}
+
+func (r *removal) addMembers(u *unit, index *record) {
+	first := r.s.choose(index, nil)
+	add := func(id digest.Digest) {
+		rec := r.c.look(id)
+		if rec == nil || slices.Contains(u.images, id) || rec.names() > 0 || len(r.s.refs.indexes[id]) > 1 {
+			return
+		}
+		u.images = append(u.images, id)
+	}
+	add(first)
+	for _, m := range index.Members {
+		add(m.Image)
+	}
+}
+
+// names returns the names of a unit.
+func (r *removal) names(u unit) (tags, digests []string) {
+	for _, id := range u.records {
+		if rec := r.c.look(id); rec != nil {
+			tags = append(tags, rec.Tags...)
+			digests = append(digests, rec.Digests...)
+		}
+	}
+	return tags, digests
+}
+
 // byName removes one name.
 func (r *removal) byName(id digest.Digest, ref string) error {
-	rec := r.c.edit(id)
-	if !r.o.Force && oneRepository(rec) {
-		if u := r.user(id, false); u != nil {
-			return conflict("unable to remove repository reference %q (must force) - container %s is using its referenced image %s",
-				ref, short(u.ID), short(id.Encoded()))
+	u := r.unit(id)
+	if !r.c.look(id).isIndex() {
+		u.records = u.records[:1] // the name given is the image's own
+		u.images = u.images[:1]
+	}
+	if !r.o.Force && oneRepository(r.names(u)) {
+		for _, img := range u.images {
+			if c := r.user(img, false); c != nil && !r.namedElsewhere(img, u) {
+				return conflict("unable to remove repository reference %q (must force) - container %s is using its referenced image %s",
+					ref, short(c.ID), short(img.Encoded()))
+			}
 		}
 	}
 	named, err := reference.ParseNormalizedNamed(ref)
 	if err != nil {
 		return badName(ref, err)
 	}
+	rec := r.c.edit(id)
 	if digested, ok := named.(reference.Digested); ok {
 		canonical, err := reference.WithDigest(reference.TrimNamed(named), digested.Digest())
 		if err != nil {
@@ -103,10 +186,39 @@ func (r *removal) byName(id digest.Digest, ref string) error {
 		r.untag(rec, reference.TagNameOnly(named).String())
 		r.dropDigests(rec, named.Name())
 	}
-	if len(rec.Tags)+len(rec.Digests) > 0 {
+	if rec.names() > 0 {
 		return nil
 	}
-	return r.image(id, r.o.Force, false, true)
+	return r.dropUnnamed(id, u)
+}
+
+// namedElsewhere reports whether an image keeps a name when the unit's go.
+func (r *removal) namedElsewhere(img digest.Digest, u unit) bool {
+	for _, x := range r.s.refs.indexesOf(img) {
+		if rec := r.c.look(x); rec != nil && !slices.Contains(u.records, x) && rec.names() > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// dropUnnamed deletes what has just lost its last name, as far as nothing else
+// keeps it.
+func (r *removal) dropUnnamed(id digest.Digest, u unit) error {
+	if r.c.look(id).isIndex() {
+		delete(r.c.records, id)
+		r.c.gone[id] = true
+		for _, img := range u.images {
+			r.image(img, r.o.Force)
+		}
+		r.answer = append(r.answer, image.DeleteResponse{Deleted: id.String()})
+		return nil
+	}
+	if len(r.s.refs.indexes[id]) > 0 {
+		return nil // an index has it still
+	}
+	r.image(id, r.o.Force)
+	return nil
 }
 
 // dropDigests removes the digest names of a repository of which no tag is left.
@@ -123,73 +235,86 @@ func (r *removal) dropDigests(rec *record, repository string) {
 	}
 }
 
-// byID removes an image given by its id.
+// byID removes what is given by its id.
 func (r *removal) byID(id digest.Digest) error {
-	rec := r.c.edit(id)
-	if oneRepository(rec) {
-		if err := r.conflict(id, r.o.Force, true); err != nil {
+	u := r.unit(id)
+	tags, digests := r.names(u)
+	one := len(tags)+len(digests) > 0 && oneRepository(tags, digests)
+	for _, img := range u.images {
+		if err := r.hard(img); err != nil {
 			return err
 		}
-		r.untagAll(rec)
 	}
-	return r.image(id, r.o.Force, false, false)
+	if !one && !r.o.Force && len(tags)+len(digests) > 0 {
+		return conflict("unable to delete %s (must be forced) - image is referenced in multiple repositories", short(id.Encoded()))
+	}
+	for _, img := range u.images {
+		if err := r.conflict(img, r.o.Force); err != nil {
+			return err
+		}
+	}
+	for _, x := range u.records {
+		if rec := r.c.edit(x); rec != nil {
+			for _, ref := range append(slices.Clone(rec.Tags), rec.Digests...) {
+				r.untag(rec, ref)
+			}
+		}
+	}
+	for _, x := range u.records {
+		if r.c.look(x) != nil && r.c.look(x).isIndex() {
+			delete(r.c.records, x)
+			r.c.gone[x] = true
+			defer func() { r.answer = append(r.answer, image.DeleteResponse{Deleted: x.String()}) }()
+		}
+	}
+	for _, img := range u.images {
+		r.image(img, r.o.Force)
+	}
+	return nil
 }
 
-// image deletes an image and, with prune, the parents that this leaves without
-// a purpose. quiet passes over what cannot be deleted.
-func (r *removal) image(id digest.Digest, force, quiet, unnamed bool) error {
-	rec := r.c.edit(id)
-	if err := r.conflict(id, force, unnamed); err != nil {
-		if quiet {
-			return nil
-		}
-		return err
+// image deletes an image unless something keeps it and, with prune, the parents
+// that this leaves without a purpose.
+func (r *removal) image(id digest.Digest, force bool) {
+	rec := r.c.look(id)
+	if rec == nil || rec.names() > 0 || r.conflict(id, force) != nil {
+		return
 	}
-	r.untagAll(rec)
 	r.answer = append(r.answer, image.DeleteResponse{Deleted: id.String()})
-	r.deleted = append(r.deleted, rec)
-	delete(r.c.records, id)
-	r.c.gone[id] = true
-	parent := rec.Parent
-	if !r.o.Prune || parent == "" || r.s.images[parent] == nil || r.c.gone[parent] {
-		return nil
+	r.steps = append(r.steps, step{rec, len(r.answer)})
+	r.c.remove(id)
+	if p := r.c.look(rec.Parent); r.o.Prune && p != nil && len(r.s.refs.indexes[p.ID]) == 0 {
+		r.image(p.ID, false)
 	}
-	return r.image(parent, false, true, false)
 }
 
 // untag takes a canonical reference from a record and notes it in the answer.
 func (r *removal) untag(rec *record, ref string) {
 	same := func(s string) bool { return s == ref }
-	before := len(rec.Tags) + len(rec.Digests)
+	before := rec.names()
 	rec.Tags = slices.DeleteFunc(rec.Tags, same)
 	rec.Digests = slices.DeleteFunc(rec.Digests, same)
-	if len(rec.Tags)+len(rec.Digests) < before {
+	if rec.names() < before {
 		r.answer = append(r.answer, image.DeleteResponse{Untagged: familiarString(ref)})
 	}
 }
 
-func (r *removal) untagAll(rec *record) {
-	for _, ref := range append(slices.Clone(rec.Tags), rec.Digests...) {
-		r.untag(rec, ref)
-	}
-}
-
-// oneRepository reports whether at most one tag names the image and all its
-// digest names are of that tag's repository.
-func oneRepository(rec *record) bool {
-	if len(rec.Tags)+len(rec.Digests) <= 1 {
+// oneRepository reports whether there is at most one tag and all digest names
+// are of that tag's repository.
+func oneRepository(tags, digests []string) bool {
+	if len(tags)+len(digests) <= 1 {
 		return true
 	}
-	if len(rec.Tags) > 1 {
+	if len(tags) > 1 {
 		return false
 	}
 	var repository string
-	if len(rec.Tags) == 1 {
-		repository, _ = cutTag(rec.Tags[0])
+	if len(tags) == 1 {
+		repository, _ = cutTag(tags[0])
 	} else {
-		repository, _, _ = strings.Cut(rec.Digests[0], "@")
+		repository, _, _ = strings.Cut(digests[0], "@")
 	}
-	for _, d := range rec.Digests {
+	for _, d := range digests {
 		if name, _, _ := strings.Cut(d, "@"); name != repository {
 			return false
 		}
@@ -197,25 +322,27 @@ func oneRepository(rec *record) bool {
 	return true
 }
 
-// conflict returns why the image must stay. Force overrides what can be
-// overridden; ignoreNames leaves names out of it.
-func (r *removal) conflict(id digest.Digest, force, ignoreNames bool) error {
-	for other, st := range r.s.images {
-		if st.rec.Parent == id && !r.c.gone[other] {
+// conflict returns why an image must stay, names aside. Force overrides what
+// can be overridden.
+func (r *removal) conflict(id digest.Digest, force bool) error {
+	if err := r.hard(id); err != nil || force {
+		return err
+	}
+	if u := r.user(id, false); u != nil {
+		return conflict("unable to delete %s (must be forced) - image is being used by stopped container %s", short(id.Encoded()), short(u.ID))
+	}
+	return nil
+}
+
+// hard returns why an image must stay whatever is forced.
+func (r *removal) hard(id digest.Digest) error {
+	for child := range r.s.refs.parents[id] {
+		if !r.c.gone[child] {
 			return conflict("unable to delete %s (cannot be forced) - image has dependent child images", short(id.Encoded()))
 		}
 	}
 	if u := r.user(id, true); u != nil {
 		return conflict("unable to delete %s (cannot be forced) - image is being used by running container %s", short(id.Encoded()), short(u.ID))
-	}
-	if force {
-		return nil
-	}
-	if rec := r.c.edit(id); !ignoreNames && len(rec.Tags)+len(rec.Digests) > 0 {
-		return conflict("unable to delete %s (must be forced) - image is referenced in multiple repositories", short(id.Encoded()))
-	}
-	if u := r.user(id, false); u != nil {
-		return conflict("unable to delete %s (must be forced) - image is being used by stopped container %s", short(id.Encoded()), short(u.ID))
 	}
 	return nil
 }
@@ -241,58 +368,35 @@ func short(id string) string {
 	return id[:min(12, len(id))]
 }
 
-// collect deletes what only the removed image needed.
-func (r *removal) collect(rec *record) error {
-	chain := chainIDs(rec.DiffIDs)
-	for i := len(rec.DiffIDs) - 1; i >= 0; i-- {
-		gone, err := r.s.dropLayer(rec.DiffIDs[i])
-		if err != nil {
-			return err
-		}
-		if gone {
-			r.answer = append(r.answer, image.DeleteResponse{Deleted: chain[i].String()})
+// collect deletes the layers that only removed images needed and completes the
+// answer. It runs after the commit, without any lock.
+func (r *removal) collect() []image.DeleteResponse {
+	later := map[digest.Digest]int{} // layer -> last of the steps that has it
+	for i, st := range r.steps {
+		for _, d := range st.rec.DiffIDs {
+			later[d] = i
 		}
 	}
-	for _, d := range rec.blobs() {
-		if err := r.s.dropBlob(d); err != nil {
-			return err
+	var out []image.DeleteResponse
+	at := 0
+	for i, st := range r.steps {
+		out = append(out, r.answer[at:st.at]...)
+		at = st.at
+		var own []digest.Digest
+		for _, d := range slices.Backward(st.rec.DiffIDs) {
+			if later[d] == i {
+				own = append(own, d)
+			}
 		}
-	}
-	for _, d := range rec.Packed {
-		if err := r.s.dropBlob(d.Digest); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// dropLayer deletes a layer that no image refers to. The caller holds mu.
-func (s *Store) dropLayer(d digest.Digest) (bool, error) {
-	for _, st := range s.images {
-		if slices.Contains(st.rec.DiffIDs, d) {
-			return false, nil
-		}
-	}
-	return s.layers.Delete(d)
-}
-
-// dropBlob deletes a blob that no image refers to. The caller holds mu.
-func (s *Store) dropBlob(d digest.Digest) error {
-	if s.held[d] > 0 {
-		return nil
-	}
-	for _, st := range s.images {
-		if slices.Contains(st.rec.blobs(), d) {
-			return nil
-		}
-		for _, p := range st.rec.Packed {
-			if p.Digest == d {
-				return nil
+		gone := r.s.collectLayers(own)
+		chain := chainIDs(st.rec.DiffIDs)
+		for j, d := range slices.Backward(st.rec.DiffIDs) {
+			if gone[d] {
+				out = append(out, image.DeleteResponse{Deleted: chain[j].String()})
 			}
 		}
 	}
-	_, err := s.content.Collect(d)
-	return err
+	return append(out, r.answer[at:]...)
 }
 
 // chainIDs returns for each layer the id of the stack that ends with it, by

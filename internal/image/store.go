@@ -16,8 +16,6 @@ import (
 	"berth/internal/metadata"
 )
 
-var records = metadata.NewBucket[record]("images")
-
 // Options wires a Store.
 type Options struct {
 	DB      *metadata.DB
@@ -31,23 +29,29 @@ type Options struct {
 // The database is the truth and is written first: an image is recorded after
 // everything it needs is on disk, and removed from the records before anything
 // of it is deleted. What a crash leaves in between is layers and blobs that no
-// record names; Open removes them.
+// record names; a collection of the whole stores removes them.
 type Store struct {
 	db      *metadata.DB
 	content *content.Store
 	layers  *layer.Store
 	log     *slog.Logger
 
-	// mu guards what follows, and is held over each commit together with the
-	// change in memory, so that both are one to everybody else.
-	mu      sync.RWMutex
-	images  map[digest.Digest]*state
-	tags    map[string]digest.Digest // canonical name:tag
-	digests map[string]digest.Digest // canonical name@digest
-	held    map[digest.Digest]int    // blobs that an unfinished registration needs
+	// changing is held by the one who changes records, from reading them to
+	// their commit. It is taken before mu. No lock is held while anything is
+	// collected, and mu never while content or layers are called: they ask for
+	// references from inside a collection.
+	changing sync.Mutex
+	mu       sync.RWMutex // guards the fields below; written with changing held
+	images   map[digest.Digest]*state
+	tags     map[string]digest.Digest // canonical name:tag
+	digests  map[string]digest.Digest // canonical name@digest
+	refs     references
+	damaged  map[string]bool // keys of records that cannot be read
+	leases   leases
 }
 
-// state is an image in memory.
+// state is an image or index in memory. When what it shows changes it is
+// replaced.
 type state struct {
 	rec *record
 
@@ -56,74 +60,53 @@ type state struct {
 	image  *Image
 }
 
-// Open loads the records and removes layers and blobs that none of them names.
-// A record that cannot be read is logged by name, the others are served, and
-// nothing is removed, because it might be that record's.
+// Open loads the records. A record that cannot be read is logged by name and
+// the others are served; nothing is collected then, because it might be that
+// record's, until the image is pulled or loaded again.
 func Open(ctx context.Context, o Options) (*Store, error) {
 	s := &Store{
 		db: o.DB, content: o.Content, layers: o.Layers, log: o.Logger,
 		images: map[digest.Digest]*state{}, tags: map[string]digest.Digest{}, digests: map[string]digest.Digest{},
-		held: map[digest.Digest]int{},
+		refs: newReferences(), damaged: map[string]bool{}, leases: newLeases(),
 	}
 	if s.log == nil {
 		s.log = slog.Default()
 	}
-	var bad []metadata.BadRecord
-	err := o.DB.View(func(tx *metadata.Tx) (err error) {
-		bad, err = records.ForEach(tx, func(key string, r record) error {
+	err := o.DB.View(func(tx *metadata.Tx) error {
+		bad, err := records.ForEach(tx, func(key string, r record) error {
 			if string(r.ID) != key || content.CheckDigest(r.ID) != nil {
-				s.log.Error("image record is damaged", "image", key, "hint", "pull or load the image again")
-				bad = append(bad, metadata.BadRecord{Key: key})
+				s.damage(key, fault.New(fault.Internal, "read record", key, "it is another image's"))
 				return nil
 			}
 			s.index(&r)
 			return nil
 		})
-		return err
+		for _, b := range bad {
+			s.damage(b.Key, b.Err)
+		}
+		if err != nil {
+			return err
+		}
+		return s.loadLeases(tx)
 	})
 	if err != nil {
 		return nil, fault.Wrap("open image store", "", err)
 	}
-	for _, b := range bad {
-		if b.Err != nil {
-			s.log.Error("image record cannot be read", "image", b.Key, "error", b.Err, "hint", "pull or load the image again")
-		}
+	if err := s.dropExpired(); err != nil {
+		return nil, fault.Wrap("open image store", "", err)
 	}
 	s.nameMissing()
-	if len(bad) > 0 || ctx.Err() != nil {
+	s.content.AddOwner(s.usesBlob)
+	s.layers.AddOwner(s.usesLayer)
+	if ctx.Err() != nil {
 		return s, nil
 	}
-	return s, fault.Wrap("open image store", "", s.sweep())
+	return s, fault.Wrap("open image store", "", s.Sweep(ctx))
 }
 
-// index takes a record into memory. The caller holds mu or is alone.
-func (s *Store) index(r *record) {
-	if old := s.images[r.ID]; old != nil {
-		s.unindex(old.rec)
-		s.images[r.ID] = &state{rec: r, config: old.cachedConfig()}
-	} else {
-		s.images[r.ID] = &state{rec: r}
-	}
-	for _, t := range r.Tags {
-		s.tags[t] = r.ID
-	}
-	for _, d := range r.Digests {
-		s.digests[d] = r.ID
-	}
-}
-
-func (s *Store) unindex(r *record) {
-	for _, t := range r.Tags {
-		if s.tags[t] == r.ID {
-			delete(s.tags, t)
-		}
-	}
-	for _, d := range r.Digests {
-		if s.digests[d] == r.ID {
-			delete(s.digests, d)
-		}
-	}
-	delete(s.images, r.ID)
+func (s *Store) damage(key string, err error) {
+	s.damaged[key] = true
+	s.log.Error("image record cannot be read", "image", key, "error", err, "hint", "pull or load the image again, or remove it")
 }
 
 // nameMissing tells about images that cannot run because something deleted
@@ -142,35 +125,49 @@ func (s *Store) nameMissing() {
 	}
 }
 
-// sweep removes what a crash left behind. Nothing else runs yet.
-func (s *Store) sweep() error {
-	used := map[digest.Digest]bool{}
-	for _, st := range s.images {
-		for _, d := range st.rec.DiffIDs {
-			used[d] = true
-		}
-		for _, d := range st.rec.blobs() {
-			used[d] = true
-		}
-		for _, d := range st.rec.Packed {
-			used[d.Digest] = true
+// index takes a record into memory. The caller holds mu or is alone.
+func (s *Store) index(r *record) {
+	var config *v1.DockerOCIImage
+	if old := s.images[r.ID]; old != nil {
+		config = old.cachedConfig()
+		s.unindex(old.rec)
+	}
+	s.images[r.ID] = &state{rec: r, config: config}
+	delete(s.damaged, string(r.ID))
+	for _, t := range r.Tags {
+		s.tags[t] = r.ID
+	}
+	for _, d := range r.Digests {
+		s.digests[d] = r.ID
+	}
+	s.refs.add(r, 1)
+	s.refreshMembers(r)
+}
+
+func (s *Store) unindex(r *record) {
+	for _, t := range r.Tags {
+		if s.tags[t] == r.ID {
+			delete(s.tags, t)
 		}
 	}
-	for _, d := range s.layers.List() {
-		if used[d] {
-			continue
-		}
-		if _, err := s.layers.Delete(d); err != nil {
-			return err
+	for _, d := range r.Digests {
+		if s.digests[d] == r.ID {
+			delete(s.digests, d)
 		}
 	}
-	return s.content.Walk(func(i content.Info) error {
-		if used[i.Digest] {
-			return nil
+	delete(s.images, r.ID)
+	s.refs.add(r, -1)
+	s.refreshMembers(r)
+}
+
+// refreshMembers forgets the snapshots of an index's images, which show its
+// names.
+func (s *Store) refreshMembers(r *record) {
+	for _, m := range r.Members {
+		if st := s.images[m.Image]; st != nil && !st.rec.isIndex() {
+			s.images[m.Image] = &state{rec: st.rec, config: st.cachedConfig()}
 		}
-		_, err := s.content.Collect(i.Digest)
-		return err
-	})
+	}
 }
 
 // cachedConfig returns the parsed config if it was read already.
@@ -180,13 +177,21 @@ func (st *state) cachedConfig() *v1.DockerOCIImage {
 	return st.config
 }
 
-// load returns the image's snapshot, reading its config on first use.
+// load returns an image's snapshot, reading its config on first use. The caller
+// does not hold mu.
 func (s *Store) load(st *state) (*Image, error) {
 	st.mu.Lock()
-	defer st.mu.Unlock()
-	if st.image != nil {
-		return st.image, nil
+	img := st.image
+	st.mu.Unlock()
+	if img != nil {
+		return img, nil
 	}
+	s.mu.RLock()
+	names := s.naming(st.rec)
+	s.mu.RUnlock()
+
+	st.mu.Lock()
+	defer st.mu.Unlock()
 	if st.config == nil {
 		data, err := s.content.Read(st.rec.ID, MaxConfig)
 		if err != nil {
@@ -196,30 +201,52 @@ func (s *Store) load(st *state) (*Image, error) {
 			return nil, fault.Wrap("read image", st.rec.ID.String(), err)
 		}
 	}
-	st.image = st.rec.image(st.config)
+	st.image = st.rec.image(st.config, names)
 	return st.image, nil
 }
 
-// Get finds an image by name[:tag][@digest], full id or unique short id. One
-// that is not there is fault.NotFound in docker's words.
+// naming returns the records whose names are the image's: its own, and those of
+// the indexes it is in. The caller holds mu.
+func (s *Store) naming(r *record) []*record {
+	all := []*record{r}
+	for _, id := range s.refs.indexesOf(r.ID) {
+		all = append(all, s.images[id].rec)
+	}
+	return all
+}
+
+// Get finds an image by name[:tag][@digest], full id or unique short id. A name
+// of an index gives the image for this machine, or the best there is. One that
+// is not there is fault.NotFound in docker's words.
 func (s *Store) Get(ctx context.Context, ref string) (*Image, error) {
 	s.mu.RLock()
 	id, err := s.find(ref)
-	st := s.images[id]
+	var st *state
+	if err == nil {
+		if st = s.images[id]; st.rec.isIndex() {
+			st = s.images[s.choose(st.rec, nil)]
+		}
+	}
 	s.mu.RUnlock()
 	if err != nil {
 		return nil, err
 	}
+	if st == nil {
+		return nil, notFound(ref)
+	}
 	return s.load(st)
 }
 
-// List returns all images, newest first. One whose config cannot be read is
-// logged and left out.
+// List returns all images, newest first; of those that an index holds together
+// only the one that Get gives for its name, unless others have names of their
+// own. One whose config cannot be read is logged and left out.
 func (s *Store) List(ctx context.Context) ([]*Image, error) {
 	s.mu.RLock()
 	states := make([]*state, 0, len(s.images))
-	for _, st := range s.images {
-		states = append(states, st)
+	for id, st := range s.images {
+		if !st.rec.isIndex() && (st.rec.names() > 0 || !s.behind(id)) {
+			states = append(states, st)
+		}
 	}
 	s.mu.RUnlock()
 	images := make([]*Image, 0, len(states))

@@ -121,7 +121,7 @@ func TestRemove(t *testing.T) {
 		{"stopped container", []string{"app:1"}, "app:1", RemoveOptions{}, stopped, "error conflict: unable to remove repository reference \"app:1\" (must force) - container fedcba987654 is using its referenced image SHORT", true},
 		{"stopped container, by id", []string{"app:1"}, "ID", RemoveOptions{}, stopped, "error conflict: unable to delete SHORT (must be forced) - image is being used by stopped container fedcba987654", true},
 		{"stopped container, forced", []string{"app:1"}, "app:1", RemoveOptions{Force: true}, stopped, "Untagged app:1, Deleted ID, Deleted CHAIN", false},
-		{"running container, forced", []string{"app:1"}, "app:1", RemoveOptions{Force: true}, running, "error conflict: unable to delete SHORT (cannot be forced) - image is being used by running container 0123456789ab", true},
+		{"running container, forced", []string{"app:1"}, "app:1", RemoveOptions{Force: true}, running, "Untagged app:1", true},
 		{"running container, by id, forced", []string{"app:1"}, "ID", RemoveOptions{Force: true}, running, "error conflict: unable to delete SHORT (cannot be forced) - image is being used by running container 0123456789ab", true},
 		{"not there", []string{"app:1"}, "nope", RemoveOptions{}, nil, "error No such image: nope:latest", true},
 	} {
@@ -208,13 +208,17 @@ func TestParents(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.Release(hold)
-	if _, err := h.Remove(ctx, "base:1", RemoveOptions{Force: true}); !fault.Is(err, fault.Conflict) || !strings.Contains(err.Error(), "dependent child images") {
+	if _, err := h.Remove(ctx, string(parent), RemoveOptions{Force: true}); !fault.Is(err, fault.Conflict) || !strings.Contains(err.Error(), "dependent child images") {
 		t.Errorf("got %v", err)
 	}
 	if err := h.Tag(ctx, "base:1", "other:1"); err != nil {
 		t.Fatal(err)
 	}
 	h.Remove(ctx, "base:1", RemoveOptions{})
+	if answer, err := h.Remove(ctx, "other:1", RemoveOptions{}); describe(answer, err) != "Untagged other:1" {
+		t.Errorf("the last name of a parent: %s", describe(answer, err))
+	}
+	h.Tag(ctx, string(parent), "other:2")
 	if answer, err := h.Remove(ctx, string(child[0].ID), RemoveOptions{Prune: true}); err != nil || len(answer) != 1 {
 		t.Errorf("the named parent went too: %v, %v", answer, err)
 	}
@@ -372,7 +376,7 @@ func FuzzNames(f *testing.F) {
 	for _, s := range []string{"app", "app:1", "registry:5000/a/b@sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855", "sha256:ab", "../x"} {
 		f.Add(s)
 	}
-	s := &Store{images: map[digest.Digest]*state{}, tags: map[string]digest.Digest{}, digests: map[string]digest.Digest{}}
+	s := &Store{images: map[digest.Digest]*state{}, tags: map[string]digest.Digest{}, digests: map[string]digest.Digest{}, refs: newReferences()}
 	f.Fuzz(func(t *testing.T, ref string) {
 		if _, err := s.find(ref); err == nil {
 			t.Fatal("found something in nothing")
