@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net/http"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 
@@ -23,6 +24,7 @@ type Engine interface {
 	imageEngine
 	networkEngine
 	systemEngine
+	lifeEngine
 }
 
 // API is an http.Handler for one engine.
@@ -43,7 +45,7 @@ func New(e Engine, log *slog.Logger) *API {
 	}
 	a := &API{engine: e, log: log, mux: http.NewServeMux(), server: "Berth/" + version.String() + " (linux)"}
 	a.closing, a.close = context.WithCancel(context.Background())
-	for _, rt := range routes {
+	for _, rt := range slices.Concat(routes, routesLife) {
 		a.handle(rt.pattern, rt.serve)
 	}
 	for _, rf := range refusals {

@@ -31,8 +31,6 @@ var refusals = []refusal{
 	{pattern: "GET /containers/{id}/stats", what: "resource statistics of a container (stats)", instead: "read the files of its cgroup"},
 	{pattern: "POST /containers/{id}/update", what: "change of a container's limits (update)", instead: "create it anew"},
 	{pattern: "GET /containers/{id}/attach/ws", what: "attach over a websocket", instead: "POST /containers/{id}/attach"},
-	{pattern: "GET /containers/{id}/archive", what: "copy out of a container (archive)", instead: "run tar in it with exec"},
-	{pattern: "PUT /containers/{id}/archive", what: "copy into a container (archive)", instead: "run tar in it with exec -i"},
 	{pattern: "GET /containers/{id}/checkpoints", what: "checkpoints"},
 	{pattern: "POST /containers/{id}/checkpoints", what: "checkpoints"},
 	{pattern: "DELETE /containers/{id}/checkpoints/{checkpoint}", what: "checkpoints"},

@@ -28,6 +28,7 @@ var _ Engine = (*engine.Engine)(nil)
 // stub is an engine without containers or images, for tests of what happens
 // between the socket and the engine. Single use cases can be replaced.
 type stub struct {
+	lifeStub
 	create  func(name string, req container.CreateRequest, p *ocispec.Platform) (container.CreateResponse, error)
 	stop    func(o engine.StopOptions) error
 	list    func(o engine.ListOptions) ([]container.Summary, error)

@@ -1,0 +1,30 @@
+package api
+
+import (
+	"context"
+	"io"
+
+	"berth/internal/engine"
+
+	"github.com/moby/moby/api/types/container"
+)
+
+// lifeStub is the part of the stub behind routesLife.
+type lifeStub struct {
+	extract func(path string, o engine.ExtractOptions, in io.Reader) error
+}
+
+func (s *lifeStub) ContainerStatPath(_ context.Context, ref, _ string) (container.PathStat, error) {
+	return container.PathStat{}, missing(ref)
+}
+
+func (s *lifeStub) ContainerArchive(_ context.Context, ref, _ string) (container.PathStat, func(io.Writer) error, func(), error) {
+	return container.PathStat{}, nil, nil, missing(ref)
+}
+
+func (s *lifeStub) ContainerExtract(_ context.Context, ref, path string, o engine.ExtractOptions, in io.Reader) error {
+	if s.extract != nil {
+		return s.extract(path, o, in)
+	}
+	return missing(ref)
+}
