@@ -25,6 +25,7 @@ var imports = map[string][]string{
 	"signature":         {},
 	"api":               {"engine"},
 	"engine":            {"container", "content", "events", "image", "layer", "logs", "metadata", "monitor", "network", "runtime", "transfer", "volume"},
+	"build":             {"container", "content", "image", "layer", "metadata", "overlay"},
 	"container":         {"metadata", "overlay", "volume"},
 	"events":            {},
 	"transfer":          {"content", "image", "layer"},
