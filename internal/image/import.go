@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"io"
 
-	"github.com/distribution/reference"
 	"github.com/moby/docker-image-spec/specs-go/v1"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -28,13 +27,9 @@ func (s *Store) Import(ctx context.Context, r io.Reader, o ImportOptions) (*Imag
 	const op = "import image"
 	var reg Registration
 	if o.Ref != "" {
-		named, err := reference.ParseNormalizedNamed(o.Ref)
+		tagged, err := tagToGive(op, o.Ref)
 		if err != nil {
-			return nil, badName(o.Ref, err)
-		}
-		tagged, ok := reference.TagNameOnly(named).(reference.NamedTagged)
-		if _, digested := named.(reference.Digested); !ok || digested {
-			return nil, fault.New(fault.Invalid, op, quoteShort(o.Ref), "cannot import digest reference")
+			return nil, err
 		}
 		reg.Tags = append(reg.Tags, tagged)
 	}

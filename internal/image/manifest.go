@@ -63,6 +63,33 @@ type Document struct {
 // source said it is, or "". A document that could be taken for both is refused,
 // as is anything that is neither.
 func ParseDocument(data []byte, mediaType string) (Document, error) {
+	return parse(data, mediaType, false)
+}
+
+// ParseAny is ParseDocument for those who only keep or move documents: it also
+// takes manifests of artifacts, which are no images, and layers of any type.
+func ParseAny(data []byte, mediaType string) (Document, error) {
+	return parse(data, mediaType, true)
+}
+
+// ArtifactType returns what a manifest is when it is no image, else "".
+func (d Document) ArtifactType() string {
+	switch m := d.Manifest; {
+	case m == nil, isImageConfig(m.Config.MediaType):
+		return ""
+	case m.ArtifactType != "":
+		return m.ArtifactType
+	case m.Config.MediaType != "":
+		return m.Config.MediaType
+	}
+	return "unknown"
+}
+
+func isImageConfig(mediaType string) bool {
+	return mediaType == ocispec.MediaTypeImageConfig || mediaType == DockerConfig
+}
+
+func parse(data []byte, mediaType string, artifacts bool) (Document, error) {
 	if len(data) > MaxManifest {
 		return Document{}, badDocument("manifest", "%w: more than %d bytes", ErrTooLarge, MaxManifest)
 	}
@@ -99,7 +126,7 @@ func ParseDocument(data []byte, mediaType string) (Document, error) {
 	case hasIndex && (mediaType == "" || IsIndex(mediaType)):
 		return parseIndex(data)
 	case hasManifest && (mediaType == "" || IsManifest(mediaType)):
-		return parseManifest(data)
+		return parseManifest(data, artifacts)
 	case mediaType != "" && !IsIndex(mediaType) && !IsManifest(mediaType):
 		return Document{}, badDocument("manifest", "%w %q", ErrMediaType, mediaType)
 	}
@@ -126,16 +153,26 @@ func parseIndex(data []byte) (Document, error) {
 	return Document{Index: &x}, nil
 }
 
-func parseManifest(data []byte) (Document, error) {
+func parseManifest(data []byte, artifacts bool) (Document, error) {
 	var m ocispec.Manifest
 	if err := json.Unmarshal(data, &m); err != nil {
 		return Document{}, badDocument("manifest", "%w: %w", ErrDocument, err)
 	}
-	if t := m.Config.MediaType; t != ocispec.MediaTypeImageConfig && t != DockerConfig {
-		return Document{}, fault.New(fault.Unsupported, "read manifest", "", "%w %q of the config: this is no image to run", ErrMediaType, t)
+	if t := m.Config.MediaType; !isImageConfig(t) && !artifacts {
+		return Document{}, fault.New(fault.Unsupported, "read manifest", "", "%w %q of the config: it is an artifact of type %q and no image to run",
+			ErrMediaType, t, Document{Manifest: &m}.ArtifactType())
 	}
-	if err := checkDescriptor("manifest", &m.Config, MaxConfig); err != nil {
+	most := int64(MaxConfig)
+	if artifacts {
+		most = 1 << 62
+	}
+	if err := checkDescriptor("manifest", &m.Config, most); err != nil {
 		return Document{}, err
+	}
+	if m.Subject != nil {
+		if err := checkDescriptor("manifest", m.Subject, 1<<62); err != nil {
+			return Document{}, err
+		}
 	}
 	if len(m.Layers) > maxLayers {
 		return Document{}, badDocument("manifest", "%w: %d layers", ErrTooLarge, len(m.Layers))
@@ -143,6 +180,9 @@ func parseManifest(data []byte) (Document, error) {
 	for i := range m.Layers {
 		if err := checkDescriptor("manifest", &m.Layers[i], 1<<62); err != nil {
 			return Document{}, err
+		}
+		if artifacts {
+			continue
 		}
 		if err := checkLayerType(&m.Layers[i]); err != nil {
 			return Document{}, err
