@@ -57,13 +57,21 @@ chaos: ## kill the engine and the monitor at random for minutes (needs root; CHA
 fuzz: ## every fuzz target for a while each (FUZZTIME=30s)
 	@scripts/fuzz.sh $(or $(FUZZTIME),30s)
 
+VM_DEPS := busybox=busybox-static qemu-system-x86_64=qemu-system-x86 depmod=kmod mkfs.ext4=e2fsprogs
+
 .PHONY: test-vm
 test-vm: ## the runtime's tests and the limits on cgroup v2, in a small virtual machine
-	@scripts/deps.sh busybox=busybox-static qemu-system-x86_64=qemu-system-x86 depmod=kmod
+	@scripts/deps.sh $(VM_DEPS)
 	@$(MAKE) --no-print-directory build
 	@mkdir -p .cache/vm
 	@CGO_ENABLED=0 $(GO) test -c -trimpath -o .cache/vm/runtime.test ./internal/runtime
-	@test/vm/run.sh .cache/vm/runtime.test
+	@test/vm/limits-host.sh .cache/vm/runtime.test
+
+.PHONY: test-powercut
+test-powercut: ## cut the power of a virtual machine at work, boot again, check (CUTS=3)
+	@scripts/deps.sh $(VM_DEPS)
+	@$(MAKE) --no-print-directory build
+	@test/vm/powercut-host.sh $(or $(CUTS),3)
 
 .PHONY: install
 install: build ## install the programs (PREFIX=/usr/local)
