@@ -28,7 +28,7 @@ var imports = map[string][]string{
 	"build":             {"container", "content", "image", "layer", "metadata", "overlay"},
 	"container":         {"metadata", "overlay", "volume"},
 	"events":            {},
-	"transfer":          {"content", "image", "layer"},
+	"transfer":          {"content", "image", "layer", "signature"},
 	"image":             {"content", "layer", "metadata"},
 	"layer":             {},
 	"content":           {},

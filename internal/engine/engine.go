@@ -54,7 +54,7 @@ type Engine struct {
 	content *content.Store
 	layers  *layer.Store
 	images  *image.Store
-	puller  *transfer.Puller
+	puller  *transfer.Client
 	volumes *volume.Store
 	monitor *monitor.Client
 	network *network.Manager

@@ -17,17 +17,15 @@ type flight struct {
 	err    error
 	cancel context.CancelFunc
 
-	mu      sync.Mutex // guards waiters and the reports' order; taken after Puller.mu
+	mu      sync.Mutex // guards waiters and the reports' order; taken after Client.mu
 	waiters map[*waiter]struct{}
 	last    report
 }
 
-// flightKey tells downloads apart. Packings of one layer differ in the blob; a
-// repository's blob may be readable to those who may read the repository only.
+// flightKey tells downloads apart: packings of one layer differ in the blob.
 type flightKey struct {
-	repository string
-	blob       digest.Digest
-	diffID     digest.Digest
+	blob   digest.Digest
+	diffID digest.Digest
 }
 
 type waiter struct{ show func(report) }
@@ -42,86 +40,88 @@ type report struct {
 const reportEvery = 100 * time.Millisecond
 
 // layer brings one layer here and returns when it is there. Several pulls that
-// want the same share the work.
-func (p *Puller) layer(ctx context.Context, s *session, d ocispec.Descriptor, diffID digest.Digest, show func(report)) error {
-	key := flightKey{s.name.Name(), d.Digest, diffID}
-	w := &waiter{show}
-	p.mu.Lock()
-	f := p.flights[key]
+// want the same share the work, whatever repositories they pull from; when one
+// that another has begun fails, it is tried with what this one may and knows.
+func (c *Client) layer(ctx context.Context, s *session, d ocispec.Descriptor, diffID digest.Digest, show func(report)) error {
+	for {
+		f, w, own := c.board(ctx, s, d, diffID, show)
+		select {
+		case <-f.done:
+			if f.err == nil || own || ctx.Err() != nil {
+				return f.err
+			}
+		case <-ctx.Done():
+			c.leave(flightKey{d.Digest, diffID}, f, w)
+			return ctx.Err()
+		}
+	}
+}
+
+// board joins the flight to a layer or, when there is none, begins its own.
+func (c *Client) board(ctx context.Context, s *session, d ocispec.Descriptor, diffID digest.Digest, show func(report)) (f *flight, w *waiter, own bool) {
+	key := flightKey{d.Digest, diffID}
+	w = &waiter{show}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	f = c.flights[key]
 	if f == nil {
+		own = true
 		flightCtx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 		f = &flight{done: make(chan struct{}), cancel: cancel, waiters: map[*waiter]struct{}{}}
-		p.flights[key] = f
-		go p.fly(flightCtx, key, f, s, d, diffID)
+		c.flights[key] = f
+		go c.fly(flightCtx, key, f, s, d, diffID)
 	}
 	f.mu.Lock()
+	defer f.mu.Unlock()
 	f.waiters[w] = struct{}{}
 	if f.last.status != "" {
 		show(f.last)
 	}
-	f.mu.Unlock()
-	p.mu.Unlock()
-
-	select {
-	case <-f.done:
-		return f.err
-	case <-ctx.Done():
-		p.leave(key, f, w)
-		return ctx.Err()
-	}
+	return f, w, own
 }
 
 // leave takes a waiter off a flight and ends it when that was the last.
-func (p *Puller) leave(key flightKey, f *flight, w *waiter) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+func (c *Client) leave(key flightKey, f *flight, w *waiter) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	delete(f.waiters, w)
 	if len(f.waiters) == 0 {
 		f.cancel()
-		if p.flights[key] == f {
-			delete(p.flights, key) // whoever comes now begins anew
+		if c.flights[key] == f {
+			delete(c.flights, key) // whoever comes now begins anew
 		}
 	}
 }
 
 // fly does the work of a flight.
-func (p *Puller) fly(ctx context.Context, key flightKey, f *flight, s *session, d ocispec.Descriptor, diffID digest.Digest) {
-	err := p.fetch(ctx, f, s, d, diffID)
+func (c *Client) fly(ctx context.Context, key flightKey, f *flight, s *session, d ocispec.Descriptor, diffID digest.Digest) {
+	err := c.fetch(ctx, f, s, d, diffID)
 	f.cancel()
-	p.mu.Lock()
-	if p.flights[key] == f {
-		delete(p.flights, key)
+	c.mu.Lock()
+	if c.flights[key] == f {
+		delete(c.flights, key)
 	}
-	p.mu.Unlock()
+	c.mu.Unlock()
 	f.err = err
 	close(f.done)
 }
 
-// fetch streams a layer from the registry through the digest and the
-// decompressor into its tree.
-func (p *Puller) fetch(ctx context.Context, f *flight, s *session, d ocispec.Descriptor, diffID digest.Digest) error {
+// takeSlot waits until one of the slots is free, and says so when it is not.
+func takeSlot(ctx context.Context, slots chan struct{}, waiting func()) error {
 	select {
-	case p.slots <- struct{}{}:
-		defer func() { <-p.slots }()
+	case slots <- struct{}{}:
+		return nil
 	default:
-		f.show(report{status: "Waiting"})
-		select {
-		case p.slots <- struct{}{}:
-			defer func() { <-p.slots }()
-		case <-ctx.Done():
-			return ctx.Err()
-		}
 	}
-	blob := s.blob(ctx, d)
-	defer blob.Close()
-	counted := &countingReader{r: blob, f: f, total: d.Size}
-	if _, err := p.c.Layers.Apply(ctx, diffID, counted); err != nil {
-		return err
+	waiting()
+	select {
+	case slots <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
 	}
-	f.show(report{status: "Extracting", current: d.Size, total: d.Size})
-	return nil
 }
 
 // show tells all waiters.

@@ -9,7 +9,6 @@ import (
 	"github.com/moby/moby/api/types/jsonstream"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-	"golang.org/x/sync/errgroup"
 
 	"berth/internal/fault"
 	"berth/internal/image"
@@ -17,173 +16,337 @@ import (
 
 // Options steers one Pull.
 type Options struct {
-	Platform *ocispec.Platform // nil: this machine's
-	Progress image.Progress
+	Platform     *ocispec.Platform // nil: this machine's
+	AllPlatforms bool              // every image of an index
+	AllTags      bool              // every tag of the repository; the reference has none then
+	Auth         Auth
+	Progress     image.Progress
+	// Pulled, when set, is told of each image when it is there.
+	Pulled func(named reference.Named, img *image.Image)
 }
 
 // Pull fetches the image that ref names (name[:tag][@digest]) and returns it
-// with the digest of its manifest or index at the registry. Layers that are
-// here already are not fetched; the others come in parallel and are unpacked
-// while they come. When something fails, nothing of the image is visible.
-func (p *Puller) Pull(ctx context.Context, ref string, o Options) (*image.Image, digest.Digest, error) {
+// with the digest of its manifest or index at the registry; with AllTags, the
+// last of them. Layers that are here already are not fetched; the others come
+// in parallel and are unpacked while they come. When something fails, nothing
+// of the image is visible; the layers that were whole are kept for an hour, so
+// that the next try is shorter.
+func (c *Client) Pull(ctx context.Context, ref string, o Options) (*image.Image, digest.Digest, error) {
 	named, err := image.ParseName(ref)
 	if err != nil {
 		return nil, "", err
 	}
-	pl := &pull{p: p, ref: named, platform: o.Platform, progress: serial(o.Progress)}
-	img, d, err := pl.run(ctx)
+	if err := o.check(ref); err != nil {
+		return nil, "", err
+	}
+	progress, end := serial(o.Progress)
+	defer end()
+	s, err := c.open(ctx, reference.TrimNamed(named), actionPull, o.Auth)
 	if err != nil {
 		return nil, "", fault.Wrap("pull", reference.FamiliarString(named), err)
 	}
-	return img, d, nil
+	s.notify = func(status string) { progress.Status("", status) }
+	if o.AllTags {
+		return c.pullTags(ctx, s, o, progress)
+	}
+	p := &pull{c: c, session: s, ref: named, o: o, progress: progress}
+	if err := p.run(ctx); err != nil {
+		return nil, "", fault.Wrap("pull", reference.FamiliarString(named), err)
+	}
+	s.showQuota()
+	p.finish(reference.FamiliarString(named), p.newer)
+	return p.image, p.digest, nil
 }
 
-// serial makes a Progress that is called from one goroutine at a time.
-func serial(f image.Progress) image.Progress {
-	if f == nil {
+func (o *Options) check(ref string) error {
+	if o.AllPlatforms && o.Platform != nil {
+		return fault.New(fault.Invalid, "pull", ref, "all platforms and one platform exclude one another")
+	}
+	if !o.AllTags {
 		return nil
+	}
+	if named, err := reference.ParseNormalizedNamed(ref); err == nil && !reference.IsNameOnly(named) {
+		return fault.New(fault.Invalid, "pull", ref, "tag can't be used with --all-tags/-a")
+	}
+	return nil
+}
+
+// pullTags pulls every tag of a repository, one after another.
+func (c *Client) pullTags(ctx context.Context, s *session, o Options, progress image.Progress) (*image.Image, digest.Digest, error) {
+	name := reference.FamiliarName(s.name)
+	tags, err := s.tags(ctx)
+	if err == nil && len(tags) == 0 {
+		err = fault.New(fault.NotFound, "", "", "the repository has no tags")
+	}
+	if err != nil {
+		return nil, "", fault.Wrap("pull", name, err)
+	}
+	var last *pull
+	newer := false
+	for _, tag := range tags {
+		tagged, err := reference.WithTag(s.name, tag)
+		if err != nil {
+			return nil, "", fault.New(fault.Invalid, "pull", name, "the registry lists %.100q as a tag", tag)
+		}
+		last = &pull{c: c, session: s, ref: tagged, o: o, progress: progress}
+		if err := last.run(ctx); err != nil {
+			return nil, "", fault.Wrap("pull", reference.FamiliarString(tagged), err)
+		}
+		newer = newer || last.newer
+	}
+	s.showQuota()
+	last.finish(name, newer)
+	return last.image, last.digest, nil
+}
+
+// serial makes a Progress that is called from one goroutine at a time, and not
+// after end.
+func serial(f image.Progress) (p image.Progress, end func()) {
+	if f == nil {
+		return nil, func() {}
 	}
 	var mu sync.Mutex
 	return func(m jsonstream.Message) {
-		mu.Lock()
-		defer mu.Unlock()
-		f(m)
-	}
+			mu.Lock()
+			defer mu.Unlock()
+			if f != nil {
+				f(m)
+			}
+		}, func() {
+			mu.Lock()
+			defer mu.Unlock()
+			f = nil
+		}
 }
 
-// pull is one Pull under way.
+// pull is the pull of one name.
 type pull struct {
-	p        *Puller
-	ref      reference.Named
-	platform *ocispec.Platform
-	progress image.Progress
+	c        *Client
 	session  *session
+	ref      reference.Named // with tag or digest
+	o        Options
+	progress image.Progress
+
+	image  *image.Image
+	digest digest.Digest // of the manifest or index
+	newer  bool          // the name meant another image before, or none
 }
 
-func (pl *pull) run(ctx context.Context) (*image.Image, digest.Digest, error) {
-	var err error
-	if pl.session, err = pl.p.open(ctx, reference.TrimNamed(pl.ref)); err != nil {
-		return nil, "", err
-	}
-	pl.session.notify = func(status string) { pl.progress.Status("", status) }
-	version := pl.version()
-	pl.progress.Status(version, "Pulling from "+reference.Path(pl.ref))
-	chain, err := pl.session.resolve(ctx, version, pl.platform)
+func (p *pull) run(ctx context.Context) error {
+	version := p.version()
+	p.progress.Status(version, "Pulling from "+reference.Path(p.ref))
+	before := p.current(ctx)
+	top, err := p.session.top(ctx, version, before.digests)
 	if err != nil {
-		return nil, "", err
+		return err
 	}
-	manifest := chain[len(chain)-1].Manifest
-	config, err := pl.config(ctx, manifest.Config)
-	if err != nil {
-		return nil, "", err
+	if p.c.c.Policy != nil {
+		if err := p.c.c.Policy.Check(ctx, p.ref, top.digest, source{p.session}); err != nil {
+			return err
+		}
 	}
-	parsed, err := image.ParseConfig(config)
-	if err != nil {
-		return nil, "", err
+	if p.image, err = p.bring(ctx, top, before.index == top.digest); err != nil {
+		return err
 	}
-	// An index has said what the image is for; else only the config does.
-	if want := pl.platform; want != nil && len(chain) == 1 && !image.Matches(*want, parsed.Platform) {
-		return nil, "", fault.New(fault.NotFound, "select platform", image.FormatPlatform(*want), "%w: the image is for %s",
-			image.ErrPlatform, image.FormatPlatform(parsed.Platform))
+	p.digest = top.digest
+	p.newer = before.id != p.image.ID
+	p.progress.Status("", "Digest: "+top.digest.String())
+	if p.o.Pulled != nil {
+		p.o.Pulled(p.ref, p.image)
 	}
-	if len(manifest.Layers) != len(parsed.RootFS.DiffIDs) {
-		return nil, "", fault.New(fault.Invalid, "read manifest", "", "%w: %d layers for %d diff_ids in the config",
-			image.ErrDocument, len(manifest.Layers), len(parsed.RootFS.DiffIDs))
-	}
+	return nil
+}
 
-	before := pl.current(ctx)
-	hold := pl.p.c.Layers.Hold()
-	defer pl.p.c.Images.Release(hold)
-	hold.Add(parsed.RootFS.DiffIDs...)
-	if err := pl.layers(ctx, manifest.Layers, parsed.RootFS.DiffIDs); err != nil {
-		return nil, "", err
+// finish says how it ended, as docker's clients show and scripts look for it.
+func (p *pull) finish(name string, newer bool) {
+	status := "Status: Image is up to date for "
+	if newer {
+		status = "Status: Downloaded newer image for "
 	}
-
-	reg, err := pl.registration(chain, config, manifest.Layers)
-	if err != nil {
-		return nil, "", err
-	}
-	images, err := pl.p.c.Images.Register(ctx, hold, []image.Registration{reg}, nil)
-	if err != nil {
-		return nil, "", err
-	}
-	top := chain[0].digest
-	pl.progress.Status("", "Digest: "+top.String())
-	status := "Status: Downloaded newer image for "
-	if before == images[0].ID {
-		status = "Status: Image is up to date for "
-	}
-	pl.progress.Status("", status+reference.FamiliarString(pl.ref))
-	return images[0], top, nil
+	p.progress.Status("", status+name)
 }
 
 // version is the tag or, where given, the digest to ask for.
-func (pl *pull) version() string {
-	if d, ok := pl.ref.(reference.Digested); ok {
+func (p *pull) version() string {
+	if d, ok := p.ref.(reference.Digested); ok {
 		return d.Digest().String()
 	}
-	return pl.ref.(reference.Tagged).Tag()
+	return p.ref.(reference.Tagged).Tag()
 }
 
-// current returns which image has the name now, "" for none.
-func (pl *pull) current(ctx context.Context) digest.Digest {
-	if img, err := pl.p.c.Images.Get(ctx, pl.ref.String()); err == nil {
-		return img.ID
+// named is what a name means before a pull.
+type named struct {
+	id      digest.Digest   // "": nothing
+	index   digest.Digest   // "" unless it is one of several platforms
+	digests []digest.Digest // what it is called at this registry
+}
+
+func (p *pull) current(ctx context.Context) named {
+	img, err := p.c.c.Images.Get(ctx, p.ref.String())
+	if err != nil {
+		return named{}
 	}
-	return ""
-}
-
-// config returns the image config, from here if it is here.
-func (pl *pull) config(ctx context.Context, d ocispec.Descriptor) ([]byte, error) {
-	if data, err := pl.p.c.Content.Read(d.Digest, image.MaxConfig); err == nil && int64(len(data)) == d.Size {
-		return data, nil
-	}
-	return pl.session.document(ctx, d, image.MaxConfig)
-}
-
-// layers brings all layers here.
-func (pl *pull) layers(ctx context.Context, layers []ocispec.Descriptor, diffIDs []digest.Digest) error {
-	var missing []int
-	for i, d := range layers {
-		switch {
-		case pl.p.c.Layers.Has(diffIDs[i]), slices.Contains(diffIDs[:i], diffIDs[i]):
-			pl.progress.Status(shortID(d), "Already exists")
-		default:
-			pl.progress.Transfer(shortID(d), "Pulling fs layer", 0, 0)
-			missing = append(missing, i)
+	now := named{id: img.ID, index: img.Index}
+	for _, s := range img.RepoDigests {
+		other, err := reference.ParseNormalizedNamed(s)
+		if err != nil || other.Name() != p.ref.Name() {
+			continue
+		}
+		if canonical, ok := other.(reference.Canonical); ok {
+			now.digests = append(now.digests, canonical.Digest())
 		}
 	}
-	g, ctx := errgroup.WithContext(ctx)
-	for _, i := range missing {
-		id := shortID(layers[i])
-		g.Go(func() error {
-			err := pl.p.layer(ctx, pl.session, layers[i], diffIDs[i], func(r report) {
-				pl.progress.Transfer(id, r.status, r.current, r.total)
+	return now
+}
+
+// part is one image that is pulled: for one platform.
+type part struct {
+	chain    []*document // from the top to its manifest
+	manifest *ocispec.Manifest
+	config   []byte
+	diffIDs  []digest.Digest
+	index    *image.IndexMembership // nil: it is recorded alone
+}
+
+// choose finds out what there is to fetch. An index that is recorded as one
+// already stays one.
+func (p *pull) choose(ctx context.Context, top *document, k *keeper, indexed bool) ([]part, error) {
+	if p.o.AllPlatforms && top.Index != nil {
+		return p.every(ctx, top, k)
+	}
+	chain, err := p.session.resolve(ctx, top, p.o.Platform)
+	if err != nil {
+		return nil, err
+	}
+	one, err := p.read(ctx, chain)
+	if err != nil {
+		return nil, err
+	}
+	if indexed && len(chain) > 1 {
+		one.index = &image.IndexMembership{Raw: top.raw, Manifest: chain[len(chain)-1].digest}
+		for _, doc := range chain[1 : len(chain)-1] {
+			one.index.Documents = append(one.index.Documents, doc.raw)
+		}
+	}
+	return []part{one}, nil
+}
+
+// read gets the config of one image and holds it against the manifest.
+func (p *pull) read(ctx context.Context, chain []*document) (part, error) {
+	m := chain[len(chain)-1].Manifest
+	config, err := p.configOf(ctx, m.Config)
+	if err != nil {
+		return part{}, err
+	}
+	parsed, err := image.ParseConfig(config)
+	if err != nil {
+		return part{}, err
+	}
+	// An index has said what the image is for; else only the config does.
+	if want := p.o.Platform; want != nil && len(chain) == 1 && !image.Matches(*want, parsed.Platform) {
+		return part{}, fault.New(fault.NotFound, "select platform", image.FormatPlatform(*want), "%w: the image is for %s",
+			image.ErrPlatform, image.FormatPlatform(parsed.Platform))
+	}
+	if len(m.Layers) != len(parsed.RootFS.DiffIDs) {
+		return part{}, fault.New(fault.Invalid, "read manifest", "", "%w: %d layers for %d diff_ids in the config",
+			image.ErrDocument, len(m.Layers), len(parsed.RootFS.DiffIDs))
+	}
+	return part{chain: chain, manifest: m, config: config, diffIDs: parsed.RootFS.DiffIDs}, nil
+}
+
+// configOf returns an image's config, from here if it is here.
+func (p *pull) configOf(ctx context.Context, d ocispec.Descriptor) ([]byte, error) {
+	if data, err := p.c.c.Content.Read(d.Digest, image.MaxConfig); err == nil && int64(len(data)) == d.Size {
+		return data, nil
+	}
+	return p.session.document(ctx, d, image.MaxConfig)
+}
+
+// bring fetches what is missing and records the images. It returns the one that
+// the name means here.
+func (p *pull) bring(ctx context.Context, top *document, indexed bool) (img *image.Image, err error) {
+	k := p.c.keep(top.digest)
+	defer func() { k.release(ctx, err) }()
+	parts, err := p.choose(ctx, top, k, indexed)
+	if err != nil {
+		return nil, err
+	}
+	k.hold(parts)
+	if err := p.layers(ctx, parts, k); err != nil {
+		return nil, err
+	}
+	var regs []image.Registration
+	for i := range parts {
+		reg, err := p.registration(&parts[i])
+		if err != nil {
+			return nil, err
+		}
+		regs = append(regs, reg)
+	}
+	images, err := p.c.c.Images.Register(ctx, k.layers, regs, nil)
+	if err != nil {
+		return nil, err
+	}
+	if len(images) > 1 {
+		return p.c.c.Images.Get(ctx, p.ref.String())
+	}
+	return images[0], nil
+}
+
+// registration says what is to be recorded about an image.
+func (p *pull) registration(one *part) (image.Registration, error) {
+	reg := image.Registration{Config: one.config, Packed: one.manifest.Layers, Index: one.index}
+	for _, doc := range one.chain {
+		if one.index == nil || doc.Manifest != nil {
+			reg.Manifests = append(reg.Manifests, doc.raw)
+		}
+	}
+	canonical, err := reference.WithDigest(reference.TrimNamed(p.ref), one.chain[0].digest)
+	if err != nil {
+		return reg, fault.New(fault.Internal, "name image", p.ref.String(), "%w", err)
+	}
+	reg.Digests = []reference.Canonical{canonical}
+	if _, digested := p.ref.(reference.Digested); !digested {
+		reg.Tags = []reference.NamedTagged{p.ref.(reference.NamedTagged)}
+	}
+	return reg, nil
+}
+
+// layers brings the layers of all parts here, each once.
+func (p *pull) layers(ctx context.Context, parts []part, k *keeper) error {
+	type job struct {
+		packed ocispec.Descriptor
+		diffID digest.Digest
+	}
+	var missing []job
+	var seen []digest.Digest
+	for _, one := range parts {
+		for i, d := range one.manifest.Layers {
+			switch {
+			case p.c.c.Layers.Has(one.diffIDs[i]), slices.Contains(seen, one.diffIDs[i]):
+				p.progress.Status(shortID(d), "Already exists")
+			default:
+				p.progress.Transfer(shortID(d), "Pulling fs layer", 0, 0)
+				missing = append(missing, job{d, one.diffIDs[i]})
+			}
+			seen = append(seen, one.diffIDs[i])
+		}
+	}
+	var fetches []func(context.Context) error
+	for _, j := range missing {
+		id := shortID(j.packed)
+		fetches = append(fetches, func(ctx context.Context) error {
+			err := p.c.layer(ctx, p.session, j.packed, j.diffID, func(r report) {
+				p.progress.Transfer(id, r.status, r.current, r.total)
 			})
 			if err == nil {
-				pl.progress.Transfer(id, "Pull complete", 0, 0)
+				k.arrived(ctx, j.diffID, j.packed.Digest)
+				p.progress.Transfer(id, "Pull complete", 0, 0)
 			}
 			return err
 		})
 	}
-	return g.Wait()
+	return k.run(ctx, fetches)
 }
 
 func shortID(d ocispec.Descriptor) string { return d.Digest.Encoded()[:12] }
-
-// registration says what is to be recorded about the image.
-func (pl *pull) registration(chain []*document, config []byte, layers []ocispec.Descriptor) (image.Registration, error) {
-	reg := image.Registration{Config: config, Packed: layers}
-	for _, doc := range chain {
-		reg.Manifests = append(reg.Manifests, doc.raw)
-	}
-	canonical, err := reference.WithDigest(reference.TrimNamed(pl.ref), chain[0].digest)
-	if err != nil {
-		return reg, fault.New(fault.Internal, "name image", pl.ref.String(), "%w", err)
-	}
-	reg.Digests = []reference.Canonical{canonical}
-	if _, digested := pl.ref.(reference.Digested); !digested {
-		reg.Tags = []reference.NamedTagged{pl.ref.(reference.NamedTagged)}
-	}
-	return reg, nil
-}

@@ -1,23 +1,17 @@
 package transfer
 
 import (
+	"bytes"
 	"context"
-	"crypto/tls"
-	"crypto/x509"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/distribution/reference"
@@ -26,198 +20,264 @@ import (
 )
 
 const (
-	dockerHub     = "docker.io"
-	dockerHubHost = "registry-1.docker.io"
-
-	attempts      = 6 // at one request
-	maxRetryAfter = 2 * time.Minute
-	maxErrorBody  = 64 << 10 // bytes of an error document that are read
+	attempts       = 6 // at one request
+	mirrorAttempts = 2 // where there is another place to ask
+	maxRetryAfter  = 2 * time.Minute
 )
 
-// session talks to one repository of one registry on behalf of one pull.
-type session struct {
-	p      *Puller
-	name   reference.Named
-	notify func(status string) // tells about waiting; may be nil
-	base   string              // scheme://host
-	client *http.Client
+// What a session is for, as messages say it.
+const (
+	actionPull = "pull"
+	actionPush = "push"
+)
 
-	mu    sync.Mutex // guards token
-	token string     // value of the Authorization header, "" before it was asked for
+// session talks to one repository on behalf of one caller.
+type session struct {
+	c         *Client
+	name      reference.Named
+	action    string
+	scopes    []string            // what tokens are for
+	notify    func(status string) // tells about waiting; may be nil
+	endpoints []*endpoint         // in the order in which they are asked
+
+	mu    sync.Mutex // guards quota and the endpoints' down
+	quota *quota     // the last that the registry told
 }
 
-// open finds out how the registry of a name is spoken to.
-func (p *Puller) open(ctx context.Context, name reference.Named) (*session, error) {
-	host := reference.Domain(name)
-	s := &session{p: p, name: name, client: p.secure, base: "https://" + host}
-	if host == dockerHub {
-		s.base = "https://" + dockerHubHost
-		return s, nil
+// open prepares a session. Pulls ask the mirrors, everything else goes to the
+// registry itself.
+func (c *Client) open(ctx context.Context, name reference.Named, action string, auth Auth) (*session, error) {
+	s := &session{c: c, name: name, action: action}
+	actions := "pull"
+	if action == actionPush {
+		actions = "pull,push"
 	}
-	if !p.mayBeInsecure(host) {
-		return s, nil
-	}
-	s.client = p.insecure
-	plain, err := p.speaksPlain(ctx, host)
-	if err != nil {
+	var err error
+	if s.endpoints, err = c.endpoints(ctx, name, credentialsOf(auth), action == actionPull); err != nil {
 		return nil, err
 	}
-	if plain {
-		s.base = "http://" + host
-	}
+	s.scopes = []string{actions}
 	return s, nil
 }
 
-// mayBeInsecure reports whether a registry may be spoken to without verified
-// TLS: one on this machine, or one that the configuration names.
-func (p *Puller) mayBeInsecure(hostport string) bool {
-	host, _, err := net.SplitHostPort(hostport)
-	if err != nil {
-		host = strings.Trim(hostport, "[]")
+// scopesAt returns what a token for an endpoint is to allow.
+func (s *session) scopesAt(e *endpoint, more []string) []string {
+	scopes := make([]string, 0, len(s.scopes)+len(more))
+	for _, actions := range s.scopes {
+		scopes = append(scopes, "repository:"+e.path+":"+actions)
 	}
-	if slices.Contains(p.c.Insecure, hostport) || slices.Contains(p.c.Insecure, host) {
-		return true
-	}
-	if host == "localhost" || strings.HasSuffix(host, ".localhost") {
-		return true
-	}
-	ip, err := netip.ParseAddr(host)
-	return err == nil && ip.IsLoopback()
+	return append(scopes, more...)
 }
 
-// speaksPlain finds out whether such a registry has no TLS, and remembers that.
-func (p *Puller) speaksPlain(ctx context.Context, host string) (bool, error) {
-	p.mu.Lock()
-	plain := p.plain[host]
-	p.mu.Unlock()
-	if plain {
-		return true, nil
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+host+"/v2/", nil)
-	if err != nil {
-		return false, fault.New(fault.Invalid, "find registry", host, "%w", err)
-	}
-	res, err := p.insecure.Do(req)
-	if err == nil {
-		res.Body.Close()
-		return false, nil
-	}
-	var record tls.RecordHeaderError
-	if !errors.As(err, &record) && !strings.Contains(err.Error(), "server gave HTTP response to HTTPS client") &&
-		!errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, syscall.ECONNREFUSED) {
-		return false, networkError("find registry", host, err)
-	}
-	if !errors.Is(err, syscall.ECONNREFUSED) {
-		p.mu.Lock()
-		p.plain[host] = true
-		p.mu.Unlock()
-	}
-	return true, nil
+func (s *session) origin() *endpoint { return s.endpoints[len(s.endpoints)-1] }
+
+// request is one request to a registry.
+type request struct {
+	op     string // for messages: "fetch manifest of"
+	method string // "" means GET
+	path   string // below the repository: "blobs/sha256:..."
+	url    string // instead of path: where the registry said to go on
+	query  url.Values
+	header http.Header
+	data   []byte    // the body, sent again with each attempt
+	stream io.Reader // the body, sent once; then nothing is tried again
+	size   int64     // of stream, -1 unknown
+	scopes []string  // further ones that are needed
+	want   []int     // codes that are no error
+	tag    bool      // asks what a tag means
+	at     *endpoint // only this one; nil means any that has it
+	most   int       // attempts; 0 means the usual
 }
 
-// checkRedirect keeps credentials away from other hosts and refuses to leave
-// TLS.
-func checkRedirect(req *http.Request, via []*http.Request, downgrade bool) error {
-	if len(via) >= 10 {
-		return errors.New("stopped after 10 redirects")
-	}
-	from := via[len(via)-1].URL
-	if req.URL.Scheme != "https" && req.URL.Scheme != "http" {
-		return fmt.Errorf("redirected to a %q URL", req.URL.Scheme)
-	}
-	if from.Scheme == "https" && req.URL.Scheme == "http" && !downgrade {
-		return errors.New("redirected from https to http")
-	}
-	if req.URL.Host != via[0].URL.Host || req.URL.Scheme != via[0].URL.Scheme {
-		req.Header.Del("Authorization")
-	}
-	return nil
+// response is an answer and who gave it.
+type response struct {
+	*http.Response
+	from *endpoint
 }
 
-// get sends a GET for a path below /v2/<name>/ and returns a response with one
-// of the wanted codes. It authenticates, retries what may pass, and turns
-// everything else into an error that says what it was about.
-func (s *session) get(ctx context.Context, op, path string, header http.Header, want ...int) (*http.Response, error) {
-	target := s.base + "/v2/" + reference.Path(s.name) + "/" + path
-	wait := s.p.c.Backoff
-	authorized := false
+// do sends a request to the first endpoint that answers it with one of the
+// wanted codes. Its body must be closed.
+func (s *session) do(ctx context.Context, r request) (*response, error) {
+	if r.at != nil {
+		return s.doAt(ctx, r.at, r)
+	}
+	for i, e := range s.endpoints {
+		last := i == len(s.endpoints)-1
+		if !last && (s.isDown(e) || r.tag && e.mirror.DigestsOnly) {
+			continue
+		}
+		res, err := s.doAt(ctx, e, r)
+		if err == nil || last || ctx.Err() != nil {
+			return res, err
+		}
+		s.failed(e, err)
+	}
+	return nil, errors.New("no endpoint") // not reached: there is always the registry itself
+}
+
+// failed notes that a mirror could not help.
+func (s *session) failed(e *endpoint, err error) {
+	if fault.Is(err, fault.NotFound) {
+		return // it may have others
+	}
+	s.mu.Lock()
+	first := !e.down
+	e.down = e.mirror != nil
+	s.mu.Unlock()
+	if first && s.notify != nil {
+		s.notify(fmt.Sprintf("Mirror %s is passed over: %.300s", e.host, err))
+	}
+}
+
+func (s *session) isDown(e *endpoint) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return e.down
+}
+
+// doAt sends a request to one endpoint. It authenticates, retries what may
+// pass, and turns everything else into an error that says what it was about.
+func (s *session) doAt(ctx context.Context, e *endpoint, r request) (*response, error) {
+	wait := s.c.c.Backoff
+	refused := false // the last answer was a 401
 	for attempt := 1; ; attempt++ {
-		s.mu.Lock()
-		token := s.token
-		s.mu.Unlock()
-		res, err := s.send(ctx, target, header, token)
+		shown, err := e.header(ctx, s, s.scopesAt(e, r.scopes))
+		if err != nil {
+			return nil, err
+		}
+		res, err := s.send(ctx, e, r, shown)
 		var again time.Duration
 		switch {
 		case err != nil:
-			err = networkError(op, s.subject(), err)
-			if !mayPass(err) {
+			if err = networkError(r.op, s.subject(), err); !mayPass(err) {
 				return nil, err
 			}
-		case slices.Contains(want, res.StatusCode):
-			return res, nil
-		case res.StatusCode == http.StatusUnauthorized && !authorized:
-			authorized = true
+			refused = false
+		case slices.Contains(r.want, res.StatusCode):
+			return &response{res, e}, nil
+		case res.StatusCode == http.StatusUnauthorized && !refused && atHome(e, res):
+			refused = true
 			attempt--
 			challenges := res.Header.Values("WWW-Authenticate")
 			drop(res)
-			if err := s.authorize(ctx, challenges); err != nil {
+			if err := e.authorize(ctx, s, challenges, shown, s.scopesAt(e, r.scopes)); err != nil {
 				return nil, err
+			}
+			if r.stream != nil {
+				return nil, errAgain
 			}
 			continue
 		default:
-			err = s.statusError(op, path, res)
+			err = s.statusError(r.op, r.path, res)
 			again = retryAfter(res)
 			drop(res)
 			if !mayPass(err) || again > maxRetryAfter {
 				return nil, err
 			}
+			refused = false
 		}
-		if attempt >= attemptsAt(err) {
+		if attempt >= s.limit(e, r, err) {
 			return nil, err
 		}
-		if sleepErr := s.pause(ctx, max(again, jitter(wait))); sleepErr != nil {
-			return nil, sleepErr
+		if err := s.pause(ctx, max(again, jitter(wait))); err != nil {
+			return nil, err
 		}
 		wait *= 2
 	}
 }
 
+// errAgain tells who sends a stream that it can be sent again at once.
+var errAgain = fault.New(fault.Unavailable, "send", "", "the registry wanted other credentials")
+
+// atHome reports whether an answer is the endpoint's own. What another host, to
+// which it redirected, asks for is not given.
+func atHome(e *endpoint, res *http.Response) bool {
+	return res.Request.URL.Scheme+"://"+res.Request.URL.Host == e.base
+}
+
+// limit returns how often a request is tried after err.
+func (s *session) limit(e *endpoint, r request, err error) int {
+	n := attemptsAt(err)
+	if e.mirror != nil {
+		n = min(n, mirrorAttempts)
+	}
+	if r.most > 0 {
+		n = min(n, r.most)
+	}
+	if r.stream != nil {
+		n = 1
+	}
+	return n
+}
+
 // send makes one request. The answer's body must be closed; it gives up when
 // nothing comes for too long.
-func (s *session) send(ctx context.Context, target string, header http.Header, authorization string) (*http.Response, error) {
+func (s *session) send(ctx context.Context, e *endpoint, r request, authorization string) (*http.Response, error) {
 	ctx, cancel := context.WithCancel(ctx)
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
+	req, err := s.newRequest(ctx, e, r)
 	if err != nil {
 		cancel()
 		return nil, err
 	}
-	for k, v := range header {
-		req.Header[k] = v
-	}
-	req.Header.Set("User-Agent", s.p.c.UserAgent)
+	req.Header.Set("User-Agent", s.c.c.UserAgent)
 	if authorization != "" {
-		req.Header.Set("Authorization", authorization)
+		req.Header.Set("Authorization", authorization) // homeTransport keeps it at home
 	}
-	res, err := s.client.Do(req)
+	res, err := e.client.Do(req)
 	if err != nil {
 		cancel()
 		return nil, err
 	}
-	res.Body = newStallBody(res.Body, s.p.c.Stall, cancel)
+	if q, ok := quotaOf(res.Header); ok && atHome(e, res) {
+		s.mu.Lock()
+		s.quota = &q
+		s.mu.Unlock()
+	}
+	res.Body = newStallBody(res.Body, s.c.c.Stall, cancel)
 	return res, nil
 }
 
-// attemptsAt returns how often it is tried when this is the error: a name that
-// does not exist, or a machine that refuses, seldom changes within seconds.
-func attemptsAt(err error) int {
-	var dns *net.DNSError
-	switch {
-	case errors.As(err, &dns) && dns.IsNotFound:
-		return 1
-	case errors.Is(err, syscall.ECONNREFUSED):
-		return 2
+func (s *session) newRequest(ctx context.Context, e *endpoint, r request) (*http.Request, error) {
+	target := r.url
+	if target == "" {
+		target = e.base + "/v2/" + e.path + "/" + r.path
 	}
-	return attempts
+	query := r.query
+	if e.mirror != nil { // as containerd's clients do, so that one cache can serve several registries
+		query = url.Values{"ns": {e.registry}}
+		for k, v := range r.query {
+			query[k] = v
+		}
+	}
+	if len(query) > 0 {
+		sep := "?"
+		if strings.Contains(target, "?") {
+			sep = "&"
+		}
+		target += sep + query.Encode()
+	}
+	method := r.method
+	if method == "" {
+		method = http.MethodGet
+	}
+	var body io.Reader
+	switch {
+	case r.stream != nil:
+		body = r.stream
+	case r.data != nil:
+		body = bytes.NewReader(r.data)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, target, body)
+	if err != nil {
+		return nil, err
+	}
+	if r.stream != nil {
+		req.ContentLength = r.size
+	}
+	for k, v := range r.header {
+		req.Header[k] = v
+	}
+	return req, nil
 }
 
 // pause waits before the next attempt and says so when it takes long.
@@ -228,17 +288,24 @@ func (s *session) pause(ctx context.Context, d time.Duration) error {
 	return sleep(ctx, d)
 }
 
+// showQuota tells how much the registry lets one pull, if it does.
+func (s *session) showQuota() {
+	s.mu.Lock()
+	q := s.quota
+	s.mu.Unlock()
+	if q != nil && s.notify != nil {
+		s.notify(reference.Domain(s.name) + ": " + q.String())
+	}
+}
+
 func (s *session) subject() string { return reference.FamiliarName(s.name) }
 
 // drop closes a response whose body nobody wants, reading a little so that the
 // connection can be used again.
 func drop(res *http.Response) {
-	io.CopyN(io.Discard, res.Body, maxErrorBody)
+	_, _ = io.CopyN(io.Discard, res.Body, maxErrorBody)
 	res.Body.Close()
 }
-
-// mayPass reports whether the same request can succeed later.
-func mayPass(err error) bool { return fault.Is(err, fault.Unavailable) }
 
 func jitter(d time.Duration) time.Duration { return d/2 + rand.N(d) }
 
@@ -251,94 +318,4 @@ func sleep(ctx context.Context, d time.Duration) error {
 	case <-t.C:
 		return nil
 	}
-}
-
-// retryAfter returns how long the server asks to wait.
-func retryAfter(res *http.Response) time.Duration {
-	v := res.Header.Get("Retry-After")
-	if v == "" {
-		return 0
-	}
-	if n, err := strconv.ParseUint(v, 10, 31); err == nil {
-		return time.Duration(n) * time.Second
-	}
-	if t, err := http.ParseTime(v); err == nil {
-		return max(0, time.Until(t))
-	}
-	return 0
-}
-
-// networkError classifies a failure to get an answer at all.
-func networkError(op, subject string, err error) error {
-	if kind := fault.KindOf(err); kind == fault.Canceled && !isTimeout(err) {
-		return &fault.Error{Kind: kind, Op: op, Subject: subject, Err: err}
-	}
-	e := &fault.Error{Kind: fault.Unavailable, Op: op, Subject: subject, Err: err}
-	var unknown x509.UnknownAuthorityError
-	var name x509.HostnameError
-	var invalid x509.CertificateInvalidError
-	var uerr *url.Error
-	switch {
-	case errors.As(err, &unknown), errors.As(err, &name), errors.As(err, &invalid):
-		e.Kind = fault.Forbidden
-		e.Hint = "the registry's certificate is not trusted here: install its CA on this machine"
-	case strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"):
-		e.Kind = fault.Forbidden
-		e.Hint = "the registry has no TLS: list it as insecure if that is meant"
-	case errors.As(err, &uerr) && (strings.Contains(err.Error(), "redirect")):
-		e.Kind = fault.Forbidden
-	}
-	return e
-}
-
-func isTimeout(err error) bool {
-	var n net.Error
-	return errors.As(err, &n) && n.Timeout() && !errors.Is(err, context.DeadlineExceeded)
-}
-
-// statusError says what an answer means. It reads the body but does not close
-// it.
-func (s *session) statusError(op, path string, res *http.Response) error {
-	detail := errorDetail(res)
-	e := &fault.Error{Op: op, Subject: s.subject(), Err: fmt.Errorf("%s%s", res.Status, detail)}
-	switch code := res.StatusCode; {
-	case code == http.StatusUnauthorized, code == http.StatusForbidden:
-		e.Kind = fault.Unauthorized
-		if code == http.StatusForbidden {
-			e.Kind = fault.Forbidden
-		}
-		e.Err = fmt.Errorf("pull access denied for %s, repository does not exist or may require credentials: %w", s.subject(), e.Err)
-	case code == http.StatusNotFound:
-		e.Kind = fault.NotFound
-		if what, ref, _ := strings.Cut(path, "/"); what == "manifests" {
-			sep := ":"
-			if strings.Contains(ref, ":") {
-				sep = "@"
-			}
-			e.Err = fmt.Errorf("manifest for %s%s%s not found%s", s.subject(), sep, ref, detail)
-		}
-	case code == http.StatusTooManyRequests:
-		e.Kind = fault.Unavailable
-		e.Hint = "the registry limits how much is pulled: wait, or pull with credentials"
-	case code == http.StatusRequestTimeout, code >= 500:
-		e.Kind = fault.Unavailable
-	default:
-		e.Kind = fault.Invalid
-	}
-	return e
-}
-
-// errorDetail returns what a registry's error document says, in front of it a
-// colon.
-func errorDetail(res *http.Response) string {
-	body, _ := io.ReadAll(io.LimitReader(res.Body, maxErrorBody))
-	var doc struct {
-		Errors []struct{ Code, Message string }
-	}
-	if json.Unmarshal(body, &doc) != nil || len(doc.Errors) == 0 {
-		return ""
-	}
-	e := doc.Errors[0]
-	code := strings.ToLower(strings.ReplaceAll(e.Code, "_", " "))
-	return fmt.Sprintf(": %.100s: %.300s", code, e.Message)
 }

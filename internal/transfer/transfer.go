@@ -1,11 +1,10 @@
 // Package transfer moves images between registries and this machine. It exists
 // so that everything that talks to a hostile network is in one room: what it
-// hands on was measured, limited and verified against its digest.
+// hands on was measured, limited and verified against its digest, and what it
+// is told in confidence goes to nobody else.
 package transfer
 
 import (
-	"crypto/tls"
-	"net"
 	"net/http"
 	"sync"
 	"time"
@@ -15,32 +14,43 @@ import (
 	"berth/internal/layer"
 )
 
-// Config wires a Puller.
+// Config wires a Client.
 type Config struct {
-	Images    *image.Store
-	Content   *content.Store
-	Layers    *layer.Store
-	Insecure  []string      // host[:port] of registries that may be spoken to without verified TLS; loopback always may
+	Images     *image.Store
+	Content    *content.Store
+	Layers     *layer.Store
+	Registries Registries // mirrors, certificates, headers
+	Insecure   []string   // host[:port] of registries that may be spoken to without verified TLS; loopback always may
+	Policy     Verifier   // which images may be pulled; nil: all
+	// Local returns this engine's own registry when it serves at host, else
+	// nil: what is pushed there is linked, not sent. It may be nil.
+	Local func(host string) LocalRegistry
+	// KeepBlobs keeps layers packed as they came or went, beside their trees: a
+	// later push, save or build cache export needs not pack them again.
+	KeepBlobs bool
 	UserAgent string        // "" means "berth"
-	Parallel  int           // layers at once over all pulls, 0 means 4
+	Parallel  int           // layers at once over all pulls, and as many over all pushes; 0 means 4
 	Stall     time.Duration // without a byte for so long a connection is given up and made anew, 0 means a minute
 	Backoff   time.Duration // wait before the second attempt, doubled for each further one; 0 means 250 ms
 }
 
-// Puller pulls images. It is safe for concurrent use; pulls share downloads.
-type Puller struct {
-	c        Config
-	secure   *http.Client
-	insecure *http.Client // accepts any certificate; only for registries where plain http is accepted too
-	slots    chan struct{}
+// Client pulls and pushes images. It is safe for concurrent use; pulls share
+// downloads.
+type Client struct {
+	c       Config
+	slots   chan struct{} // downloads under way
+	uploads chan struct{} // uploads under way
 
-	mu      sync.Mutex // guards the maps
-	plain   map[string]bool
-	flights map[flightKey]*flight
+	leaseEvery time.Duration // a constant but for tests
+
+	mu         sync.Mutex // guards the maps
+	plain      map[string]bool
+	transports map[trust]*http.Transport
+	flights    map[flightKey]*flight
 }
 
-// New returns a Puller.
-func New(c Config) *Puller {
+// New returns a Client.
+func New(c Config) *Client {
 	if c.UserAgent == "" {
 		c.UserAgent = "berth"
 	}
@@ -53,30 +63,13 @@ func New(c Config) *Puller {
 	if c.Backoff <= 0 {
 		c.Backoff = 250 * time.Millisecond
 	}
-	return &Puller{
-		c:        c,
-		secure:   newClient(&tls.Config{MinVersion: tls.VersionTLS12}, c.Stall, false),
-		insecure: newClient(&tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: true}, c.Stall, true),
-		slots:    make(chan struct{}, c.Parallel),
-		plain:    map[string]bool{},
-		flights:  map[flightKey]*flight{},
-	}
-}
-
-func newClient(t *tls.Config, stall time.Duration, downgrade bool) *http.Client {
-	return &http.Client{
-		CheckRedirect: func(req *http.Request, via []*http.Request) error { return checkRedirect(req, via, downgrade) },
-		Transport: &http.Transport{
-			Proxy:                 http.ProxyFromEnvironment,
-			DialContext:           (&net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
-			TLSClientConfig:       t,
-			TLSHandshakeTimeout:   15 * time.Second,
-			ResponseHeaderTimeout: stall,
-			IdleConnTimeout:       30 * time.Second,
-			MaxIdleConnsPerHost:   8,
-			ForceAttemptHTTP2:     true,
-			DisableCompression:    true, // digests are of the bytes as they are stored
-			ReadBufferSize:        64 << 10,
-		},
+	return &Client{
+		c:          c,
+		slots:      make(chan struct{}, c.Parallel),
+		uploads:    make(chan struct{}, c.Parallel),
+		leaseEvery: leaseEvery,
+		plain:      map[string]bool{},
+		transports: map[trust]*http.Transport{},
+		flights:    map[flightKey]*flight{},
 	}
 }

@@ -1,0 +1,5 @@
+package transfer
+
+// LocalRegistry is this engine's own registry.
+type LocalRegistry interface {
+}
