@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net/http"
 	"net/url"
 	"os"
@@ -95,6 +96,25 @@ func LoadRegistries(path string) (Registries, error) {
 		return Registries{}, fault.New(fault.Invalid, op, path, "%w", err)
 	}
 	return r, nil
+}
+
+// AddMirror adds a mirror, given as http[s]://host[:port], after those that a
+// registry has already. What applied to the registry as one of the default goes
+// on to.
+func (r *Registries) AddMirror(host, url string) error {
+	m := Mirror{URL: url}
+	if err := m.check(); err != nil {
+		return err
+	}
+	hosts := maps.Clone(r.Hosts)
+	if hosts == nil {
+		hosts = map[string]*Registry{}
+	}
+	entry := *r.lookup(hubName(host))
+	entry.Mirrors = append(slices.Clone(entry.Mirrors), m)
+	hosts[hubName(host)] = &entry
+	r.Hosts = hosts
+	return nil
 }
 
 // parseRegistries checks everything that can be checked without reading files.

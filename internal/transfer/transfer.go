@@ -29,7 +29,8 @@ type Config struct {
 	// later push, save or build cache export needs not pack them again.
 	KeepBlobs bool
 	UserAgent string        // "" means "berth"
-	Parallel  int           // layers at once over all pulls, and as many over all pushes; 0 means 4
+	Parallel  int           // layers at once over all pulls; 0 means 4
+	Uploads   int           // layers at once over all pushes; 0 means as many as Parallel
 	Stall     time.Duration // without a byte for so long a connection is given up and made anew, 0 means a minute
 	Backoff   time.Duration // wait before the second attempt, doubled for each further one; 0 means 250 ms
 }
@@ -57,6 +58,9 @@ func New(c Config) *Client {
 	if c.Parallel <= 0 {
 		c.Parallel = 4
 	}
+	if c.Uploads <= 0 {
+		c.Uploads = c.Parallel
+	}
 	if c.Stall <= 0 {
 		c.Stall = time.Minute
 	}
@@ -66,7 +70,7 @@ func New(c Config) *Client {
 	return &Client{
 		c:          c,
 		slots:      make(chan struct{}, c.Parallel),
-		uploads:    make(chan struct{}, c.Parallel),
+		uploads:    make(chan struct{}, c.Uploads),
 		leaseEvery: leaseEvery,
 		plain:      map[string]bool{},
 		transports: map[trust]*http.Transport{},
