@@ -54,7 +54,8 @@ type Engine struct {
 	content *content.Store
 	layers  *layer.Store
 	images  *image.Store
-	puller  *transfer.Client
+	client  atomic.Pointer[transfer.Client] // see transfers
+	policy  livePolicy
 	volumes *volume.Store
 	monitor *monitor.Client
 	network *network.Manager
@@ -113,6 +114,7 @@ func Open(ctx context.Context, cfg Config) (_ *Engine, err error) {
 	}
 	e.work.Go(func() { e.follow(happenings) })
 	e.work.Go(e.saveLaggards)
+	e.work.Go(e.sweepImages)
 	return e, nil
 }
 
@@ -142,13 +144,15 @@ func (e *Engine) openStores(ctx context.Context) (err error) {
 	if e.content, err = content.Open(filepath.Join(root, "content")); err != nil {
 		return err
 	}
-	if e.layers, err = layer.Open(root, layer.Limits{}); err != nil {
+	if e.layers, err = layer.Open(root, e.cfg.Registry.limits()); err != nil {
 		return err
 	}
 	if e.images, err = image.Open(ctx, image.Options{DB: e.db, Content: e.content, Layers: e.layers, Logger: e.log}); err != nil {
 		return err
 	}
-	e.puller = transfer.New(transfer.Config{Images: e.images, Content: e.content, Layers: e.layers, UserAgent: "berth/" + e.cfg.Version})
+	if err := e.ReloadRegistries(); err != nil {
+		return err
+	}
 	if e.volumes, err = volume.Open(e.db, filepath.Join(root, "volumes")); err != nil {
 		return err
 	}

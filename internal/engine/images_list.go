@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"path"
 	"strconv"
@@ -164,6 +165,11 @@ func (e *Engine) ImageList(ctx context.Context, o ImageListOptions) ([]api.Summa
 		s.RepoTags, s.RepoDigests = tags, digests
 		if o.SharedSize {
 			s.SharedSize = e.sharedSize(img, shared)
+		}
+		if o.Manifests {
+			if members, raw, err := e.images.Members(ctx, cmp.Or(img.Index, img.ID).String()); err == nil {
+				s.Manifests, s.Descriptor = e.manifestSummaries(ctx, members), targetOf(members, raw)
+			}
 		}
 		out = append(out, s)
 	}

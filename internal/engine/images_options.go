@@ -1,8 +1,10 @@
 package engine
 
 import (
+	"berth/internal/image"
+
 	"github.com/moby/moby/api/types/container"
-	"github.com/moby/moby/api/types/image"
+	api "github.com/moby/moby/api/types/image"
 	"github.com/moby/moby/api/types/registry"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -79,7 +81,7 @@ type PlanItem struct {
 
 // ImagePruneReport is what a prune did or, after a dry run, what it would do.
 type ImagePruneReport struct {
-	ImagesDeleted  []image.DeleteResponse
+	ImagesDeleted  []api.DeleteResponse
 	SpaceReclaimed uint64 // bytes
 	// Remove and Keep are the plan from which the above follows.
 	Remove, Keep []PlanItem
@@ -99,3 +101,6 @@ type Artifact struct {
 	Manifest []byte
 	Blobs    [][]byte
 }
+
+// ImageTree is all images by the layers that they are stacked of.
+type ImageTree = image.Tree

@@ -20,17 +20,15 @@ func (e *Engine) ImagePull(ctx context.Context, ref string, o ImagePullOptions, 
 	}
 	p := &progress{out: out}
 	if o.AllTags {
-		return refuse("pull of all tags of a repository")
+		ref = reference.FamiliarName(named)
 	}
-	if o.AllPlatforms {
-		return refuse("pull of all platforms of an image")
-	}
-	img, _, err := e.puller.Pull(ctx, ref, transfer.Options{Platform: o.Platform, Progress: p.send})
-	if err != nil {
-		return err
-	}
-	e.emitImage(events.ActionPull, familiar(named), reference.FamiliarName(named), img)
-	return nil
+	_, _, err = e.transfers().Pull(ctx, ref, transfer.Options{
+		Platform: o.Platform, AllPlatforms: o.AllPlatforms, AllTags: o.AllTags, Auth: o.Auth, Progress: p.send,
+		Pulled: func(named reference.Named, img *image.Image) {
+			e.emitImage(events.ActionPull, familiar(named), reference.FamiliarName(named), img)
+		},
+	})
+	return err
 }
 
 // ImagePush sends an image, or all of a repository's, to its registry.

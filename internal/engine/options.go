@@ -21,7 +21,8 @@ type Config struct {
 	Commit        string            // source revision of this build
 	Debug         bool              // shown by info
 	Network       network.Config    // RunDir and DataRoot are filled in
-	Logger        *slog.Logger      // nil discards
+	Registry      RegistryConfig
+	Logger        *slog.Logger // nil discards
 }
 
 // StopOptions tell how to stop or restart a container.

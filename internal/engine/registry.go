@@ -6,7 +6,6 @@ import (
 
 	"berth/internal/fault"
 
-	api "github.com/moby/moby/api/types/image"
 	"github.com/moby/moby/api/types/registry"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -43,16 +42,6 @@ func (e *Engine) ImageAttach(ctx context.Context, ref string, a Artifact, auth r
 // ImageVerify reads everything of an image anew and compares it with its digests.
 func (e *Engine) ImageVerify(ctx context.Context, ref string, out io.Writer) error {
 	return refuse("verification of images")
-}
-
-// ImageTree tells which layers images share.
-func (e *Engine) ImageTree(ctx context.Context) (any, error) {
-	return nil, refuse("the tree of layers")
-}
-
-// ImageHistory tells of what steps an image was made, the last one first.
-func (e *Engine) ImageHistory(ctx context.Context, ref string, p *ocispec.Platform) ([]api.HistoryResponseItem, error) {
-	return nil, refuse("the history of an image")
 }
 
 // ImageSave writes an archive of images.

@@ -1,0 +1,100 @@
+package engine
+
+import (
+	"context"
+	"sync/atomic"
+
+	"berth/internal/fault"
+	"berth/internal/layer"
+	"berth/internal/signature"
+	"berth/internal/transfer"
+
+	"github.com/distribution/reference"
+	"github.com/opencontainers/go-digest"
+)
+
+// RegistryConfig says how the engine deals with registries and what comes from
+// there. The zero value asks every registry where its name says and takes
+// whatever it gives.
+type RegistryConfig struct {
+	DropBlobs     bool     // do not keep layers packed as they came
+	Registries    string   // file that says how registries are reached; "" means none
+	Policy        string   // file that says which images may be pulled; "" means none
+	Insecure      []string // host[:port] of registries that may be spoken to without verified TLS
+	HubMirrors    []string // http[s]://host[:port], asked before Docker Hub, in this order
+	Downloads     int      // layers fetched at once; 0 means 4
+	Uploads       int      // layers sent at once; 0 means as many
+	MaxLayerSize  int64    // bytes of an unpacked layer; 0 means 128 GiB
+	MaxLayerFiles int64    // files of a layer; 0 means 4,000,000
+}
+
+func (c *RegistryConfig) limits() layer.Limits {
+	return layer.Limits{MaxBytes: c.MaxLayerSize, MaxEntries: c.MaxLayerFiles}
+}
+
+// livePolicy is the signature policy in force. It can be replaced while pulls ask it.
+type livePolicy struct {
+	now atomic.Pointer[signature.Policy]
+}
+
+// Check asks the policy in force whether an image may be pulled.
+func (p *livePolicy) Check(ctx context.Context, named reference.Named, d digest.Digest, src signature.Source) error {
+	return p.now.Load().Check(ctx, named, d, src)
+}
+
+// ReloadRegistries reads the files about registries and policy again. When
+// either cannot be read, what was in force stays.
+func (e *Engine) ReloadRegistries() error {
+	c := &e.cfg.Registry
+	var registries transfer.Registries
+	var rules *signature.Policy
+	var err error
+	if c.Registries != "" {
+		if registries, err = transfer.LoadRegistries(c.Registries); err != nil {
+			return err
+		}
+	}
+	if c.Policy != "" {
+		if rules, err = signature.LoadPolicy(c.Policy); err != nil {
+			return err
+		}
+	}
+	for _, mirror := range c.HubMirrors {
+		if err := registries.AddMirror("docker.io", mirror); err != nil {
+			return fault.New(fault.Invalid, "use registry mirror", mirror, "%w", err)
+		}
+	}
+	if e.client.Load() != nil {
+		e.log.Info("read again how registries are reached and which images may be pulled", "registries", c.Registries, "policy", c.Policy)
+	}
+	e.policy.now.Store(rules)
+	// Transfers under way go on with the client that they began with.
+	e.client.Store(transfer.New(transfer.Config{
+		Images: e.images, Content: e.content, Layers: e.layers, Registries: registries, Insecure: c.Insecure,
+		Policy: &e.policy, Local: e.localRegistry, KeepBlobs: !c.DropBlobs, UserAgent: "berth/" + e.cfg.Version,
+		Parallel: c.Downloads, Uploads: c.Uploads,
+	}))
+	return nil
+}
+
+// transfers returns the client that talks to registries now.
+func (e *Engine) transfers() *transfer.Client { return e.client.Load() }
+
+// sweepImages deletes layers and blobs that nobody needs. It runs when whoever
+// keeps any has said so, and beside everything else.
+func (e *Engine) sweepImages() {
+	var freed int64
+	for _, collect := range []func() (int64, error){e.layers.CollectAll, e.content.CollectAll} {
+		n, err := collect()
+		if err != nil {
+			e.log.Error("layers and blobs without an owner cannot be deleted", "error", err)
+		}
+		freed += n
+	}
+	if freed > 0 {
+		e.log.Info("deleted layers and blobs without an owner", "bytes", freed)
+	}
+}
+
+// localRegistry returns the engine's own registry if it serves at host.
+func (e *Engine) localRegistry(host string) transfer.LocalRegistry { return nil }
