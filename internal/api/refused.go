@@ -25,11 +25,7 @@ const (
 
 // refusals lists the rest of the Docker API.
 var refusals = []refusal{
-	{pattern: "GET /containers/{id}/top", what: "the process list of a container (top)", instead: "run ps in it with exec"},
 	{pattern: "GET /containers/{id}/changes", what: "the list of changed files of a container (diff)"},
-	{pattern: "GET /containers/{id}/export", what: "export of a container's file system"},
-	{pattern: "GET /containers/{id}/stats", what: "resource statistics of a container (stats)", instead: "read the files of its cgroup"},
-	{pattern: "POST /containers/{id}/update", what: "change of a container's limits (update)", instead: "create it anew"},
 	{pattern: "GET /containers/{id}/attach/ws", what: "attach over a websocket", instead: "POST /containers/{id}/attach"},
 	{pattern: "GET /containers/{id}/checkpoints", what: "checkpoints"},
 	{pattern: "POST /containers/{id}/checkpoints", what: "checkpoints"},

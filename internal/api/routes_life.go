@@ -3,6 +3,7 @@ package api
 // lifeEngine is what the endpoints of routesLife call.
 type lifeEngine interface {
 	archiveEngine
+	resourceEngine
 }
 
 // routesLife are the endpoints for what containers hold, use and share.
@@ -10,4 +11,8 @@ var routesLife = []route{
 	{"HEAD /containers/{id}/archive", headArchive},
 	{"GET /containers/{id}/archive", getArchive},
 	{"PUT /containers/{id}/archive", putArchive},
+	{"GET /containers/{id}/export", exportContainer},
+	{"GET /containers/{id}/stats", containerStats},
+	{"GET /containers/{id}/top", topContainer},
+	{"POST /containers/{id}/update", updateContainer},
 }

@@ -28,3 +28,19 @@ func (s *lifeStub) ContainerExtract(_ context.Context, ref, path string, o engin
 	}
 	return missing(ref)
 }
+
+func (s *lifeStub) ContainerStats(_ context.Context, ref string, _, _ bool) (<-chan container.StatsResponse, error) {
+	return nil, missing(ref)
+}
+
+func (s *lifeStub) ContainerTop(_ context.Context, ref, _ string) (container.TopResponse, error) {
+	return container.TopResponse{}, missing(ref)
+}
+
+func (s *lifeStub) ContainerUpdate(_ context.Context, ref string, _ container.UpdateConfig) (container.UpdateResponse, error) {
+	return container.UpdateResponse{}, missing(ref)
+}
+
+func (s *lifeStub) ContainerExport(_ context.Context, ref string) (func(io.Writer) error, func(), error) {
+	return nil, nil, missing(ref)
+}

@@ -68,6 +68,7 @@ type Engine struct {
 	laggards   laggards
 	restarts   restarts
 	probes     probes
+	sampler    sampler
 
 	pruningImages atomic.Bool
 

@@ -152,15 +152,20 @@ func (p *packer) dir(fd int, name string, st *unix.Stat_t) error {
 	if isView(fd) || p.whole && name == "/dev" && isTmpfs(fd) {
 		return nil
 	}
+	return p.members(fd, name+"/")
+}
+
+// members writes what is in an open directory; names begin with prefix.
+func (p *packer) members(fd int, prefix string) error {
 	names, err := p.list(fd)
 	if err != nil {
-		return fault.Wrap("list", name, err)
+		return fault.Wrap("list", prefix, err)
 	}
 	for _, n := range names {
 		var st unix.Stat_t
 		err := unix.Fstatat(fd, n, &st, unix.AT_SYMLINK_NOFOLLOW)
 		if err == nil {
-			err = p.entry(fd, n, name+"/"+n, &st)
+			err = p.entry(fd, n, prefix+n, &st)
 		}
 		if err != nil && !errors.Is(err, unix.ENOENT) { // gone meanwhile
 			return err

@@ -127,3 +127,14 @@ func blockDevice(path string) (major, minor int64, err error) {
 	}
 	return int64(unix.Major(st.Rdev)), int64(unix.Minor(st.Rdev)), nil
 }
+
+// Resources returns the limits of a host configuration, to be changed on a
+// running container. A pids limit of zero or less lifts the limit.
+func Resources(hc *container.HostConfig, host vocabulary.Host) (*specs.LinuxResources, error) {
+	r, err := buildResources(hc, host)
+	if err == nil && hc.PidsLimit != nil && *hc.PidsLimit <= 0 {
+		none := int64(-1)
+		r.Pids = &specs.LinuxPids{Limit: &none}
+	}
+	return r, err
+}
