@@ -67,10 +67,10 @@ func (e *Engine) ImagePrune(ctx context.Context, o ImagePruneOptions) (ImagePrun
 		return ImagePruneReport{}, err
 	}
 	plan := e.planPrune(images, f)
+	account := e.accountOf(ctx, images)
 	if o.DryRun {
-		return plan.report(e.accountOf(images)), nil
+		return plan.report(account), nil
 	}
-	account := e.accountOf(images)
 	report, err := e.prune(ctx, plan, account)
 	e.bus.Publish(events.ImageEventType, events.ActionPrune, "", map[string]string{"reclaimed": strconv.FormatUint(report.SpaceReclaimed, 10)})
 	return report, err
@@ -163,7 +163,7 @@ func (e *Engine) prune(ctx context.Context, p *imagePlan, a *account) (ImagePrun
 		r.ImagesDeleted = append(r.ImagesDeleted, deleted...)
 		gone[img.ID] = slices.ContainsFunc(deleted, func(d api.DeleteResponse) bool { return d.Deleted == img.ID.String() })
 	}
-	r.SpaceReclaimed = uint64(a.freedBy(gone))
+	r.SpaceReclaimed = uint64(e.freed(a, gone))
 	return r, err
 }
 
@@ -187,66 +187,4 @@ func (e *Engine) pruneOne(ctx context.Context, img *image.Image) []api.DeleteRes
 		all = append(all, deleted...)
 	}
 	return all
-}
-
-// account knows what each image takes and who shares it.
-type account struct {
-	uses map[digest.Digest]map[digest.Digest]bool // thing to the images that need it
-	size map[digest.Digest]int64                  // of things that images alone need
-}
-
-// accountOf adds up layers. What a container's root is made of stays whatever
-// happens to the image.
-func (e *Engine) accountOf(images []*image.Image) *account {
-	a := &account{uses: map[digest.Digest]map[digest.Digest]bool{}, size: map[digest.Digest]int64{}}
-	for _, img := range images {
-		for _, d := range img.DiffIDs {
-			if a.uses[d] == nil {
-				a.uses[d] = map[digest.Digest]bool{}
-				if l, err := e.layers.Stat(d); err == nil {
-					a.size[d] = l.Disk
-				}
-			}
-			a.uses[d][img.ID] = true
-		}
-	}
-	for _, c := range e.containers.All() {
-		for _, d := range c.Record().Layers {
-			a.size[d] = 0
-		}
-	}
-	return a
-}
-
-// freedBy is how much comes back when exactly these images go, in bytes.
-func (a *account) freedBy(gone map[digest.Digest]bool) int64 {
-	total := int64(0)
-	for d, users := range a.uses {
-		all := true
-		for id := range users {
-			all = all && gone[id]
-		}
-		if all {
-			total += a.size[d]
-		}
-	}
-	return total
-}
-
-// alone is how much of an image nobody else needs, apart from those that go.
-func (a *account) alone(id digest.Digest, gone map[digest.Digest]bool) int64 {
-	total := int64(0)
-	for d, users := range a.uses {
-		if !users[id] {
-			continue
-		}
-		only := true
-		for other := range users {
-			only = only && (other == id || gone[other])
-		}
-		if only {
-			total += a.size[d]
-		}
-	}
-	return total
 }

@@ -98,3 +98,6 @@ func (e *Engine) sweepImages() {
 
 // localRegistry returns the engine's own registry if it serves at host.
 func (e *Engine) localRegistry(host string) transfer.LocalRegistry { return nil }
+
+// registryUses reports whether the engine's own registry keeps a blob.
+func (e *Engine) registryUses(d digest.Digest) bool { return false }

@@ -1,0 +1,139 @@
+package engine
+
+import (
+	"context"
+
+	"berth/internal/image"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// thing is what images are made of on disk: an unpacked layer or a blob.
+type thing struct {
+	blob   bool
+	digest digest.Digest
+}
+
+// account knows what each image takes and who shares it.
+type account struct {
+	uses map[thing]map[digest.Digest]bool // thing to the images that need it
+	size map[thing]int64                  // bytes that come back when no image needs it
+}
+
+// accountOf adds up the layers and blobs of listed images; those behind an
+// index count for the one that stands for it. What a container's root is made of
+// stays whatever happens to the image, and so does what the engine's registry
+// has.
+func (e *Engine) accountOf(ctx context.Context, images []*image.Image) *account {
+	a := &account{uses: map[thing]map[digest.Digest]bool{}, size: map[thing]int64{}}
+	for _, img := range images {
+		e.addImage(ctx, a, img.ID, img)
+		if img.Index == "" {
+			continue
+		}
+		e.addThing(a, img.ID, thing{true, img.Index})
+		members, _, err := e.images.Members(ctx, img.Index.String())
+		if err != nil {
+			continue // it has gone meanwhile
+		}
+		for _, m := range members {
+			if m.Image != nil && m.Image.ID != img.ID {
+				e.addImage(ctx, a, img.ID, m.Image)
+			}
+		}
+	}
+	for _, c := range e.containers.All() {
+		for _, d := range c.Record().Layers {
+			a.size[thing{false, d}] = 0
+		}
+	}
+	return a
+}
+
+// addImage notes what an image needs on behalf of the one called id.
+func (e *Engine) addImage(ctx context.Context, a *account, id digest.Digest, img *image.Image) {
+	for _, d := range img.DiffIDs {
+		e.addThing(a, id, thing{false, d})
+	}
+	for _, d := range e.blobsOf(ctx, img.ID) {
+		e.addThing(a, id, thing{true, d})
+	}
+}
+
+func (e *Engine) addThing(a *account, id digest.Digest, t thing) {
+	if a.uses[t] == nil {
+		a.uses[t] = map[digest.Digest]bool{}
+		a.size[t] = e.thingSize(t)
+	}
+	a.uses[t][id] = true
+}
+
+// thingSize is what a thing takes on disk, in bytes; 0 when it is not there.
+func (e *Engine) thingSize(t thing) int64 {
+	if t.blob {
+		info, err := e.content.Stat(t.digest)
+		if err != nil || e.registryUses(t.digest) {
+			return 0
+		}
+		return info.Size
+	}
+	l, err := e.layers.Stat(t.digest)
+	if err != nil {
+		return 0
+	}
+	return l.Disk
+}
+
+// orphans lists what nobody needs when exactly these images go.
+func (a *account) orphans(gone map[digest.Digest]bool) []thing {
+	var list []thing
+	for t, users := range a.uses {
+		all := true
+		for id := range users {
+			all = all && gone[id]
+		}
+		if all {
+			list = append(list, t)
+		}
+	}
+	return list
+}
+
+// freedBy is how much comes back when exactly these images go, in bytes.
+func (a *account) freedBy(gone map[digest.Digest]bool) int64 {
+	total := int64(0)
+	for _, t := range a.orphans(gone) {
+		total += a.size[t]
+	}
+	return total
+}
+
+// freed is how much has come back after these images went, in bytes.
+func (e *Engine) freed(a *account, gone map[digest.Digest]bool) int64 {
+	total := int64(0)
+	for _, t := range a.orphans(gone) {
+		if t.blob && e.content.Has(t.digest) || !t.blob && e.layers.Has(t.digest) {
+			continue // somebody has found a use for it
+		}
+		total += a.size[t]
+	}
+	return total
+}
+
+// alone is how much of an image nobody else needs, apart from those that go.
+func (a *account) alone(id digest.Digest, gone map[digest.Digest]bool) int64 {
+	total := int64(0)
+	for t, users := range a.uses {
+		if !users[id] {
+			continue
+		}
+		only := true
+		for other := range users {
+			only = only && (other == id || gone[other])
+		}
+		if only {
+			total += a.size[t]
+		}
+	}
+	return total
+}
