@@ -4,16 +4,15 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 	"path"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
 
+	"berth/internal/content"
 	"berth/internal/fault"
 	"berth/internal/layer"
 )
@@ -42,9 +41,10 @@ const blobs = "blobs/sha256/"
 // often the last one. So layers are recognised by their first bytes and
 // unpacked as they pass, JSON documents are kept, and nothing is stored twice.
 type archive struct {
-	store    *Store
-	hold     *layer.Hold
-	progress Progress
+	store *Store
+	hold  *layer.Hold
+	keep  *content.Hold
+	o     LoadOptions
 
 	documents map[string][]byte // by cleaned path
 	docBytes  int64
@@ -58,13 +58,14 @@ type archive struct {
 type member struct {
 	diffID digest.Digest
 	blob   digest.Digest // of the bytes in the archive; "" when nobody can ask
+	kept   digest.Digest // the blob that must be kept, because the tree is not enough to write the tar again; or ""
 	size   int64         // bytes in the archive
 	err    error         // why it could not be unpacked; matters if an image wants it
 }
 
-func newArchive(s *Store, hold *layer.Hold, progress Progress) *archive {
+func newArchive(s *Store, hold *layer.Hold, keep *content.Hold, o LoadOptions) *archive {
 	return &archive{
-		store: s, hold: hold, progress: progress,
+		store: s, hold: hold, keep: keep, o: o,
 		documents: map[string][]byte{}, layers: map[string]member{}, links: map[string]string{}, other: map[string]bool{},
 	}
 }
@@ -265,47 +266,6 @@ func (a *archive) document(p string, size int64, data io.Reader) error {
 	return nil
 }
 
-// unpack makes a layer of a file.
-func (a *archive) unpack(ctx context.Context, p string, size int64, c layer.Compression, data io.Reader) error {
-	hex, named := strings.CutPrefix(p, blobs)
-	want := digest.NewDigestFromEncoded(digest.SHA256, hex)
-	if named && c == layer.Plain && len(hex) == 64 && isHex(hex) {
-		a.hold.Add(want)
-		if a.store.layers.Has(want) { // its name says which layer it is: nothing to read
-			a.layers[p] = member{diffID: want, blob: want, size: size}
-			return nil
-		}
-	}
-	var sum hash.Hash
-	if c != layer.Plain {
-		sum = sha256.New()
-		data = io.TeeReader(data, sum)
-	}
-	id := short(strings.TrimSuffix(strings.TrimSuffix(strings.TrimPrefix(p, blobs), "/layer.tar"), ".tar"))
-	counted := &progressReader{r: data, id: id, total: size, progress: a.progress}
-	l, err := a.hold.Apply(ctx, "", counted)
-	if err != nil {
-		if counted.err != nil { // the archive itself, not the layer
-			return counted.err
-		}
-		if k := fault.KindOf(err); k != fault.Invalid && k != fault.Unsupported {
-			return err
-		}
-		a.layers[p] = member{err: err}
-		return nil
-	}
-	counted.done()
-	m := member{diffID: l.DiffID, blob: l.DiffID, size: size}
-	if sum != nil {
-		m.blob = digest.NewDigest(digest.SHA256, sum)
-	}
-	if named && m.blob != want {
-		m.err = memberError(p, "%w: its bytes have digest %s", ErrDigest, m.blob)
-	}
-	a.layers[p] = m
-	return nil
-}
-
 // layer returns the layer that p leads to.
 func (a *archive) layer(p string) (member, error) {
 	to, err := a.follow(p)
@@ -337,34 +297,4 @@ func (a *archive) doc(p string) ([]byte, error) {
 		return nil, memberError(p, "%w: it is no JSON document", ErrArchive)
 	}
 	return nil, memberError(p, "%w", ErrMissing)
-}
-
-// progressReader reports how much of a layer was read. It remembers its
-// source's error, which is one of the archive and not of the layer.
-type progressReader struct {
-	r        io.Reader
-	id       string
-	n, total int64
-	shown    int64
-	progress Progress
-	err      error
-}
-
-const progressStep = 512 << 10 // bytes between two reports
-
-func (p *progressReader) Read(b []byte) (int, error) {
-	n, err := p.r.Read(b)
-	p.n += int64(n)
-	if p.n-p.shown >= progressStep {
-		p.shown = p.n
-		p.progress.Transfer(p.id, "Loading layer", p.n, p.total)
-	}
-	if err != nil && err != io.EOF {
-		p.err = err
-	}
-	return n, err
-}
-
-func (p *progressReader) done() {
-	p.progress.Transfer(p.id, "Loading layer", p.total, p.total)
 }

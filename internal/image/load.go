@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"io"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/distribution/reference"
@@ -23,51 +24,143 @@ type Loaded struct {
 
 // LoadOptions steers Load.
 type LoadOptions struct {
-	Platform *ocispec.Platform // nil: this machine's
-	Progress Progress
+	Platforms []ocispec.Platform // of images that are there for several; none: all
+	Progress  Progress
 }
 
-// Load reads a docker-archive or OCI-layout tar, plain or compressed, and
-// records all its images in one step: when anything in it is wrong, no image
-// of it appears and the space is free again.
+// Load reads a docker-archive or OCI-layout tar, plain or compressed, or one
+// that is both, and records all its images in one step: when anything in it is
+// wrong, no image of it appears and the space is free again.
 func (s *Store) Load(ctx context.Context, r io.Reader, o LoadOptions) ([]Loaded, error) {
 	hold := s.layers.Hold()
 	defer s.Release(hold)
-	a := newArchive(s, hold, o.Progress)
+	content := s.content.Hold()
+	defer func() { s.collectBlobs(content.Release()) }()
+	a := newArchive(s, hold, content, o)
 	if err := a.read(ctx, r); err != nil {
 		return nil, fault.Wrap("load images", "", err)
 	}
-	images, err := a.images(o.Platform)
+	images, err := a.images()
 	if err != nil {
 		return nil, fault.Wrap("load images", "", err)
 	}
 	if _, err := s.Register(ctx, hold, images, o.Progress); err != nil {
 		return nil, fault.Wrap("load images", "", err)
 	}
+	return s.loadedNames(images), nil
+}
+
+// loadedNames lists the images under their names; those of one index are the
+// one that its name gives.
+func (s *Store) loadedNames(images []Registration) []Loaded {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
 	var loaded []Loaded
+	seen := map[digest.Digest]bool{}
 	for i := range images {
+		id := images[i].id
+		if x := images[i].Index; x != nil {
+			d := digest.FromBytes(x.Raw)
+			if seen[d] {
+				continue
+			}
+			seen[d] = true
+			if st := s.images[d]; st != nil {
+				id = s.choose(st.rec, nil)
+			}
+		}
 		for _, t := range images[i].Tags {
-			loaded = append(loaded, Loaded{Ref: reference.FamiliarString(t), ID: images[i].id})
+			loaded = append(loaded, Loaded{Ref: reference.FamiliarString(t), ID: id})
 		}
 		if len(images[i].Tags) == 0 {
-			loaded = append(loaded, Loaded{ID: images[i].id})
+			loaded = append(loaded, Loaded{ID: id})
 		}
 	}
-	return loaded, nil
+	return loaded
 }
 
 // images finds out what the archive's documents describe.
-func (a *archive) images(platform *ocispec.Platform) ([]Registration, error) {
+//
+// An archive that is both a docker-archive and an OCI layout says more about
+// images for several platforms in the latter, and lists those without a name in
+// the former.
+func (a *archive) images() ([]Registration, error) {
+	hasDocker, hasOCI := a.documents[dockerFile] != nil, a.documents[ocispec.ImageIndexFile] != nil
 	switch {
-	case a.documents["manifest.json"] != nil:
-		return a.dockerImages()
-	case a.documents["index.json"] != nil:
-		return a.ociImages(platform)
-	case a.documents["repositories"] != nil:
+	case hasDocker && hasOCI && a.listsIndex():
+		images, err := a.ociImages()
+		if err != nil {
+			return nil, err
+		}
+		more, err := a.dockerImages()
+		if err != nil {
+			return nil, err
+		}
+		return a.without(more, images), nil
+	case hasDocker:
+		images, err := a.dockerImages()
+		if err != nil {
+			return nil, err
+		}
+		return images, a.checkPlatforms(images)
+	case hasOCI:
+		return a.ociImages()
+	case a.documents[legacyFile] != nil:
 		return a.legacyImages()
 	}
 	return nil, fault.New(fault.Invalid, "read archive", "", "%w: it has no manifest.json, index.json or repositories", ErrArchive).
 		WithHint("to make an image from the files of a root directory, use import")
+}
+
+// listsIndex reports whether the OCI layout has an image for several platforms.
+func (a *archive) listsIndex() bool {
+	doc, err := ParseDocument(a.documents[ocispec.ImageIndexFile], ocispec.MediaTypeImageIndex)
+	return err == nil && doc.Index != nil && slices.ContainsFunc(doc.Index.Manifests, func(d ocispec.Descriptor) bool {
+		return IsIndex(d.MediaType)
+	})
+}
+
+// without appends those images of more to images that are not among them. With
+// platforms wanted, what is not among them was not wanted.
+func (a *archive) without(more, images []Registration) []Registration {
+	have := map[digest.Digest]bool{}
+	for _, r := range images {
+		have[digest.FromBytes(r.Config)] = true
+	}
+	for _, r := range more {
+		if !have[digest.FromBytes(r.Config)] && a.checkPlatforms([]Registration{r}) == nil {
+			images = append(images, r)
+		}
+	}
+	return images
+}
+
+// checkPlatforms makes sure that images are for one of the platforms wanted.
+func (a *archive) checkPlatforms(images []Registration) error {
+	for _, r := range images {
+		config, err := ParseConfig(r.Config)
+		if err != nil {
+			return err
+		}
+		if !a.wanted(config.Platform) {
+			return a.otherPlatform([]string{FormatPlatform(config.Platform)})
+		}
+	}
+	return nil
+}
+
+// wanted reports whether an image for a platform shall be loaded.
+func (a *archive) wanted(have ocispec.Platform) bool {
+	return len(a.o.Platforms) == 0 || slices.ContainsFunc(a.o.Platforms, func(want ocispec.Platform) bool { return Matches(want, have) })
+}
+
+func (a *archive) otherPlatform(have []string) error {
+	var want []string
+	for _, p := range a.o.Platforms {
+		want = append(want, FormatPlatform(p))
+	}
+	return fault.New(fault.NotFound, "select platform", strings.Join(want, ", "), "%w among %s", ErrPlatform, listOr(have, "no images at all")).
+		WithHint("choose one with --platform")
 }
 
 // dockerManifest is an element of a docker-archive's manifest.json.
@@ -79,7 +172,7 @@ type dockerManifest struct {
 
 func (a *archive) dockerImages() ([]Registration, error) {
 	var manifests []dockerManifest
-	if err := json.Unmarshal(a.documents["manifest.json"], &manifests); err != nil {
+	if err := json.Unmarshal(a.documents[dockerFile], &manifests); err != nil {
 		return nil, memberError("manifest.json", "%w: %w", ErrDocument, err)
 	}
 	if len(manifests) == 0 {
@@ -116,6 +209,7 @@ func (a *archive) dockerImage(m dockerManifest) (Registration, error) {
 	if len(m.Layers) != len(config.RootFS.DiffIDs) {
 		return Registration{}, memberError("manifest.json", "%w: %d layers for %d diff_ids in %s", ErrDocument, len(m.Layers), len(config.RootFS.DiffIDs), p)
 	}
+	r := Registration{Config: data, kept: map[digest.Digest]digest.Digest{}}
 	for i, name := range m.Layers {
 		p, err := cleanMember(name)
 		if err != nil {
@@ -128,8 +222,10 @@ func (a *archive) dockerImage(m dockerManifest) (Registration, error) {
 		if err := a.verify(p, l, config, i); err != nil {
 			return Registration{}, err
 		}
+		if l.kept != "" {
+			r.kept[l.diffID] = l.kept
+		}
 	}
-	r := Registration{Config: data}
 	for _, t := range m.RepoTags {
 		named, err := parseTag(t)
 		if err != nil {
@@ -159,154 +255,4 @@ func parseTag(s string) (reference.NamedTagged, error) {
 		return nil, fault.New(fault.Invalid, "parse reference", quoteShort(s), "invalid tag")
 	}
 	return tagged, nil
-}
-
-// Annotations by which an OCI layout names its images.
-const (
-	containerdName = "io.containerd.image.name" // the whole reference
-	maxNesting     = 4                          // of indexes
-)
-
-func (a *archive) ociImages(platform *ocispec.Platform) ([]Registration, error) {
-	top, err := ParseDocument(a.documents["index.json"], ocispec.MediaTypeImageIndex)
-	if err != nil {
-		return nil, fault.Wrap("load images", "index.json", err)
-	}
-	if top.Index == nil {
-		return nil, memberError("index.json", "%w: it is no index", ErrDocument)
-	}
-	var images []Registration
-	for _, d := range oneEach(top.Index.Manifests, platform) {
-		r, err := a.ociImage(d, platform, 0)
-		if err != nil {
-			return nil, err
-		}
-		if r.Tags, err = ociTags(d); err != nil {
-			return nil, err
-		}
-		images = append(images, r)
-	}
-	if len(images) == 0 {
-		return nil, memberError("index.json", "%w: it lists no image", ErrDocument)
-	}
-	return images, nil
-}
-
-// oneEach returns the entries to load. Entries of the same name that differ in
-// platform are one image, of which the best is taken.
-func oneEach(all []ocispec.Descriptor, platform *ocispec.Platform) []ocispec.Descriptor {
-	var out []ocispec.Descriptor
-	groups := map[string]*ocispec.Index{}
-	var order []string
-	for _, d := range all {
-		switch {
-		case !isImage(&d):
-		case d.Platform == nil || IsIndex(d.MediaType):
-			out = append(out, d)
-		default:
-			name := d.Annotations[containerdName] + " " + d.Annotations[ocispec.AnnotationRefName]
-			if groups[name] == nil {
-				groups[name] = &ocispec.Index{}
-				order = append(order, name)
-			}
-			groups[name].Manifests = append(groups[name].Manifests, d)
-		}
-	}
-	for _, name := range order {
-		g := groups[name]
-		if len(g.Manifests) == 1 {
-			out = append(out, g.Manifests[0]) // the only one: wanted, whatever it is for
-		} else if d, err := Select(g, platform); err == nil {
-			out = append(out, d)
-		} else {
-			out = append(out, g.Manifests...) // lets the error name what is there
-		}
-	}
-	return out
-}
-
-// ociTags reads an image's name from its annotations. A ref.name is often only
-// a tag, which names nothing.
-func ociTags(d ocispec.Descriptor) ([]reference.NamedTagged, error) {
-	name := d.Annotations[containerdName]
-	if ref := d.Annotations[ocispec.AnnotationRefName]; name == "" && strings.ContainsAny(ref, ":/") {
-		name = ref
-	}
-	if name == "" {
-		return nil, nil
-	}
-	named, err := reference.ParseNormalizedNamed(name)
-	if err != nil {
-		return nil, badName(name, err)
-	}
-	if tagged, ok := reference.TagNameOnly(named).(reference.NamedTagged); ok {
-		return []reference.NamedTagged{tagged}, nil
-	}
-	return nil, nil
-}
-
-// ociImage follows a descriptor, through indexes, to one image.
-func (a *archive) ociImage(d ocispec.Descriptor, platform *ocispec.Platform, depth int) (Registration, error) {
-	if depth > maxNesting {
-		return Registration{}, memberError("index.json", "%w: indexes nested more than %d deep", ErrDocument, maxNesting)
-	}
-	data, err := a.blob(d)
-	if err != nil {
-		return Registration{}, err
-	}
-	doc, err := ParseDocument(data, d.MediaType)
-	if err != nil {
-		return Registration{}, fault.Wrap("load image", d.Digest.String(), err)
-	}
-	if doc.Index != nil {
-		next, err := Select(doc.Index, platform)
-		if err != nil {
-			return Registration{}, fault.Wrap("load image", d.Digest.String(), err)
-		}
-		return a.ociImage(next, platform, depth+1)
-	}
-	config, err := a.blob(doc.Manifest.Config)
-	if err != nil {
-		return Registration{}, err
-	}
-	parsed, err := ParseConfig(config)
-	if err != nil {
-		return Registration{}, fault.Wrap("load image", doc.Manifest.Config.Digest.String(), err)
-	}
-	if len(doc.Manifest.Layers) != len(parsed.RootFS.DiffIDs) {
-		return Registration{}, memberError(blobs+d.Digest.Encoded(), "%w: %d layers for %d diff_ids in the config", ErrDocument, len(doc.Manifest.Layers), len(parsed.RootFS.DiffIDs))
-	}
-	for i, desc := range doc.Manifest.Layers {
-		p := blobs + desc.Digest.Encoded()
-		l, err := a.layer(p)
-		if err != nil {
-			return Registration{}, err
-		}
-		if l.blob != desc.Digest {
-			return Registration{}, memberError(p, "%w: its bytes have digest %s", ErrDigest, l.blob)
-		}
-		if l.size != desc.Size {
-			return Registration{}, memberError(p, "%w: %d bytes, the manifest says %d", ErrSize, l.size, desc.Size)
-		}
-		if err := a.verify(p, l, parsed, i); err != nil {
-			return Registration{}, err
-		}
-	}
-	return Registration{Config: config, Manifests: [][]byte{data}}, nil
-}
-
-// blob returns the document that a descriptor names.
-func (a *archive) blob(d ocispec.Descriptor) ([]byte, error) {
-	p := blobs + d.Digest.Encoded()
-	data, err := a.doc(p)
-	if err != nil {
-		return nil, err
-	}
-	if int64(len(data)) != d.Size {
-		return nil, memberError(p, "%w: %d bytes, its descriptor says %d", ErrSize, len(data), d.Size)
-	}
-	if digest.FromBytes(data) != d.Digest { // it may have come by a link
-		return nil, memberError(p, "%w: its bytes have digest %s", ErrDigest, digest.FromBytes(data))
-	}
-	return data, nil
 }

@@ -148,7 +148,7 @@ func TestPlatformThatIsNotThere(t *testing.T) {
 	x := o.index(o.image("s390x", ocispec.MediaTypeImageLayer, same, oneFile("a", "1")), o.image("riscv64", ocispec.MediaTypeImageLayer, same, oneFile("a", "2")))
 	data := o.finish(x)
 	h := build(t, t.TempDir())
-	_, err := h.load(data)
+	_, err := h.Load(context.Background(), bytes.NewReader(data), LoadOptions{Platforms: []ocispec.Platform{HostPlatform()}})
 	if !errors.Is(err, ErrPlatform) || !strings.Contains(err.Error(), "linux/riscv64, linux/s390x") {
 		t.Errorf("got %v", err)
 	}
@@ -157,7 +157,7 @@ func TestPlatformThatIsNotThere(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := h.Load(context.Background(), bytes.NewReader(data), LoadOptions{Platform: want}); err != nil {
+	if _, err := h.Load(context.Background(), bytes.NewReader(data), LoadOptions{Platforms: []ocispec.Platform{*want}}); err != nil {
 		t.Fatal(err)
 	}
 	h.noWaste(t)
@@ -330,7 +330,14 @@ func TestBadLayerOfAnotherPlatformDoesNotMatter(t *testing.T) {
 	evil := o.image("s390x", ocispec.MediaTypeImageLayer, same, oneFile("../evil", "x"))
 	mine := o.image(HostPlatform().Architecture, ocispec.MediaTypeImageLayer, same, oneFile("a", "b"))
 	h := build(t, t.TempDir())
-	h.mustLoad(t, o.finish(named(o.index(evil, mine), containerdName, "app")))
+	data := o.finish(named(o.index(evil, mine), containerdName, "app"))
+	if _, err := h.load(data); !errors.Is(err, layer.ErrTraversal) {
+		t.Errorf("all platforms: %v", err)
+	}
+	h.empty(t)
+	if _, err := h.Load(context.Background(), bytes.NewReader(data), LoadOptions{Platforms: []ocispec.Platform{HostPlatform()}}); err != nil {
+		t.Error(err)
+	}
 	h.noWaste(t)
 }
 

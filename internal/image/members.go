@@ -38,6 +38,7 @@ func parseMembers(raw []byte, documents [][]byte) ([]indexEntry, error) {
 	for _, d := range documents {
 		inner[digest.FromBytes(d)] = d
 	}
+	looked := 0 // small indexes that name each other often are much to look at
 	var walk func(raw []byte, mediaType string, depth int) ([]indexEntry, error)
 	walk = func(raw []byte, mediaType string, depth int) ([]indexEntry, error) {
 		doc, err := ParseDocument(raw, mediaType)
@@ -52,6 +53,9 @@ func parseMembers(raw []byte, documents [][]byte) ([]indexEntry, error) {
 		}
 		all := []indexEntry{}
 		for _, d := range doc.Index.Manifests {
+			if looked++; looked > maxEntries {
+				return nil, badDocument("index", "%w: more than %d manifests", ErrTooLarge, maxEntries)
+			}
 			switch next, ok := inner[d.Digest]; {
 			case !isImage(&d):
 			case ok && IsIndex(d.MediaType):
@@ -62,9 +66,6 @@ func parseMembers(raw []byte, documents [][]byte) ([]indexEntry, error) {
 				all = append(all, more...)
 			case !IsIndex(d.MediaType):
 				all = append(all, indexEntry{Descriptor: d})
-			}
-			if len(all) > maxEntries {
-				return nil, badDocument("index", "%w: more than %d manifests", ErrTooLarge, maxEntries)
 			}
 		}
 		return all, nil

@@ -150,7 +150,7 @@ func (s *Store) keepSources(hold *content.Hold, r *Registration) error {
 		if err != nil {
 			return err
 		}
-		if exact(l) || len(r.Packed) == len(r.config.RootFS.DiffIDs) && s.content.Has(r.Packed[i].Digest) {
+		if l.Exact || len(r.Packed) == len(r.config.RootFS.DiffIDs) && s.content.Has(r.Packed[i].Digest) {
 			continue
 		}
 		if b := s.source(hold, d); b != "" {

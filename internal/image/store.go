@@ -101,7 +101,8 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if ctx.Err() != nil {
 		return s, nil
 	}
-	return s, fault.Wrap("open image store", "", s.Sweep(ctx))
+	_, err = s.Sweep(ctx)
+	return s, fault.Wrap("open image store", "", err)
 }
 
 func (s *Store) damage(key string, err error) {

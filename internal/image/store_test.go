@@ -358,7 +358,7 @@ func FuzzParseDocument(f *testing.F) {
 		}
 		if err == nil && doc.Index != nil {
 			Select(doc.Index, nil)
-			oneEach(doc.Index.Manifests, nil)
+			new(archive).oneEach(doc.Index.Manifests)
 		}
 	})
 }
