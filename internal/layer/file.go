@@ -137,7 +137,7 @@ func xattrs(h *tar.Header) map[string]string {
 			if m == nil {
 				m = map[string]string{}
 			}
-			m[name] = value
+			m[unescapeXattr(name)] = value
 		}
 	}
 	return m

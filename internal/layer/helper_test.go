@@ -178,7 +178,7 @@ func listing(t testing.TB, root string) []string {
 		switch st.Mode & unix.S_IFMT {
 		case unix.S_IFDIR:
 			line := rel + "/"
-			if v := getXattr(p, opaqueXattr); v != "" {
+			if v := xattrOf(p, opaqueXattr); v != "" {
 				line += " opaque=" + v
 			}
 			out = append(out, line)
@@ -210,7 +210,7 @@ func listing(t testing.TB, root string) []string {
 	return out
 }
 
-func getXattr(p, name string) string {
+func xattrOf(p, name string) string {
 	buf := make([]byte, 256)
 	n, err := unix.Lgetxattr(p, name, buf)
 	if err != nil {

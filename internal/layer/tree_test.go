@@ -117,7 +117,7 @@ func TestEverythingSurvives(t *testing.T) {
 		}
 	}
 	for p, want := range map[string][2]string{"caps": {capability, caps}, "xattr": {"user.colour", "blue"}, "xattrdir": {"user.colour", "red"}} {
-		if got := getXattr(filepath.Join(tree, p), want[0]); got != want[1] {
+		if got := xattrOf(filepath.Join(tree, p), want[0]); got != want[1] {
 			t.Errorf("%s of %q is %q, want %q", want[0], p, got, want[1])
 		}
 	}

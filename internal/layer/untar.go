@@ -192,7 +192,7 @@ func check(h *tar.Header) error {
 		if !ok {
 			continue
 		}
-		if strings.HasPrefix(name, overlayXattr) {
+		if name = unescapeXattr(name); strings.HasPrefix(name, overlayXattr) {
 			return entryError(h.Name, ErrReserved, "attribute %q", name)
 		}
 		if len(value) > xattrMost {

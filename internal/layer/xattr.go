@@ -60,35 +60,54 @@ func listXattrs(list func([]byte) (int, error)) ([]string, error) {
 	}
 }
 
-// readXattrs returns all attributes of path, not following a symlink.
-func readXattrs(path string) (map[string][]byte, error) {
-	size, err := unix.Llistxattr(path, nil)
-	if err == unix.ENOTSUP || err == nil && size == 0 {
-		return nil, nil
+// getXattr returns the value that get fills in.
+func getXattr(name string, get func(string, []byte) (int, error)) (string, error) {
+	buf := make([]byte, 128)
+	n, err := get(name, buf)
+	if err == unix.ERANGE {
+		buf = make([]byte, xattrMost)
+		n, err = get(name, buf)
 	}
 	if err != nil {
-		return nil, err
+		return "", err
 	}
-	names := make([]byte, size)
-	if size, err = unix.Llistxattr(path, names); err != nil {
+	return string(buf[:n]), nil
+}
+
+// The names of attributes stand in keys of tar records, which end with "=".
+// GNU tar escapes that, and what would look like an escape.
+func escapeXattr(name string) string {
+	if !strings.Contains(name, "=") && !escaped(name) {
+		return name
+	}
+	return strings.ReplaceAll(strings.ReplaceAll(name, "%", "%25"), "=", "%3D")
+}
+
+func unescapeXattr(name string) string {
+	if !escaped(name) {
+		return name
+	}
+	return strings.ReplaceAll(strings.ReplaceAll(name, "%3D", "="), "%25", "%")
+}
+
+func escaped(name string) bool { return strings.Contains(name, "%3D") || strings.Contains(name, "%25") }
+
+// readXattrs returns all attributes of path, not following a symlink.
+func readXattrs(path string) (map[string][]byte, error) {
+	names, err := listXattrs(func(b []byte) (int, error) { return unix.Llistxattr(path, b) })
+	if len(names) == 0 {
 		return nil, err
 	}
 	xattrs := map[string][]byte{}
-	for name := range strings.SplitSeq(strings.TrimSuffix(string(names[:size]), "\x00"), "\x00") {
-		n, err := unix.Lgetxattr(path, name, nil)
+	for _, name := range names {
+		value, err := getXattr(name, func(name string, b []byte) (int, error) { return unix.Lgetxattr(path, name, b) })
 		if err == unix.ENODATA || err == unix.ENOTSUP {
 			continue
 		}
 		if err != nil {
 			return nil, err
 		}
-		value := make([]byte, n)
-		if n > 0 {
-			if n, err = unix.Lgetxattr(path, name, value); err != nil {
-				return nil, err
-			}
-		}
-		xattrs[name] = value[:n]
+		xattrs[name] = []byte(value)
 	}
 	return xattrs, nil
 }
