@@ -98,8 +98,12 @@ func (s *Store) Ingest(ctx context.Context, r io.Reader, expected digest.Digest,
 	if size >= 0 {
 		r = io.LimitReader(r, size+1)
 	}
-	if _, err := io.Copy(w, &ctxReader{ctx, r}); err != nil {
-		return Info{}, wrap("store blob", expected, err)
+	from := &ctxReader{ctx: ctx, r: r}
+	if _, err := io.Copy(w, from); err != nil {
+		if from.err != nil {
+			err = wrap("store blob", expected, err)
+		}
+		return Info{}, err
 	}
 	return w.Commit()
 }
@@ -199,17 +203,21 @@ func (s *Store) Sync() error {
 	return nil
 }
 
-// ctxReader ends reading when the context does.
+// ctxReader ends reading when the context does. It remembers its error.
 type ctxReader struct {
 	ctx context.Context
 	r   io.Reader
+	err error // other than io.EOF
 }
 
-func (c *ctxReader) Read(p []byte) (int, error) {
-	if err := c.ctx.Err(); err != nil {
-		return 0, err
+func (c *ctxReader) Read(p []byte) (n int, err error) {
+	if err = c.ctx.Err(); err == nil {
+		n, err = c.r.Read(p)
 	}
-	return c.r.Read(p)
+	if err != nil && err != io.EOF {
+		c.err = err
+	}
+	return n, err
 }
 
 // wrap classifies an error of the file system. It returns nil for nil.

@@ -100,7 +100,7 @@ func (p *Partial) Write(b []byte) (int, error) {
 		p.hashed += int64(n)
 	}
 	p.size += int64(n)
-	return n, err
+	return n, wrap("store blob", "", err)
 }
 
 // Truncate drops everything after the first size bytes, such as a piece of

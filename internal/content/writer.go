@@ -41,7 +41,7 @@ func (w *Writer) Write(p []byte) (int, error) {
 	n, err := w.file.Write(p)
 	w.hash.Write(p[:n])
 	w.n += int64(n)
-	return n, err
+	return n, wrap("store blob", w.expected, err)
 }
 
 // Commit verifies what was written and gives it its name. It can be called

@@ -59,12 +59,11 @@ func (a *archive) keepTar(ctx context.Context, diffID digest.Digest, size int64,
 // is known only at the end, so the bytes are spooled meanwhile. An error of the
 // layer, which matters only if an image wants it, is in the member.
 func (a *archive) apply(ctx context.Context, p string, size int64, c layer.Compression, data io.Reader) (member, error) {
-	spool, err := a.store.content.Writer("", -1)
-	if err != nil {
-		return member{}, err
+	s := &spool{}
+	if s.w, s.err = a.store.content.Writer("", -1); s.err == nil {
+		defer s.w.Close()
 	}
-	defer spool.Close()
-	data = io.TeeReader(data, spool)
+	data = io.TeeReader(data, s)
 	var sum hash.Hash
 	if c != layer.Plain {
 		sum = sha256.New()
@@ -92,13 +91,33 @@ func (a *archive) apply(ctx context.Context, p string, size int64, c layer.Compr
 		return m, err
 	}
 	if m.kept = a.store.source(a.keep, l.DiffID); m.kept == "" {
-		i, err := spool.CommitTo(a.keep)
-		if err != nil {
-			return member{}, err
-		}
-		m.kept = i.Digest
+		m.kept, err = s.commit(a.keep)
 	}
-	return m, nil
+	return m, err
+}
+
+// spool writes a copy while it can: that there is no space for it matters only
+// if it turns out to be needed, and what it took is free again at once.
+type spool struct {
+	w   *content.Writer
+	err error
+}
+
+func (s *spool) Write(b []byte) (int, error) {
+	if s.err == nil {
+		if _, s.err = s.w.Write(b); s.err != nil {
+			s.w.Close()
+		}
+	}
+	return len(b), nil
+}
+
+func (s *spool) commit(hold *content.Hold) (digest.Digest, error) {
+	if s.err != nil {
+		return "", fault.Wrap("keep layer", "", s.err)
+	}
+	i, err := s.w.CommitTo(hold)
+	return i.Digest, err
 }
 
 // progressReader reports how much of a layer was read. It remembers its
