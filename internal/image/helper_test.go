@@ -62,6 +62,9 @@ func tryBuild(root string) (*house, error) {
 		return nil, err
 	}
 	h.Store, err = Open(context.Background(), Options{DB: h.db, Content: h.con, Layers: h.lay, Logger: slog.New(slog.DiscardHandler)})
+	if err == nil {
+		_, err = h.Store.Sweep(context.Background()) // as the engine does when all owners are known
+	}
 	return h, err
 }
 
