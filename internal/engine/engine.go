@@ -115,6 +115,7 @@ func Open(ctx context.Context, cfg Config) (_ *Engine, err error) {
 	}
 	e.work.Go(func() { e.follow(happenings) })
 	e.work.Go(e.saveLaggards)
+	e.thawForgotten(ctx)
 	e.work.Go(e.sweepImages)
 	return e, nil
 }

@@ -8,13 +8,15 @@ import (
 
 	"github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/api/types/jsonstream"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // ImageLoad reads an archive of images. Progress and what was loaded go to out
 // as docker's stream.
 func (e *Engine) ImageLoad(ctx context.Context, r io.Reader, o ImageLoadOptions, out io.Writer) error {
 	p := &progress{out: out}
-	lo := image.LoadOptions{}
+	lo := image.LoadOptions{Platforms: values(o.Platforms)}
 	if !o.Quiet {
 		lo.Progress = p.send
 	}
@@ -22,13 +24,43 @@ func (e *Engine) ImageLoad(ctx context.Context, r io.Reader, o ImageLoadOptions,
 	if err != nil {
 		return err
 	}
+	told := map[digest.Digest]bool{}
 	for _, l := range loaded {
 		text := "Loaded image: " + l.Ref + "\n"
 		if l.Ref == "" {
 			text = "Loaded image ID: " + l.ID.String() + "\n"
 		}
 		p.send(jsonstream.Message{Stream: text})
-		e.emitByID(ctx, events.ActionLoad, l.ID)
+		if !told[l.ID] {
+			told[l.ID] = true
+			e.emitByID(ctx, events.ActionLoad, l.ID)
+		}
+	}
+	return nil
+}
+
+// values drops one level of pointers.
+func values(list []*ocispec.Platform) []ocispec.Platform {
+	out := make([]ocispec.Platform, 0, len(list))
+	for _, p := range list {
+		out = append(out, *p)
+	}
+	return out
+}
+
+// ImageSave writes an archive of images.
+func (e *Engine) ImageSave(ctx context.Context, refs []string, platforms []*ocispec.Platform, out io.Writer) error {
+	if err := e.images.Save(ctx, refs, out, image.SaveOptions{Platforms: values(platforms)}); err != nil {
+		return err
+	}
+	told := map[digest.Digest]bool{}
+	for _, ref := range refs {
+		img, err := e.images.Get(ctx, ref)
+		if err != nil || told[img.ID] {
+			continue // all tags of a repository, or gone meanwhile
+		}
+		told[img.ID] = true
+		e.emitImage(events.ActionSave, img.ID.String(), img.ID.String(), img)
 	}
 	return nil
 }

@@ -44,12 +44,3 @@ func (e *Engine) ImageVerify(ctx context.Context, ref string, out io.Writer) err
 	return refuse("verification of images")
 }
 
-// ImageSave writes an archive of images.
-func (e *Engine) ImageSave(ctx context.Context, refs []string, platforms []*ocispec.Platform, out io.Writer) error {
-	return refuse("save of images")
-}
-
-// ImageCommit makes an image of a container.
-func (e *Engine) ImageCommit(ctx context.Context, o CommitOptions) (string, error) {
-	return "", refuse("commit of a container")
-}
