@@ -21,7 +21,6 @@ import (
 // command is one entry of the table of commands.
 type command struct {
 	name    string
-	aliases string // space-separated
 	group   string // heading in the help; "" hides the command
 	usage   string // what follows the name
 	short   string
@@ -105,6 +104,7 @@ func (a *app) tree(args []string) (*cobra.Command, error) {
 		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
 		RunE:              a.runRoot,
 		Args:              cobra.ArbitraryArgs,
+		TraverseChildren:  true, // a flag before the command is never the command's
 	}
 	a.globalFlags(root)
 	root.SetOut(a.out)
@@ -125,14 +125,14 @@ func (a *app) tree(args []string) (*cobra.Command, error) {
 		if name == "help" {
 			root.AddCommand(a.helpCommand(root))
 		}
-	case groups[name] != nil:
-		root.AddCommand(a.groupCommand(name, rest))
 	default:
-		c := find(name)
-		if c == nil {
+		if c := lookUp(name); c != nil {
+			root.AddCommand(a.command(c, name))
+		} else if g := groupNamed(name); g != nil {
+			root.AddCommand(a.groupCommand(g, rest))
+		} else {
 			return nil, unknownCommand(name)
 		}
-		root.AddCommand(a.command(c, name))
 	}
 	return root, nil
 }
@@ -181,21 +181,6 @@ func wantsVersion(args []string) bool {
 	return slices.Contains(args, "-v") || slices.Contains(args, "--version")
 }
 
-func find(name string) *command {
-	for i := range commands {
-		c := &commands[i]
-		if c.name == name {
-			return c
-		}
-		for alias := range strings.FieldsSeq(c.aliases) {
-			if alias == name {
-				return c
-			}
-		}
-	}
-	return nil
-}
-
 // command builds one command under the name by which it was called.
 func (a *app) command(c *command, name string) *cobra.Command {
 	cmd := &cobra.Command{Use: strings.TrimSpace(name + " " + c.usage), Short: c.short, Example: c.example,
@@ -213,48 +198,57 @@ func (a *app) command(c *command, name string) *cobra.Command {
 }
 
 func (a *app) addAll(root *cobra.Command) {
-	for i := range commands {
-		root.AddCommand(a.command(&commands[i], commands[i].name))
+	for name := range strings.FieldsSeq(topLevel) {
+		root.AddCommand(a.command(lookUp(name), name))
 	}
-	for _, name := range []string{"container", "image", "system"} {
-		root.AddCommand(a.groupCommand(name, nil))
+	for name := range strings.FieldsSeq(topGroups) {
+		if c := lookUp(name); c != nil {
+			root.AddCommand(a.command(c, name))
+		} else {
+			root.AddCommand(a.groupCommand(groupNamed(name), nil))
+		}
 	}
-}
-
-// groups are docker's names of the same commands in two words.
-var groups = map[string]map[string]string{
-	"container": {"attach": "attach", "create": "create", "exec": "exec", "inspect": "inspect", "kill": "kill",
-		"logs": "logs", "ls": "ps", "list": "ps", "ps": "ps", "restart": "restart", "rm": "rm", "remove": "rm",
-		"run": "run", "start": "start", "stop": "stop", "wait": "wait"},
-	"image": {"import": "import", "inspect": "inspect", "load": "load", "ls": "images", "list": "images",
-		"pull": "pull", "rm": "rmi", "remove": "rmi", "tag": "tag"},
-	"system": {"info": "info", "dial-stdio": "dial-stdio"},
 }
 
 // groupCommand builds a group with the one command that rest names, or with all.
-func (a *app) groupCommand(group string, rest []string) *cobra.Command {
-	cmd := &cobra.Command{Use: group + " COMMAND", Short: "Commands for " + group + "s, in docker's two words", Hidden: true,
-		Args: cobra.ArbitraryArgs}
+func (a *app) groupCommand(g *group, rest []string) *cobra.Command {
+	cmd := &cobra.Command{Use: g.name + " COMMAND", Short: g.short, Args: cobra.ArbitraryArgs, DisableFlagsInUseLine: true,
+		Annotations: map[string]string{"group": groupGroups}}
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if len(args) > 0 {
-			return unknownCommand(group + " " + args[0])
+			return unknownMember(g, args[0])
 		}
 		a.help(cmd, nil)
 		return nil
 	}
 	wanted, _ := commandName(rest)
-	for name, target := range groups[group] {
-		if _, known := groups[group][wanted]; known && name != wanted {
+	for member := range strings.FieldsSeq(g.members) {
+		names, target := memberOf(member)
+		if wanted != "" && !slices.Contains(names, wanted) && g.has(wanted) {
 			continue
 		}
-		child := a.command(find(target), name)
-		if target == "inspect" {
-			_ = child.Flags().Set("type", group)
-		}
-		cmd.AddCommand(child)
+		cmd.AddCommand(a.memberCommand(g, names, target))
 	}
 	addHelpFlag(cmd, "h")
 	return cmd
+}
+
+// memberCommand builds a command of a group: its own, or one that also exists
+// without the group.
+func (a *app) memberCommand(g *group, names []string, target string) *cobra.Command {
+	c := lookUp(g.name + " " + names[0])
+	if c == nil {
+		c = lookUp(target)
+	}
+	child := a.command(c, names[0])
+	child.Aliases = names[1:]
+	if target == "inspect" {
+		_ = child.Flags().Set("type", g.name)
+		_ = child.Flags().MarkHidden("type")
+		child.Short = "Show everything about " + g.name + "s"
+		child.Example = ""
+	}
+	return child
 }
 
 // engine returns the client, made on first use.

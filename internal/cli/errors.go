@@ -69,26 +69,30 @@ func nearestFlag(cmd *cobra.Command, name string) string {
 
 // elsewhere are docker's commands that berth does not have, so that a hint can
 // say so instead of guessing.
-var elsewhere = " builder build buildx commit compose config context cp diff events export history login logout " +
-	"manifest network node pause plugin port prune push rename save search secret service stack stats swarm top " +
-	"trust unpause update volume "
+const elsewhere = " builder build buildx compose config context manifest node plugin secret service stack swarm trust "
 
 func unknownCommand(name string) error {
 	err := wrong("there is no command %q", name)
-	last := name[strings.LastIndexByte(name, ' ')+1:]
-	if strings.Contains(elsewhere, " "+last+" ") {
+	if strings.Contains(elsewhere, " "+name+" ") {
 		return &exit{codeFailed, err.WithHint("docker has it and berth does not; 'berth --help' lists what there is")}
 	}
-	var names []string
-	for _, c := range commands {
-		if c.group != "" {
-			names = append(names, c.name)
-		}
-	}
-	if near := nearest(last, names); near != "" {
+	if near := nearest(name, strings.Fields(topLevel+topGroups)); near != "" {
 		return &exit{codeFailed, err.WithHint("did you mean 'berth %s'?", near)}
 	}
 	return &exit{codeFailed, err.WithHint("'berth --help' lists what there is")}
+}
+
+func unknownMember(g *group, name string) error {
+	err := wrong("there is no command %q", g.name+" "+name)
+	var names []string
+	for member := range strings.FieldsSeq(g.members) {
+		all, _ := memberOf(member)
+		names = append(names, all...)
+	}
+	if near := nearest(name, names); near != "" {
+		return &exit{codeFailed, err.WithHint("did you mean 'berth %s %s'?", g.name, near)}
+	}
+	return &exit{codeFailed, err.WithHint("'berth %s --help' lists what there is", g.name)}
 }
 
 // nearest returns the candidate that a typing error most likely meant, "" when

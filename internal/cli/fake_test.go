@@ -35,8 +35,9 @@ type fakeEngine struct {
 	execs      map[string]*fakeContainer
 	requests   []fakeRequest
 	next       int
-	dying      bool // the next request kills the engine
-	dyingLate  bool // after it was carried out
+	dying      bool           // the next request kills the engine
+	dyingLate  bool           // after it was carried out
+	more       *http.ServeMux // what else a test serves
 	// beforeStart runs in the handler of a start before anything else and
 	// reports whether the handler is to end there.
 	beforeStart func(c *fakeContainer) bool
@@ -46,6 +47,7 @@ type fakeRequest struct {
 	method, path string
 	query        url.Values
 	body         []byte
+	auth         string
 }
 
 type fakeContainer struct {
@@ -70,7 +72,7 @@ func newFakeEngine(t *testing.T) *fakeEngine {
 		t.Fatal(err)
 	}
 	e := &fakeEngine{t: t, socket: filepath.Join(dir, "engine.sock"), conns: map[net.Conn]bool{},
-		images: map[string]bool{"img:latest": true}, containers: map[string]*fakeContainer{}, execs: map[string]*fakeContainer{}}
+		images: map[string]bool{"img:latest": true}, containers: map[string]*fakeContainer{}, execs: map[string]*fakeContainer{}, more: http.NewServeMux()}
 	e.listen()
 	t.Cleanup(func() {
 		e.kill()
@@ -144,6 +146,7 @@ func (e *fakeEngine) container(ref string) *fakeContainer {
 
 func (e *fakeEngine) routes() http.Handler {
 	mux := http.NewServeMux()
+	mux.Handle("/", e.more)
 	mux.HandleFunc("GET /_ping", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "OK") })
 	mux.HandleFunc("POST /containers/create", e.create)
 	mux.HandleFunc("POST /images/create", e.pull)
@@ -170,7 +173,6 @@ func (e *fakeEngine) routes() http.Handler {
 	mux.HandleFunc("POST /containers/{id}/exec", with(e.execCreate))
 	mux.HandleFunc("POST /exec/{id}/start", e.execStart)
 	mux.HandleFunc("GET /exec/{id}/json", e.execInspect)
-	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { refuse(w, 404, "page not found") })
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var body []byte
 		if r.Header.Get("Upgrade") == "" || r.ContentLength > 0 {
@@ -178,7 +180,7 @@ func (e *fakeEngine) routes() http.Handler {
 			r.Body = io.NopCloser(bytes.NewReader(body))
 		}
 		e.mu.Lock()
-		e.requests = append(e.requests, fakeRequest{r.Method, r.URL.Path, r.URL.Query(), body})
+		e.requests = append(e.requests, fakeRequest{r.Method, r.URL.Path, r.URL.Query(), body, r.Header.Get("X-Registry-Auth")})
 		e.mu.Unlock()
 		if dead := e.dies(mux, r); !dead {
 			mux.ServeHTTP(w, r)
@@ -207,11 +209,6 @@ func (e *fakeEngine) dies(mux http.Handler, r *http.Request) bool {
 		e.listen()
 	}
 	return dying
-}
-
-func refuse(w http.ResponseWriter, status int, message string) {
-	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(map[string]string{"message": message})
 }
 
 func (e *fakeEngine) create(w http.ResponseWriter, r *http.Request) {

@@ -115,9 +115,9 @@ func (a *app) rootHelp(p *painter, root *cobra.Command) {
 	fmt.Fprint(p.w, "  berth [-H ENGINE] COMMAND ...\n")
 	for _, heading := range groupOrder {
 		var list []*cobra.Command
-		for _, c := range commands {
+		for name := range strings.FieldsSeq(topLevel + topGroups) {
 			for _, built := range root.Commands() {
-				if c.group == heading && built.Name() == c.name {
+				if built.Name() == name && built.Annotations["group"] == heading {
 					list = append(list, built)
 				}
 			}
@@ -150,7 +150,7 @@ func (a *app) rootHelp(p *painter, root *cobra.Command) {
 
 func (p *painter) commandList(list []*cobra.Command) {
 	for _, c := range list {
-		if !c.Hidden || c.HasParent() && c.Parent().Hidden {
+		if !c.Hidden {
 			fmt.Fprintf(p.w, "  %-11s %s\n", c.Name(), c.Short)
 		}
 	}

@@ -62,11 +62,12 @@ const loadExample = `  berth load -i images.tar
   xz -dc images.tar.xz | berth load`
 
 func buildLoad(a *app, cmd *cobra.Command) {
-	var input, platform string
+	var input string
+	var platforms []string
 	var quiet bool
 	cmd.Flags().StringVarP(&input, "input", "i", "", "`FILE` read the archive from it, not from standard input")
 	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "do not show the progress")
-	cmd.Flags().StringVar(&platform, "platform", "", "`OS/ARCH` load this platform alone")
+	spec.List(cmd.Flags(), &platforms, "platform", "", "`OS/ARCH` load these platforms alone")
 	cmd.Args = exactly(0, "no arguments; name the archive with -i")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if input == "" {
@@ -93,7 +94,7 @@ func buildLoad(a *app, cmd *cobra.Command) {
 				show.Update(m)
 			}
 		}
-		err = c.ImageLoad(cmd.Context(), from, quiet, platform, update)
+		err = c.ImageLoad(cmd.Context(), from, quiet, platforms, update)
 		show.Close()
 		return err
 	}

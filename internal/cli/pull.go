@@ -17,11 +17,12 @@ const pullExample = `  berth pull alpine
   berth pull --platform linux/arm64 ghcr.io/owner/app:1.2`
 
 func buildPull(a *app, cmd *cobra.Command) {
-	var all, quiet bool
-	var platform string
-	cmd.Flags().BoolVarP(&all, "all-tags", "a", false, "pull every tag of the name")
+	var o client.PullOptions
+	var quiet bool
+	cmd.Flags().BoolVarP(&o.AllTags, "all-tags", "a", false, "pull every tag of the name")
 	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "print the name alone")
-	cmd.Flags().StringVar(&platform, "platform", "", "`OS/ARCH` pull the image for this platform")
+	cmd.Flags().StringVar(&o.Platform, "platform", "", "`OS/ARCH` pull the image for this platform")
+	cmd.Flags().BoolVar(&o.AllPlatforms, "all-platforms", false, "pull the image for every platform it is made for")
 	cmd.Flags().Bool("disable-content-trust", true, "")
 	_ = cmd.Flags().MarkHidden("disable-content-trust")
 	cmd.Args = exactly(1, "one image")
@@ -32,20 +33,29 @@ func buildPull(a *app, cmd *cobra.Command) {
 			return err
 		}
 		ref := args[0]
-		if all {
+		if o.AllPlatforms && o.Platform != "" {
+			return wrong("--all-platforms and --platform contradict each other")
+		}
+		if o.AllTags {
 			if name, _ := client.SplitReference(ref); name != ref {
 				return wrong("--all-tags and the tag or digest of %s contradict each other", ref)
 			}
 		} else if withTag(ref) != ref && !quiet {
 			fmt.Fprintln(a.out, "Using default tag: latest")
 		}
+		o.Auth = a.authOrNobody(cmd.Context(), ref)
 		show := a.display(a.out, quiet)
-		err = c.ImagePull(cmd.Context(), ref, platform, all, show.Update)
+		err = c.ImagePull(cmd.Context(), ref, o, show.Update)
 		show.Close()
-		if err == nil {
-			fmt.Fprintln(a.out, canonicalName(ref))
+		if err != nil {
+			return withLoginHint(ref, err)
 		}
-		return err
+		name := canonicalName(ref)
+		if o.AllTags {
+			name = strings.TrimSuffix(name, ":latest")
+		}
+		fmt.Fprintln(a.out, name)
+		return nil
 	}
 }
 
@@ -76,7 +86,8 @@ func canonicalName(ref string) string {
 func (a *app) pullFor(ctx context.Context, c *client.Client, f *runFlags, image string) error {
 	show := a.display(a.err, f.Quiet)
 	defer show.Close()
-	return c.ImagePull(ctx, image, f.Platform, false, show.Update)
+	o := client.PullOptions{Platform: f.Platform, Auth: a.authOrNobody(ctx, image)}
+	return withLoginHint(image, c.ImagePull(ctx, image, o, show.Update))
 }
 
 // display returns a progress display on w; quiet shows nothing.

@@ -283,7 +283,11 @@ func (c *Client) once(ctx context.Context, rq *request) (*answer, error) {
 // call sends a request with an optional JSON body and decodes the answer into
 // out unless it is nil.
 func (c *Client) call(ctx context.Context, method, path string, query url.Values, in, out any) error {
-	rq := &request{method: method, path: path, query: query.Encode()}
+	return c.callAs(ctx, &request{method: method, path: path, query: query.Encode()}, in, out)
+}
+
+// callAs is call for a request that says more, such as who asks.
+func (c *Client) callAs(ctx context.Context, rq *request, in, out any) error {
 	if in != nil {
 		if err := rq.json(in); err != nil {
 			return err

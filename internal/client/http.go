@@ -64,6 +64,7 @@ type request struct {
 	body         []byte
 	stream       io.Reader // sent chunked when not nil, instead of body
 	upgrade      bool      // ask to turn the connection into a raw stream
+	auth         string    // X-Registry-Auth, "" for none
 }
 
 // send writes everything of the request but a streamed body.
@@ -95,6 +96,9 @@ func (rq *request) send(w net.Conn, host string) error {
 	}
 	if rq.accept != "" {
 		field("Accept", rq.accept)
+	}
+	if rq.auth != "" {
+		field("X-Registry-Auth", rq.auth)
 	}
 	switch {
 	case rq.stream != nil:

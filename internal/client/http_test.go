@@ -160,7 +160,7 @@ func TestStreamedBody(t *testing.T) {
 		_, _ = fmt.Fprintf(w, `{"stream":"%v %v"}`, bytes.Equal(got, want), err)
 	})
 	var said string
-	err := c.ImageLoad(context.Background(), bytes.NewReader(want), true, "", func(m Progress) { said = m.Stream })
+	err := c.ImageLoad(context.Background(), bytes.NewReader(want), true, nil, func(m Progress) { said = m.Stream })
 	if err != nil || said != "true <nil>" {
 		t.Errorf("%q, %v", said, err)
 	}
@@ -179,7 +179,7 @@ func TestAFailingSourceIsNamed(t *testing.T) {
 	})
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	err := c.ImageLoad(ctx, failingReader{}, true, "", nil)
+	err := c.ImageLoad(ctx, failingReader{}, true, nil, nil)
 	if err == nil || !strings.Contains(err.Error(), "the disk burns") {
 		t.Errorf("got %v", err)
 	}
@@ -189,7 +189,7 @@ func TestAnEarlyRefusalEndsAnUpload(t *testing.T) {
 	t.Parallel()
 	c := speak(t, "HTTP/1.1 400 Bad Request\r\nContent-Length: 21\r\n\r\n{\"message\":\"not one\"}")
 	endless := io.MultiReader(bytes.NewReader(make([]byte, 1<<22)), neverEnding{})
-	err := c.ImageLoad(context.Background(), endless, true, "", nil)
+	err := c.ImageLoad(context.Background(), endless, true, nil, nil)
 	if err == nil || err.Error() != "not one" {
 		t.Errorf("got %v", err)
 	}

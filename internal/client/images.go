@@ -26,17 +26,27 @@ func SplitReference(ref string) (name, tag string) {
 	return ref, "latest"
 }
 
-// ImagePull pulls ref, all tags of its name when all is set.
-func (c *Client) ImagePull(ctx context.Context, ref, platform string, all bool, progress ProgressFunc) error {
+// PullOptions say what to pull. Auth is the value of X-Registry-Auth, "" for
+// nobody in particular.
+type PullOptions struct {
+	Platform     string // "" means the engine's own
+	AllTags      bool   // every tag of the repository
+	AllPlatforms bool   // everything that an index names
+	Auth         string
+}
+
+// ImagePull pulls ref.
+func (c *Client) ImagePull(ctx context.Context, ref string, o PullOptions, progress ProgressFunc) error {
 	name, tag := SplitReference(ref)
 	q := url.Values{"fromImage": {name}}
-	if !all {
+	if o.AllTags {
+		q.Set("all", "1")
+	} else {
 		q.Set("tag", tag)
 	}
-	if platform != "" {
-		q.Set("platform", platform)
-	}
-	return c.transfer(ctx, &request{method: "POST", path: "/images/create", query: q.Encode()}, progress)
+	setFlag(q, "allPlatforms", o.AllPlatforms)
+	setText(q, "platform", o.Platform)
+	return c.transfer(ctx, &request{method: "POST", path: "/images/create", query: q.Encode(), auth: o.Auth}, progress)
 }
 
 // ImportOptions describe an image made from a file tree.
@@ -75,11 +85,11 @@ func (c *Client) ImageImport(ctx context.Context, o ImportOptions, r io.Reader) 
 }
 
 // ImageLoad loads the images of an archive.
-func (c *Client) ImageLoad(ctx context.Context, r io.Reader, quiet bool, platform string, progress ProgressFunc) error {
-	q := url.Values{}
+func (c *Client) ImageLoad(ctx context.Context, r io.Reader, quiet bool, platforms []string, progress ProgressFunc) error {
+	q := url.Values{"quiet": {"0"}}
 	setFlag(q, "quiet", quiet)
-	if platform != "" {
-		q.Set("platform", platform)
+	if err := setPlatforms(q, platforms); err != nil {
+		return err
 	}
 	rq := &request{method: "POST", path: "/images/load", query: q.Encode(), stream: r, contentType: "application/x-tar"}
 	return c.transfer(ctx, rq, progress)

@@ -37,7 +37,7 @@ func StartEngine(ctx context.Context, socket string) error {
 		return fault.New(fault.Unavailable, "cannot reach the engine at", "unix://"+socket, "nothing listens there").
 			WithHint("berth starts an engine only for a socket called berth.sock")
 	}
-	program, err := findEngine()
+	program, err := FindEngine()
 	if err != nil {
 		return err
 	}
@@ -55,8 +55,8 @@ func StartEngine(ctx context.Context, socket string) error {
 	return startAndWait(ctx, program, run, socket)
 }
 
-// findEngine looks for berthd beside this program, then in PATH.
-func findEngine() (string, error) {
+// FindEngine looks for berthd beside this program, then in PATH.
+func FindEngine() (string, error) {
 	if self, err := os.Executable(); err == nil {
 		beside := filepath.Join(filepath.Dir(self), "berthd")
 		if info, err := os.Stat(beside); err == nil && info.Mode()&0o111 != 0 {

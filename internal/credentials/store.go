@@ -5,8 +5,10 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -166,3 +168,6 @@ func replace(path string, text []byte) error {
 	}
 	return err
 }
+
+// Registries returns the keys of the file's entries in order.
+func (c *Config) Registries() []string { return slices.Sorted(maps.Keys(c.auth)) }

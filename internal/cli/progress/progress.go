@@ -1,4 +1,4 @@
-// Package progress shows a pull, load or import under way: one line a layer with
+// Package progress shows a pull, push, load or import under way: one line a layer with
 // a bar, redrawn in place, on a terminal; plain lines without the counting
 // elsewhere. It exists so that a person sees at a glance what is slow, and a log
 // file holds what happened and nothing else.
@@ -89,14 +89,19 @@ func (d *Display) Update(m client.Progress) {
 
 // Sent shows how much of an archive has been sent to the engine; total is 0 when
 // it is not known. It is shown on terminals alone and vanishes at the end.
-func (d *Display) Sent(current, total int64) {
+func (d *Display) Sent(current, total int64) { d.archive("Sending", current, total) }
+
+// Received shows how much of an archive has come from the engine, as Sent does.
+func (d *Display) Received(current int64) { d.archive("Receiving", current, 0) }
+
+func (d *Display) archive(status string, current, total int64) {
 	if !d.o.TTY {
 		return
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	l := d.line("archive")
-	l.status, l.current, l.total, l.passing = "Sending", current, total, true
+	l.status, l.current, l.total, l.passing = status, current, total, true
 	d.schedule()
 }
 
@@ -248,10 +253,10 @@ func (d *Display) visible() []string {
 
 func (l *line) finished() bool {
 	switch l.status {
-	case "Pull complete", "Already exists", "Loaded", "Download complete":
+	case "Pull complete", "Already exists", "Loaded", "Download complete", "Pushed", "Layer already exists":
 		return true
 	}
-	return false
+	return strings.HasPrefix(l.status, "Mounted from")
 }
 
 // render lays one layer out: id, status, bar, counts.

@@ -52,3 +52,18 @@ func Unicode() bool {
 	}
 	return false
 }
+
+// Keep remembers how f's terminal is set; the returned function puts it back.
+func Keep(f *os.File) (restore func()) {
+	state, err := term.GetState(int(f.Fd()))
+	if err != nil {
+		return func() {}
+	}
+	return func() { _ = term.Restore(int(f.Fd()), state) }
+}
+
+// ReadSecret reads a line from f's terminal without showing it.
+func ReadSecret(f *os.File) (string, error) {
+	text, err := term.ReadPassword(int(f.Fd()))
+	return string(text), err
+}

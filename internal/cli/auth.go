@@ -1,0 +1,83 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"berth/internal/cli/terminal"
+	"berth/internal/credentials"
+	"berth/internal/fault"
+)
+
+// authFor returns who asks the registry of an image, as the engine takes it.
+func authFor(ctx context.Context, ref string) (string, error) {
+	config, err := credentials.Open()
+	if err != nil {
+		return "", err
+	}
+	auth, err := config.For(ctx, credentials.KeyOf(ref))
+	if err != nil {
+		return "", err
+	}
+	return auth.Header(), nil
+}
+
+// authOrNobody is authFor for what most registries give to everybody: when the
+// credentials cannot be had, that is said, and the registry is asked anonymously.
+func (a *app) authOrNobody(ctx context.Context, ref string) string {
+	auth, err := authFor(ctx, ref)
+	if err != nil {
+		a.warn("asking the registry anonymously: %v", err)
+	}
+	return auth
+}
+
+// warn tells something that does not keep the command from going on.
+func (a *app) warn(format string, args ...any) {
+	fmt.Fprintf(a.err, "berth: warning: "+format+"\n", args...)
+}
+
+// withLoginHint says how to log in when a registry wants to know who asks.
+func withLoginHint(ref string, err error) error {
+	var f *fault.Error
+	if err == nil || errors.As(err, &f) && f.Hint != "" {
+		return err
+	}
+	text := err.Error()
+	if !fault.Is(err, fault.Unauthorized) && !contains(text, "unauthorized", "denied", "authentication required", "no basic auth") {
+		return err
+	}
+	registry := ""
+	if key := credentials.KeyOf(ref); key != credentials.Key("") {
+		registry = " " + key
+	}
+	return fault.New(fault.Unauthorized, "", "", "%w", err).WithHint("log in first: berth login%s", registry)
+}
+
+// askSecret prompts for something that is not to be shown. An interrupt puts the
+// terminal back before it ends the program.
+func (a *app) askSecret(prompt string) (string, error) {
+	fmt.Fprint(a.err, prompt)
+	restore := terminal.Keep(a.in)
+	interrupts := make(chan os.Signal, 1)
+	signal.Notify(interrupts, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	done := make(chan struct{})
+	go func() {
+		select {
+		case <-interrupts:
+			restore()
+			fmt.Fprintln(a.err)
+			os.Exit(128 + int(syscall.SIGINT))
+		case <-done:
+		}
+	}()
+	text, err := terminal.ReadSecret(a.in)
+	signal.Stop(interrupts)
+	close(done)
+	fmt.Fprintln(a.err)
+	return text, err
+}
