@@ -5,10 +5,8 @@ import (
 	"net/http"
 
 	"berth/internal/engine"
-	"berth/internal/fault"
 
 	"github.com/moby/moby/api/types/network"
-	"github.com/moby/moby/api/types/volume"
 )
 
 // networkEngine is what the network endpoints call.
@@ -51,16 +49,4 @@ func inspectNetwork(x *exchange) error {
 		n.Status = nil
 	}
 	return x.reply(http.StatusOK, n)
-}
-
-// listVolumes answers that there are none: clients list volumes to clean up.
-func listVolumes(x *exchange) error {
-	if _, err := engine.ParseFilters(x.query("filters")); err != nil {
-		return err
-	}
-	return x.reply(http.StatusOK, volume.ListResponse{Volumes: []volume.Volume{}, Warnings: []string{}})
-}
-
-func inspectVolume(x *exchange) error {
-	return fault.New(fault.NotFound, "", "", "get %s: no such volume", x.path("name"))
 }

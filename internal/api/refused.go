@@ -25,7 +25,6 @@ const (
 
 // refusals lists the rest of the Docker API.
 var refusals = []refusal{
-	{pattern: "GET /containers/{id}/changes", what: "the list of changed files of a container (diff)"},
 	{pattern: "GET /containers/{id}/attach/ws", what: "attach over a websocket", instead: "POST /containers/{id}/attach"},
 	{pattern: "GET /containers/{id}/checkpoints", what: "checkpoints"},
 	{pattern: "POST /containers/{id}/checkpoints", what: "checkpoints"},
@@ -39,10 +38,7 @@ var refusals = []refusal{
 	{pattern: "POST /grpc", what: "the BuildKit control interface"},
 	{pattern: "GET /system/df", what: "the account of disk usage (system df)"},
 
-	{pattern: "POST /volumes/create", what: "volumes", instead: "use binds or tmpfs"},
-	{pattern: "PUT /volumes/{name}", what: "cluster volumes"},
-	{pattern: "DELETE /volumes/{name}", what: "volumes"},
-	{pattern: "POST /volumes/prune", what: "volumes"},
+	{pattern: "PUT /volumes/{name}", swarm: notManager},
 	{pattern: "DELETE /networks/{id}", what: "removal of networks"},
 	{pattern: "POST /networks/create", what: "networks besides bridge, host and none"},
 	{pattern: "POST /networks/{id}/connect", what: "connecting a container to a further network"},

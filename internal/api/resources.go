@@ -18,6 +18,18 @@ type resourceEngine interface {
 	ContainerTop(ctx context.Context, ref, psArgs string) (container.TopResponse, error)
 	ContainerUpdate(ctx context.Context, ref string, want container.UpdateConfig) (container.UpdateResponse, error)
 	ContainerExport(ctx context.Context, ref string) (write func(io.Writer) error, closeRoot func(), err error)
+	ContainerChanges(ctx context.Context, ref string) ([]container.FilesystemChange, error)
+}
+
+func containerChanges(x *exchange) error {
+	list, err := x.api.engine.ContainerChanges(x.ctx(), x.path("id"))
+	if err != nil {
+		return err
+	}
+	if len(list) == 0 {
+		list = nil // docker's clients get null, and take a list for changes
+	}
+	return x.reply(http.StatusOK, list)
 }
 
 func containerStats(x *exchange) error {

@@ -55,7 +55,5 @@ var routes = []route{
 	{"GET /networks", listNetworks},
 	{"GET /networks/{id}", inspectNetwork},
 
-	{"GET /volumes", listVolumes},
-	{"GET /volumes/{name}", inspectVolume},
 	{"GET /plugins", listPlugins},
 }

@@ -4,6 +4,7 @@ package api
 type lifeEngine interface {
 	archiveEngine
 	resourceEngine
+	volumeEngine
 }
 
 // routesLife are the endpoints for what containers hold, use and share.
@@ -11,8 +12,15 @@ var routesLife = []route{
 	{"HEAD /containers/{id}/archive", headArchive},
 	{"GET /containers/{id}/archive", getArchive},
 	{"PUT /containers/{id}/archive", putArchive},
+	{"GET /containers/{id}/changes", containerChanges},
 	{"GET /containers/{id}/export", exportContainer},
 	{"GET /containers/{id}/stats", containerStats},
 	{"GET /containers/{id}/top", topContainer},
 	{"POST /containers/{id}/update", updateContainer},
+
+	{"GET /volumes", listVolumes},
+	{"POST /volumes/create", createVolume},
+	{"POST /volumes/prune", pruneVolumes},
+	{"GET /volumes/{name}", inspectVolume},
+	{"DELETE /volumes/{name}", removeVolume},
 }

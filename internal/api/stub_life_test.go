@@ -7,6 +7,7 @@ import (
 	"berth/internal/engine"
 
 	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/volume"
 )
 
 // lifeStub is the part of the stub behind routesLife.
@@ -43,4 +44,26 @@ func (s *lifeStub) ContainerUpdate(_ context.Context, ref string, _ container.Up
 
 func (s *lifeStub) ContainerExport(_ context.Context, ref string) (func(io.Writer) error, func(), error) {
 	return nil, nil, missing(ref)
+}
+
+func (s *lifeStub) VolumeList(context.Context, engine.Filters) ([]volume.Volume, error) {
+	return nil, nil
+}
+
+func (s *lifeStub) VolumeInspect(_ context.Context, name string) (volume.Volume, error) {
+	return volume.Volume{}, missing(name)
+}
+
+func (s *lifeStub) VolumeCreate(_ context.Context, req volume.CreateRequest) (volume.Volume, error) {
+	return volume.Volume{Name: req.Name}, nil
+}
+
+func (s *lifeStub) VolumeRemove(_ context.Context, name string, _ bool) error { return missing(name) }
+
+func (s *lifeStub) VolumePrune(context.Context, engine.Filters, bool) (engine.VolumePruneReport, error) {
+	return engine.VolumePruneReport{}, nil
+}
+
+func (s *lifeStub) ContainerChanges(_ context.Context, ref string) ([]container.FilesystemChange, error) {
+	return nil, missing(ref)
 }

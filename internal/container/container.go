@@ -41,6 +41,9 @@ func (c *Container) Hold() { c.held.Store(true) }
 // caller gives it all back.
 func (c *Container) Unhold() bool { return c.held.Swap(false) }
 
+// Held reports whether anything may be held.
+func (c *Container) Held() bool { return c.held.Load() }
+
 // Lock takes the operation lock, or gives up with the context.
 func (c *Container) Lock(ctx context.Context) error {
 	select {

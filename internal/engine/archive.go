@@ -103,6 +103,7 @@ func (e *Engine) openLocked(c *container.Container, write bool) (*archive.Root, 
 		if err := e.prepareMount(m); err != nil {
 			return nil, err
 		}
+		defer e.unmountIdle(m.Name) // the root has a copy of the mount by then
 	}
 	writable := archive.Layers{Stack: overlay.Stack{Lower: lower, Upper: upper, Work: work}, Mounts: rec.Mounts, ReadOnly: rec.HostConfig.ReadonlyRootfs}
 	if write {

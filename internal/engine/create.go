@@ -231,6 +231,11 @@ func (e *Engine) store(ctx context.Context, rec *container.Record) (err error) {
 		return err
 	}
 	used, fresh, err := e.makeVolumes(ctx, rec)
+	defer func() {
+		for _, v := range used {
+			e.volumes.Settle(v.Name)
+		}
+	}()
 	if err == nil {
 		err = e.db.Update(func(tx *metadata.Tx) error {
 			if err := e.volumes.Put(tx, used); err != nil {
@@ -245,7 +250,7 @@ func (e *Engine) store(ctx context.Context, rec *container.Record) (err error) {
 	}
 	e.containers.Add(container.New(rec))
 	for _, v := range fresh {
-		e.bus.Publish(events.VolumeEventType, events.ActionCreate, v.Name, map[string]string{"driver": volume.DriverLocal})
+		e.publishVolume(events.ActionCreate, v.Name)
 	}
 	return nil
 }

@@ -4,6 +4,9 @@ import (
 	"context"
 	"io"
 
+	"berth/internal/layer"
+
+	api "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
 )
 
@@ -27,4 +30,40 @@ func (e *Engine) ContainerExport(ctx context.Context, ref string) (write func(io
 		return nil
 	}
 	return write, bare.Close, nil
+}
+
+// ContainerChanges lists what a container has changed of its image's files.
+func (e *Engine) ContainerChanges(ctx context.Context, ref string) ([]api.FilesystemChange, error) {
+	c, err := e.containers.Find(ref)
+	if err != nil {
+		return nil, err
+	}
+	rec := c.Record()
+	lower, err := e.layers.Lower(rec.Layers)
+	if err != nil {
+		return nil, err
+	}
+	upper, _, err := e.layers.Writable(rec.ID, rec.Layers)
+	if err != nil {
+		return nil, err
+	}
+	changes, err := layer.Changes(ctx, upper, lower)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]api.FilesystemChange, 0, len(changes))
+	for _, ch := range changes {
+		out = append(out, api.FilesystemChange{Kind: kindOf(ch.Kind), Path: ch.Path})
+	}
+	return out, nil
+}
+
+func kindOf(k layer.Kind) api.ChangeType {
+	switch k {
+	case layer.Added:
+		return api.ChangeAdd
+	case layer.Deleted:
+		return api.ChangeDelete
+	}
+	return api.ChangeModify
 }

@@ -139,3 +139,9 @@ func (f Filters) Check(known ...string) error {
 	}
 	return nil
 }
+
+// HasLabels reports whether the named filter is used and every "key" or
+// "key=value" of it holds for the labels: what "label!" leaves out.
+func (f Filters) HasLabels(key string, labels map[string]string) bool {
+	return f.Has(key) && f.Labels(key, labels)
+}

@@ -129,24 +129,29 @@ func (e *Engine) makeVolumes(ctx context.Context, rec *container.Record) (used, 
 		if m.Type != mount.TypeVolume {
 			continue
 		}
-		v := volume.Volume{Name: m.Name, Created: time.Now(), Labels: m.Labels, Anonymous: m.Anonymous}
+		v := volume.Volume{Name: m.Name, Created: time.Now(), Labels: m.Labels, Anonymous: m.Anonymous, Options: m.DriverOptions}
 		if m.Anonymous {
 			v.Labels = map[string]string{"com.docker.volume.anonymous": ""}
 		}
 		isNew, err := e.volumes.Make(v)
 		if err != nil {
-			return nil, fresh, err
+			return used, fresh, err
 		}
 		if isNew {
 			fresh = append(fresh, v)
 		}
-		if v, ok := e.volumes.Get(m.Name); ok {
-			used = append(used, v)
-		}
+		v, _ = e.volumes.Get(m.Name)
+		used = append(used, v)
 		if m.NoCopy || m.From != "" {
 			continue
 		}
-		if !isNew {
+		if len(v.Options) > 0 {
+			if err := e.volumes.Mount(m.Name); err != nil {
+				return used, fresh, err
+			}
+			defer e.unmountIdle(m.Name)
+		}
+		if !isNew || len(v.Options) > 0 {
 			if empty, err := e.volumes.Empty(m.Name); err != nil || !empty {
 				continue // filled already; unreadable shows at start
 			}
@@ -154,14 +159,14 @@ func (e *Engine) makeVolumes(ctx context.Context, rec *container.Record) (used, 
 		if view == nil {
 			lower, err := e.layers.Lower(rec.Layers)
 			if err != nil {
-				return nil, fresh, err
+				return used, fresh, err
 			}
 			if view, err = rootview.Open(lower); err != nil {
-				return nil, fresh, err
+				return used, fresh, err
 			}
 		}
 		if err := e.fill(ctx, view, m); err != nil {
-			return nil, fresh, err
+			return used, fresh, err
 		}
 	}
 	return used, fresh, nil

@@ -249,6 +249,7 @@ func (e *Engine) sweep(live map[string]bool) {
 			e.log.Warn("remove a container's files", "container", id, "error", err)
 		}
 	}
+	e.sweepVolumes(live)
 	shm := filepath.Join(e.cfg.RunDir, "shm")
 	entries, err := os.ReadDir(shm)
 	if err != nil {

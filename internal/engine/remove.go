@@ -112,7 +112,7 @@ func (e *Engine) clear(ctx context.Context, c *container.Container, volumes []st
 	}
 	e.containers.Remove(c.ID, rec.Name)
 	for _, v := range volumes {
-		e.bus.Publish(events.VolumeEventType, events.ActionDestroy, v, map[string]string{"driver": "local"})
+		e.publishVolume(events.ActionDestroy, v)
 	}
 	e.emit(rec, events.ActionDestroy, nil)
 	c.AnswerRemoved(container.Result{ExitCode: rec.State.ExitCode, Err: err})
@@ -133,15 +133,6 @@ func (e *Engine) ownVolumes(rec *container.Record) []string {
 
 // volumeUsed reports whether another container than the named one mounts a volume.
 func (e *Engine) volumeUsed(name, except string) bool {
-	for _, c := range e.containers.All() {
-		if c.ID == except {
-			continue
-		}
-		for _, m := range c.Record().Mounts {
-			if m.Name == name {
-				return true
-			}
-		}
-	}
-	return false
+	users := e.volumeUsers(name)
+	return len(users) > 1 || (len(users) == 1 && users[0].ID != except)
 }

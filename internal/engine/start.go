@@ -160,6 +160,7 @@ func (e *Engine) prepareMount(m volume.Mount) error {
 		if !exists(m.Source) {
 			return fault.New(fault.NotFound, "", "", "the files of volume %s are gone: %s", m.Name, m.Source)
 		}
+		return e.volumes.Mount(m.Name)
 	}
 	return nil
 }
@@ -284,6 +285,9 @@ func (e *Engine) release(ctx context.Context, c *container.Container) {
 		if err := e.network.Detach(ctx, rec.ID); err != nil {
 			e.log.Warn("detach container from its network", "container", rec.ID, "error", err)
 		}
+	}
+	for _, m := range rec.Mounts {
+		e.unmountIdle(m.Name)
 	}
 	if rec.HostConfig.IpcMode.IsShareable() {
 		if err := e.unmountShm(rec.ID); err != nil {

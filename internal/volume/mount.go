@@ -36,6 +36,8 @@ type Mount struct {
 	NoCopy bool `json:",omitempty"`
 	// Labels are those of a volume made by this mount.
 	Labels map[string]string `json:",omitempty"`
+	// DriverOptions are those of a volume made by this mount.
+	DriverOptions map[string]string `json:",omitempty"`
 	// Options are the mount options of a tmpfs.
 	Options []string `json:",omitempty"`
 	// From marks mounts taken over from another container.

@@ -183,9 +183,10 @@ func (m *Mount) readVolume(in mount.Mount, wrong wrongf) error {
 		if d.Name != "" && d.Name != DriverLocal {
 			return fault.New(fault.Unsupported, "", "", "volume driver %q is not supported", d.Name).WithHint("this engine has the driver %q", DriverLocal)
 		}
-		if len(d.Options) > 0 {
-			return fault.New(fault.Unsupported, "", "", "options of the volume driver %q are not supported", DriverLocal)
+		if err := CheckOptions(d.Options); err != nil {
+			return wrong("%v", err)
 		}
+		m.DriverOptions = d.Options
 	}
 	m.NoCopy, m.Labels = o.NoCopy, o.Labels
 	return nil

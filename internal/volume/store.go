@@ -27,6 +27,7 @@ type Volume struct {
 	Created   time.Time
 	Labels    map[string]string `json:",omitempty"`
 	Anonymous bool              `json:",omitempty"`
+	Options   map[string]string `json:",omitempty"` // type, device and o: what is mounted in its place
 }
 
 // Store keeps the volumes of one engine. A volume exists when its record does;
@@ -35,13 +36,16 @@ type Store struct {
 	dir     string
 	records metadata.Bucket[Volume]
 
-	mu     sync.Mutex // guards byName and the making of directories
-	byName map[string]Volume
+	mu      sync.Mutex // guards the rest and the making of directories
+	byName  map[string]Volume
+	pending map[string]int  // creates under way that will use a volume
+	doomed  map[string]bool // removals under way
 }
 
 // Open reads the volumes and sweeps directories which belong to none.
 func Open(db *metadata.DB, dir string) (*Store, error) {
-	s := &Store{dir: dir, records: metadata.NewBucket[Volume]("volumes"), byName: make(map[string]Volume)}
+	s := &Store{dir: dir, records: metadata.NewBucket[Volume]("volumes"), byName: make(map[string]Volume),
+		pending: make(map[string]int), doomed: make(map[string]bool)}
 	if err := os.MkdirAll(dir, 0o701); err != nil {
 		return nil, fault.Wrap("open volume store", dir, err)
 	}
@@ -65,7 +69,7 @@ func Open(db *metadata.DB, dir string) (*Store, error) {
 	}
 	for _, e := range entries {
 		if _, known := s.byName[e.Name()]; !known {
-			if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
+			if err := removeDir(filepath.Join(dir, e.Name())); err != nil {
 				return nil, fault.Wrap("sweep volume", e.Name(), err)
 			}
 		}
@@ -98,10 +102,14 @@ func (s *Store) List() []Volume {
 
 // Make makes the directory of a volume. It reports whether the volume is new:
 // then its record must be saved with Put in the transaction that saves whoever
-// uses it, or Drop called.
+// uses it, or Drop called. Until Settle is called for it, the volume can't be
+// removed.
 func (s *Store) Make(v Volume) (fresh bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.doomed[v.Name] {
+		return false, fault.New(fault.Conflict, "", "", "volume %s is being removed", v.Name)
+	}
 	_, known := s.byName[v.Name]
 	if err := os.Mkdir(filepath.Join(s.dir, v.Name), 0o701); err != nil && !errors.Is(err, fs.ErrExist) {
 		return false, fault.Wrap("create volume", v.Name, classify(err))
@@ -117,7 +125,39 @@ func (s *Store) Make(v Volume) (fresh bool, err error) {
 	if !known {
 		s.byName[v.Name] = v
 	}
+	s.pending[v.Name]++
 	return !known, nil
+}
+
+// Settle takes back the claims that one Make each has left: who uses the volumes
+// is known by now, or nobody does.
+func (s *Store) Settle(names ...string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, n := range names {
+		if s.pending[n]--; s.pending[n] <= 0 {
+			delete(s.pending, n)
+		}
+	}
+}
+
+// Doom begins the removal of a volume: until Drop or Spare, nobody can start to
+// use it. It reports false when somebody is about to.
+func (s *Store) Doom(name string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.pending[name] > 0 || s.doomed[name] {
+		return false
+	}
+	s.doomed[name] = true
+	return true
+}
+
+// Spare ends a removal that does not take place.
+func (s *Store) Spare(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.doomed, name)
 }
 
 // Put saves the records of new volumes.
@@ -146,7 +186,8 @@ func (s *Store) Drop(names ...string) error {
 	for _, n := range names {
 		s.mu.Lock()
 		delete(s.byName, n)
-		err := os.RemoveAll(filepath.Join(s.dir, n))
+		delete(s.doomed, n)
+		err := removeDir(filepath.Join(s.dir, n))
 		s.mu.Unlock()
 		if err != nil {
 			errs = append(errs, fault.Wrap("remove volume", n, err))

@@ -1,0 +1,264 @@
+package engine
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"strconv"
+	"time"
+
+	"berth/internal/container"
+	"berth/internal/fault"
+	"berth/internal/metadata"
+	"berth/internal/volume"
+
+	"github.com/moby/moby/api/types/events"
+	api "github.com/moby/moby/api/types/volume"
+)
+
+// anonymousLabel marks volumes that nobody named, as docker does.
+const anonymousLabel = "com.docker.volume.anonymous"
+
+// VolumeList returns the volumes that match, by name.
+func (e *Engine) VolumeList(_ context.Context, f Filters) ([]api.Volume, error) {
+	if err := f.Check("name", "label", "driver", "dangling"); err != nil {
+		return nil, err
+	}
+	dangling, err := f.Bool("dangling", false)
+	if err != nil {
+		return nil, err
+	}
+	out := []api.Volume{}
+	for _, v := range e.volumes.List() {
+		if !f.Match("name", v.Name) || !f.Exact("driver", volume.DriverLocal) || !f.Labels("label", v.Labels) {
+			continue
+		}
+		if f.Has("dangling") && dangling == (len(e.volumeUsers(v.Name)) > 0) {
+			continue
+		}
+		out = append(out, e.describeVolume(v))
+	}
+	return out, nil
+}
+
+// VolumeInspect returns one volume.
+func (e *Engine) VolumeInspect(_ context.Context, name string) (api.Volume, error) {
+	v, ok := e.volumes.Get(name)
+	if !ok {
+		return api.Volume{}, noSuchVolume(name)
+	}
+	return e.describeVolume(v), nil
+}
+
+// VolumeCreate makes a volume, unnamed ones under a random name. A volume that
+// exists already is returned as it is, unless other options are asked for.
+func (e *Engine) VolumeCreate(_ context.Context, req api.CreateRequest) (api.Volume, error) {
+	none := api.Volume{}
+	if req.Driver != "" && req.Driver != volume.DriverLocal {
+		return none, fault.New(fault.NotFound, "", "", "create %s: volume driver %q is not offered by this engine", req.Name, req.Driver).WithHint("use local")
+	}
+	if req.ClusterVolumeSpec != nil {
+		return none, fault.New(fault.Unavailable, "", "", "create %s: cluster volumes need a swarm, and this node is not part of one", req.Name)
+	}
+	if err := volume.CheckOptions(req.DriverOpts); err != nil {
+		return none, fault.New(fault.Invalid, "", "", "create %s: %w", req.Name, err)
+	}
+	v := volume.Volume{Name: req.Name, Created: time.Now(), Labels: req.Labels, Options: req.DriverOpts}
+	if v.Name == "" {
+		v.Name, v.Anonymous = newID(), true
+		v.Labels = maps.Clone(v.Labels)
+		if v.Labels == nil {
+			v.Labels = make(map[string]string, 1)
+		}
+		v.Labels[anonymousLabel] = ""
+	} else if err := volume.CheckName(v.Name); err != nil {
+		return none, fault.New(fault.Invalid, "", "", "create %s: %w", req.Name, err)
+	}
+	fresh, err := e.volumes.Make(v)
+	if err != nil {
+		return none, err
+	}
+	defer e.volumes.Settle(v.Name)
+	// Saved by whoever comes second, too: the first one may not get to it.
+	v, _ = e.volumes.Get(v.Name)
+	if len(req.DriverOpts) > 0 && !maps.Equal(v.Options, req.DriverOpts) {
+		return none, fault.New(fault.Conflict, "", "", "create %s: conflict: volume already exists with other options", v.Name)
+	}
+	err = e.db.Update(func(tx *metadata.Tx) error { return e.volumes.Put(tx, []volume.Volume{v}) })
+	if err != nil {
+		if fresh {
+			_ = e.volumes.Drop(v.Name)
+		}
+		return none, fault.Wrap("create volume", v.Name, err)
+	}
+	if fresh {
+		e.publishVolume(events.ActionCreate, v.Name)
+	}
+	return e.describeVolume(v), nil
+}
+
+// VolumeRemove removes a volume which no container mounts. A forced removal of
+// one that does not exist is none.
+func (e *Engine) VolumeRemove(_ context.Context, name string, force bool) error {
+	if _, ok := e.volumes.Get(name); !ok {
+		if force {
+			return nil
+		}
+		return noSuchVolume(name)
+	}
+	return e.removeVolume(name)
+}
+
+func (e *Engine) removeVolume(name string) error {
+	if !e.volumes.Doom(name) {
+		return fault.New(fault.Conflict, "", "", "remove %s: volume is in use", name)
+	}
+	// Whoever wants to use the volume from now on is refused.
+	if users := e.volumeUsers(name); len(users) > 0 {
+		e.volumes.Spare(name)
+		ids := make([]string, 0, len(users))
+		for _, c := range users {
+			ids = append(ids, c.ID)
+		}
+		slices.Sort(ids)
+		return fault.New(fault.Conflict, "", "", "remove %s: volume is in use - %v", name, ids)
+	}
+	err := e.db.Update(func(tx *metadata.Tx) error { return e.volumes.Delete(tx, []string{name}) })
+	if err != nil {
+		e.volumes.Spare(name)
+		return fault.Wrap("remove volume", name, err)
+	}
+	if err := e.volumes.Drop(name); err != nil {
+		// The record is gone: the next engine sweeps the rest.
+		e.log.Error("remove files of a volume", "volume", name, "error", err)
+	}
+	e.publishVolume(events.ActionDestroy, name)
+	return nil
+}
+
+// VolumePruneReport is what a prune did or, after a dry run, what it would do.
+type VolumePruneReport struct {
+	VolumesDeleted []string
+	SpaceReclaimed uint64     // bytes
+	Remove, Keep   []PlanItem // the plan from which the above follows
+}
+
+// VolumePrune removes volumes that no container mounts: those that nobody named,
+// and all of them with the filter all.
+func (e *Engine) VolumePrune(ctx context.Context, f Filters, dryRun bool) (VolumePruneReport, error) {
+	r := VolumePruneReport{VolumesDeleted: []string{}}
+	if err := f.Check("label", "label!", "all"); err != nil {
+		return r, err
+	}
+	all, err := f.Bool("all", false)
+	if err != nil {
+		return r, err
+	}
+	for _, v := range e.volumes.List() {
+		item := PlanItem{Kind: "volume", ID: v.Name}
+		if item.Reason = e.keepVolume(v, f, all); item.Reason != "" {
+			r.Keep = append(r.Keep, item)
+			continue
+		}
+		item.Reason = "no container mounts it"
+		if item.Size, err = e.volumes.Size(ctx, v.Name); err != nil {
+			e.log.Warn("measure volume", "volume", v.Name, "error", err)
+		}
+		r.Remove = append(r.Remove, item)
+	}
+	for _, item := range r.Remove {
+		if err := ctx.Err(); err != nil {
+			return r, err
+		}
+		if !dryRun {
+			if err := e.removeVolume(item.ID); err != nil {
+				e.log.Warn("prune volume", "volume", item.ID, "error", err)
+				continue
+			}
+		}
+		r.VolumesDeleted = append(r.VolumesDeleted, item.ID)
+		r.SpaceReclaimed += uint64(max(item.Size, 0))
+	}
+	if !dryRun {
+		e.publishPrune(events.VolumeEventType, r.SpaceReclaimed)
+	}
+	return r, nil
+}
+
+// keepVolume says why a prune keeps a volume; "" means that it goes.
+func (e *Engine) keepVolume(v volume.Volume, f Filters, all bool) string {
+	_, anonymous := v.Labels[anonymousLabel]
+	switch users := e.volumeUsers(v.Name); {
+	case len(users) > 0:
+		return "mounted by container " + users[0].Record().Name
+	case !all && !anonymous && !v.Anonymous:
+		return "it has a name; the filter all=true takes such volumes, too"
+	case !f.Labels("label", v.Labels) || f.HasLabels("label!", v.Labels):
+		return "the label filter leaves it out"
+	}
+	return ""
+}
+
+// publishPrune tells that a prune has taken place, and what came of it.
+func (e *Engine) publishPrune(typ events.Type, bytes uint64) {
+	e.bus.Publish(typ, events.ActionPrune, "", map[string]string{"reclaimed": strconv.FormatUint(bytes, 10)})
+}
+
+func (e *Engine) publishVolume(action events.Action, name string) {
+	e.bus.Publish(events.VolumeEventType, action, name, map[string]string{"driver": volume.DriverLocal})
+}
+
+func (e *Engine) describeVolume(v volume.Volume) api.Volume {
+	return api.Volume{
+		Name: v.Name, Driver: volume.DriverLocal, Mountpoint: e.volumes.Path(v.Name), Scope: "local",
+		CreatedAt: v.Created.UTC().Format(time.RFC3339), Labels: v.Labels, Options: v.Options,
+	}
+}
+
+// volumeUsers returns the containers that mount a volume.
+func (e *Engine) volumeUsers(name string) []*container.Container {
+	var users []*container.Container
+	for _, c := range e.containers.All() {
+		for _, m := range c.Record().Mounts {
+			if m.Name == name && name != "" {
+				users = append(users, c)
+				break
+			}
+		}
+	}
+	return users
+}
+
+// unmountIdle ends the mount of a volume with options when no container that runs,
+// or is being started, uses it.
+func (e *Engine) unmountIdle(name string) {
+	v, ok := e.volumes.Get(name)
+	if name == "" || !ok || len(v.Options) == 0 {
+		return
+	}
+	for _, c := range e.volumeUsers(name) {
+		if c.Held() || c.State().Alive() {
+			return
+		}
+	}
+	if err := e.volumes.Unmount(name); err != nil {
+		e.log.Warn("unmount volume", "volume", name, "error", err)
+	}
+}
+
+// sweepVolumes ends the mounts that an earlier engine left for containers which
+// do not run any more.
+func (e *Engine) sweepVolumes(live map[string]bool) {
+	for _, v := range e.volumes.List() {
+		if len(v.Options) == 0 || slices.ContainsFunc(e.volumeUsers(v.Name), func(c *container.Container) bool { return live[c.ID] }) {
+			continue
+		}
+		if err := e.volumes.Unmount(v.Name); err != nil {
+			e.log.Warn("unmount volume", "volume", v.Name, "error", err)
+		}
+	}
+}
+
+func noSuchVolume(name string) error {
+	return fault.New(fault.NotFound, "", "", "get %s: no such volume", name)
+}
