@@ -9,7 +9,7 @@ move_root() {
 	mount -t tmpfs -o size=1800m tmpfs /new
 	cp -a /bin /berth /lib /etc /modules.list /new/
 	[ ! -e /acknowledged ] || cp /acknowledged /new/
-	cd /new && mkdir -p proc sys dev run tmp var/tmp root
+	cd /new && mkdir -p proc sys dev run tmp var/tmp root usr/share
 	exec switch_root /new /berth/init.sh second
 }
 

@@ -33,9 +33,10 @@ func (l *settingList) add(controller, file, value, field string) {
 
 func num[T ~int64 | ~uint64 | ~uint32 | ~uint16](n T) string { return fmt.Sprint(n) }
 
-// limit prints a limit in the way of v2, where negative means none.
+// limit prints a limit in the way of v2; -1 means none, as in the specification.
+// Other negative numbers are left for the kernel to refuse.
 func limit(n int64) string {
-	if n < 0 {
+	if n == -1 {
 		return "max"
 	}
 	return strconv.FormatInt(n, 10)
