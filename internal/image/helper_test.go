@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"maps"
 	"os"
@@ -62,10 +63,17 @@ func tryBuild(root string) (*house, error) {
 		return nil, err
 	}
 	h.Store, err = Open(context.Background(), Options{DB: h.db, Content: h.con, Layers: h.lay, Logger: slog.New(slog.DiscardHandler)})
-	if err == nil {
-		_, err = h.Store.Sweep(context.Background()) // as the engine does when all owners are known
+	if err != nil {
+		return nil, err
 	}
-	return h, err
+	return h, h.sweep()
+}
+
+// sweep is what the engine does when all owners are registered.
+func (h *house) sweep() error {
+	_, err := h.lay.CollectAll()
+	_, err2 := h.con.CollectAll()
+	return errors.Join(err, err2)
 }
 
 func (h *house) close() {

@@ -12,16 +12,6 @@ import (
 	"berth/internal/layer"
 )
 
-// Sweep deletes all layers and blobs that nobody needs, in both stores. All
-// their owners must be registered. It returns how many bytes that freed.
-func (s *Store) Sweep(ctx context.Context) (freed int64, err error) {
-	if freed, err = s.layers.CollectAll(); err != nil {
-		return freed, err
-	}
-	n, err := s.content.CollectAll()
-	return freed + n, err
-}
-
 // WriteLayer writes a layer's uncompressed tar, byte for byte, from its tree or
 // from a blob of it that an image keeps. Its digest is verified while it is
 // written; after an error what was written is of no use.

@@ -60,10 +60,11 @@ type state struct {
 	image  *Image
 }
 
-// Open loads the records. A record that cannot be read is logged by name and
-// the others are served; nothing is collected then, because it might be that
-// record's, until the image is pulled or loaded again. What a crash left goes
-// with Sweep, once all owners of layers and blobs are registered.
+// Open loads the records and registers the store as an owner of blobs and
+// layers; what a crash left of either goes with the first collection of
+// everything, when all owners are registered. A record that cannot be read is
+// logged by name and the others are served; nothing is collected then, because
+// it might be that record's, until the image is pulled or loaded again.
 func Open(ctx context.Context, o Options) (*Store, error) {
 	s := &Store{
 		db: o.DB, content: o.Content, layers: o.Layers, log: o.Logger,
