@@ -12,10 +12,6 @@ import (
 	"berth/internal/fault"
 )
 
-// keepFrom is how large a blob must be so that what has come of it is kept for
-// another process to go on.
-const keepFrom = 1 << 20 // bytes
-
 // fetch brings a layer here. Bytes that turn out wrong and may have been spoilt
 // on the way, in an earlier try or at a mirror, are fetched again.
 func (c *Client) fetch(ctx context.Context, f *flight, s *session, d ocispec.Descriptor, diffID digest.Digest) error {
@@ -76,15 +72,12 @@ func (c *Client) download(ctx context.Context, f *flight, s *session, d ocispec.
 	cancel() // a download that goes on has nobody to read it
 	src.stop()
 	blob.Close()
-	return blob, c.settle(blob, d, err)
+	return blob, c.settle(blob, d, diffID, err)
 }
 
-// partial opens what is kept of a blob on its way; nil where nothing is to be
-// kept, or somebody else does it.
+// partial opens what is kept of a blob on its way; nil where somebody else does
+// it.
 func (c *Client) partial(d ocispec.Descriptor) (*content.Partial, error) {
-	if d.Size < keepFrom && !c.c.KeepBlobs {
-		return nil, nil
-	}
 	part, err := c.c.Content.Resume(d.Digest.Encoded())
 	if fault.Is(err, fault.Conflict) {
 		return nil, nil
@@ -103,15 +96,15 @@ func (c *Client) partial(d ocispec.Descriptor) (*content.Partial, error) {
 }
 
 // settle decides what becomes of the copy: kept for good when the layer is
-// there and blobs are, kept for the next try when the network failed, and else
-// dropped.
-func (c *Client) settle(blob *blobReader, d ocispec.Descriptor, err error) error {
+// there and blobs are, or when the layer's tree alone does not tell what was in
+// it; kept for the next try when the network failed; and else dropped.
+func (c *Client) settle(blob *blobReader, d ocispec.Descriptor, diffID digest.Digest, err error) error {
 	if blob.part == nil {
 		return err
 	}
 	kind := fault.KindOf(err)
 	switch {
-	case err == nil && c.c.KeepBlobs && blob.err == io.EOF:
+	case err == nil && blob.err == io.EOF && (c.c.KeepBlobs || !c.exact(diffID)):
 		_, err = blob.part.Commit(d.Digest, d.Size)
 		return errors.Join(err, blob.part.Close())
 	case err != nil && (kind == fault.Unavailable || kind == fault.Canceled || kind == fault.Unauthorized || kind == fault.Forbidden) &&
@@ -119,4 +112,10 @@ func (c *Client) settle(blob *blobReader, d ocispec.Descriptor, err error) error
 		return errors.Join(err, blob.part.Close())
 	}
 	return errors.Join(err, blob.part.Discard())
+}
+
+// exact reports whether a layer's tree is enough to pack it again.
+func (c *Client) exact(diffID digest.Digest) bool {
+	l, err := c.c.Layers.Stat(diffID)
+	return err == nil && l.Exact
 }

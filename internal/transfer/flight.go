@@ -51,7 +51,7 @@ func (c *Client) layer(ctx context.Context, s *session, d ocispec.Descriptor, di
 				return f.err
 			}
 		case <-ctx.Done():
-			c.leave(flightKey{d.Digest, diffID}, f, w)
+			c.leave(f, w)
 			return ctx.Err()
 		}
 	}
@@ -80,18 +80,14 @@ func (c *Client) board(ctx context.Context, s *session, d ocispec.Descriptor, di
 	return f, w, own
 }
 
-// leave takes a waiter off a flight and ends it when that was the last.
-func (c *Client) leave(key flightKey, f *flight, w *waiter) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+// leave takes a waiter off a flight and ends it when that was the last. Who
+// boards it then sees it fail, and begins anew when it has let go of everything.
+func (c *Client) leave(f *flight, w *waiter) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	delete(f.waiters, w)
 	if len(f.waiters) == 0 {
 		f.cancel()
-		if c.flights[key] == f {
-			delete(c.flights, key) // whoever comes now begins anew
-		}
 	}
 }
 
@@ -100,9 +96,7 @@ func (c *Client) fly(ctx context.Context, key flightKey, f *flight, s *session, 
 	err := c.fetch(ctx, f, s, d, diffID)
 	f.cancel()
 	c.mu.Lock()
-	if c.flights[key] == f {
-		delete(c.flights, key)
-	}
+	delete(c.flights, key)
 	c.mu.Unlock()
 	f.err = err
 	close(f.done)

@@ -15,7 +15,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -29,79 +28,6 @@ import (
 	"berth/internal/layer"
 	"berth/internal/metadata"
 )
-
-// registry is a registry in memory that can be made to misbehave.
-type registry struct {
-	*httptest.Server
-	host string
-
-	mu        sync.Mutex
-	blobs     map[digest.Digest][]byte
-	manifests map[string]served // by tag and by digest
-	log       []string          // "GET path range" of each request
-	auth      map[string]string // Authorization by path, as it came
-
-	// fault, when set, is asked before each answer and tells whether it has
-	// answered itself.
-	fault func(w http.ResponseWriter, r *http.Request) bool
-}
-
-type served struct {
-	mediaType string
-	data      []byte
-}
-
-func newRegistry(t testing.TB) *registry {
-	g := &registry{blobs: map[digest.Digest][]byte{}, manifests: map[string]served{}, auth: map[string]string{}}
-	g.Server = httptest.NewServer(g)
-	t.Cleanup(g.Close)
-	g.host = strings.TrimPrefix(g.URL, "http://")
-	return g
-}
-
-func (g *registry) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	g.mu.Lock()
-	line := r.Method + " " + r.URL.Path
-	if v := r.Header.Get("Range"); v != "" {
-		line += " " + v
-	}
-	g.log = append(g.log, line)
-	g.auth[r.URL.Path] = r.Header.Get("Authorization")
-	f := g.fault
-	g.mu.Unlock()
-	if f != nil && f(w, r) {
-		return
-	}
-	g.answer(w, r)
-}
-
-func (g *registry) answer(w http.ResponseWriter, r *http.Request) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	parts := strings.Split(strings.TrimPrefix(r.URL.Path, "/v2/"), "/")
-	if len(parts) < 3 {
-		return
-	}
-	ref := parts[len(parts)-1]
-	if parts[len(parts)-2] == "manifests" {
-		m, ok := g.manifests[ref]
-		if !ok {
-			w.WriteHeader(http.StatusNotFound)
-			io.WriteString(w, `{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown"}]}`)
-			return
-		}
-		w.Header().Set("Content-Type", m.mediaType)
-		w.Header().Set("Docker-Content-Digest", digest.FromBytes(m.data).String())
-		w.Write(m.data)
-		return
-	}
-	data, ok := g.blobs[digest.Digest(ref)]
-	if !ok {
-		w.WriteHeader(http.StatusNotFound)
-		return
-	}
-	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(data))
-}
 
 // requests returns how many requests' lines contain s.
 func (g *registry) requests(s string) int {
@@ -185,9 +111,10 @@ func (g *registry) pushBent(tag, arch string, p packing, bend func(*ocispec.Mani
 // house is a puller with the stores it fills.
 type house struct {
 	*Client
-	images *image.Store
-	layers *layer.Store
-	root   string
+	images  *image.Store
+	layers  *layer.Store
+	content *content.Store
+	root    string
 }
 
 func build(t testing.TB, bend func(*Config)) *house {
@@ -215,7 +142,7 @@ func build(t testing.TB, bend func(*Config)) *house {
 	if bend != nil {
 		bend(&c)
 	}
-	h.Client = New(c)
+	h.Client, h.content = New(c), con
 	t.Cleanup(func() { h.layers.Close(); db.Close() })
 	return h
 }
@@ -328,3 +255,35 @@ func (g *registry) cutAfter(w http.ResponseWriter, r *http.Request, n int) {
 }
 
 func itoa(n int) string { return strconv.Itoa(n) }
+
+// pushIndex puts an index of two images and an attestation into the registry.
+func (g *registry) pushIndex(tag string) (top, attestation ocispec.Descriptor) {
+	_, mine := g.push("", arch, ociGzip, oneFile("a", arch))
+	_, other := g.push("", "s390x", ociGzip, oneFile("a", "s390x"))
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	a := ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest, Config: g.blob(ocispec.MediaTypeImageConfig, []byte(`{"architecture":"unknown","os":"unknown"}`)),
+		Layers: []ocispec.Descriptor{g.blob("application/vnd.in-toto+json", []byte(`{"_type":"x"}`))}}
+	a.SchemaVersion = 2
+	attestation = g.manifest("", ocispec.MediaTypeImageManifest, a)
+	attestation.Platform = &ocispec.Platform{OS: "unknown", Architecture: "unknown"}
+	attestation.Annotations = map[string]string{attestationType: "attestation-manifest", "vnd.docker.reference.digest": mine.Digest.String()}
+	x := ocispec.Index{MediaType: ocispec.MediaTypeImageIndex, Manifests: []ocispec.Descriptor{other, mine, attestation}}
+	x.SchemaVersion = 2
+	return g.manifest(tag, ocispec.MediaTypeImageIndex, x), attestation
+}
+
+// takeSome reads the first n bytes of an upload, keeps them and drops the
+// connection.
+func (g *registry) takeSome(w http.ResponseWriter, r *http.Request, n int) {
+	data, _ := io.ReadAll(io.LimitReader(r.Body, int64(n)))
+	id := r.URL.Path[strings.LastIndex(r.URL.Path, "/")+1:]
+	g.mu.Lock()
+	g.uploads[id] = append(g.uploads[id], data...)
+	g.mu.Unlock()
+	conn, _, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		panic(err)
+	}
+	conn.Close()
+}

@@ -27,8 +27,9 @@ const (
 
 // What a session is for, as messages say it.
 const (
-	actionPull = "pull"
-	actionPush = "push"
+	actionPull  = "pull"
+	actionPush  = "push"
+	actionLogin = "log in"
 )
 
 // session talks to one repository on behalf of one caller.
@@ -48,16 +49,15 @@ type session struct {
 // registry itself.
 func (c *Client) open(ctx context.Context, name reference.Named, action string, auth Auth) (*session, error) {
 	s := &session{c: c, name: name, action: action}
-	actions := "pull"
-	if action == actionPush {
-		actions = "pull,push"
+	switch action {
+	case actionPull:
+		s.scopes = []string{"pull"}
+	case actionPush:
+		s.scopes = []string{"pull,push"}
 	}
 	var err error
-	if s.endpoints, err = c.endpoints(ctx, name, credentialsOf(auth), action == actionPull); err != nil {
-		return nil, err
-	}
-	s.scopes = []string{actions}
-	return s, nil
+	s.endpoints, err = c.endpoints(ctx, name, credentialsOf(auth), action == actionPull)
+	return s, err
 }
 
 // scopesAt returns what a token for an endpoint is to allow.
