@@ -28,7 +28,7 @@ var broken = []struct{ name, text, at, word, says string }{
 	{"flag without value", "FROM base\nCOPY --from a b\n", "2:6", "--from", "missing a value"},
 	{"copy without destination", "FROM base\nCOPY a\n", "2:1", "COPY", "at least"},
 	{"copy from itself", "FROM base AS a\nCOPY --from=a /x /y\n", "2:1", "COPY", "circular dependency"},
-	{"copy from later", "FROM base AS a\nCOPY --from=1 /x /y\nFROM base\nFROM a\n", "2:1", "COPY", "needs to be defined before"},
+	{"copy from later", "FROM base AS a\nCOPY --from=1 /x /y\nFROM base\nFROM a\n", "2:13", "1", "needs to be defined before"},
 	{"copy from nothing", "FROM base\nCOPY --from=7 /x /y\n", "2:1", "COPY", "invalid stage index 7"},
 	{"copy from variable", "FROM base\nCOPY --from=$X /x /y\n", "2:1", "COPY", "variable expansion"},
 	{"copy a url", "FROM base\nCOPY https://e.com/x /\n", "2:1", "COPY", "can't be a URL"},

@@ -1,0 +1,365 @@
+package tree
+
+import (
+	"context"
+	"crypto/sha256"
+	"io"
+	"os"
+	"path"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"berth/internal/fault"
+)
+
+// CopyOptions says how copies differ from what is copied.
+type CopyOptions struct {
+	// Owner is who owns the copies; nil keeps the owners.
+	Owner *Owner
+	Mode  *Mode // nil keeps the modes
+	// Unpack unpacks archives instead of copying them.
+	Unpack bool
+	// Sums checks that what is copied is what a digest was made of before.
+	Sums bool
+}
+
+// Owner is a user and a group.
+type Owner struct{ UID, GID uint32 }
+
+// Copy puts what was selected from d at dest, as COPY does: a directory's content
+// goes into dest; a file becomes dest, or goes into it when that is a directory
+// or ends in a slash. Missing directories above are made.
+func (r *Root) Copy(ctx context.Context, d *Dir, matches []Match, dest string, o CopyOptions) error {
+	c := &copier{ctx: ctx, r: r, d: d, o: o, links: map[[2]uint64]string{}}
+	if len(matches) > 1 && !strings.HasSuffix(dest, "/") {
+		for i := range matches {
+			if !matches[i].Dir() {
+				dest += "/"
+				break
+			}
+		}
+	}
+	for i := range matches {
+		if err := c.match(&matches[i], dest); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+type copier struct {
+	ctx   context.Context
+	r     *Root
+	d     *Dir
+	o     CopyOptions
+	links map[[2]uint64]string // file by device and inode -> its first copy
+}
+
+// implied is what directories get that are made on the way.
+func (c *copier) implied() Attributes {
+	a := Attributes{Mode: 0o755}
+	if c.o.Owner != nil {
+		a.UID, a.GID = c.o.Owner.UID, c.o.Owner.GID
+	}
+	return a
+}
+
+func (c *copier) match(m *Match, dest string) error {
+	if len(m.Entries) == 0 {
+		return nil
+	}
+	top := &m.Entries[0]
+	if top.Dir() {
+		return c.directory(m, dest)
+	}
+	if c.o.Unpack && top.format() == unix.S_IFREG {
+		if done, err := c.unpack(top, dest); done || err != nil {
+			return err
+		}
+	}
+	target := dest
+	kind, err := c.r.kind(dest)
+	if err != nil {
+		return classify("find", dest, err)
+	}
+	switch {
+	case kind == unix.S_IFDIR || strings.HasSuffix(dest, "/"):
+		if _, err := c.r.MakeDirs(dest, c.implied()); err != nil {
+			return err
+		}
+		target = path.Join(dest, m.Name)
+	default:
+		if _, err := c.r.MakeDirs(path.Dir(path.Clean(dest)), c.implied()); err != nil {
+			return err
+		}
+		if target, err = c.r.followLink(dest); err != nil {
+			return err
+		}
+	}
+	return c.entry(top, target)
+}
+
+// followLink returns where a link at p leads inside the root: a file that is
+// copied onto a link replaces what the link is for.
+func (r *Root) followLink(p string) (string, error) {
+	p = "/" + rel(p)
+	for range 40 {
+		parent, err := r.dir(path.Dir(p))
+		if err != nil {
+			return "", classify("find", p, err)
+		}
+		target, err := readlinkat(parent, path.Base(p))
+		unix.Close(parent)
+		if err != nil {
+			return p, nil
+		}
+		next := path.Clean(target)
+		if !path.IsAbs(target) {
+			next = path.Join(path.Dir(p), target)
+		}
+		if kind, err := r.kind(path.Dir(next)); err != nil || kind != unix.S_IFDIR {
+			return p, nil // it leads nowhere: the link itself is replaced
+		}
+		p = next
+	}
+	return "", classify("find", p, unix.ELOOP)
+}
+
+// directory copies the content of a directory into dest.
+func (c *copier) directory(m *Match, dest string) error {
+	if _, err := c.r.MakeDirs(path.Dir(path.Clean(dest)), c.implied()); err != nil {
+		return err
+	}
+	top := &m.Entries[0]
+	a, err := c.attributes(top)
+	if err != nil {
+		return err
+	}
+	if m.Loose {
+		a = c.implied()
+	}
+	made, err := c.r.MakeDirs(dest, a)
+	if err != nil {
+		return err
+	}
+	// Times of directories last: what is put into them changes those.
+	var late []*Entry
+	for i := 1; i < len(m.Entries); i++ {
+		e := &m.Entries[i]
+		if err := c.entry(e, path.Join(dest, e.Rel)); err != nil {
+			return err
+		}
+		if e.Dir() {
+			late = append(late, e)
+		}
+	}
+	for i := len(late) - 1; i >= 0; i-- {
+		if err := c.dirTimes(late[i], path.Join(dest, late[i].Rel)); err != nil {
+			return err
+		}
+	}
+	if made && !m.Loose {
+		return c.dirTimes(top, dest)
+	}
+	return nil
+}
+
+func (c *copier) dirTimes(e *Entry, p string) error {
+	parent, err := c.r.dir(path.Dir(path.Clean("/" + p)))
+	if err != nil {
+		return classify("set times", p, err)
+	}
+	defer unix.Close(parent)
+	t := [2]unix.Timespec{e.Stat.Atim, e.Stat.Mtim}
+	if base := path.Base(path.Clean("/" + p)); base != "/" {
+		err = unix.UtimesNanoAt(parent, base, t[:], unix.AT_SYMLINK_NOFOLLOW)
+	}
+	return classify("set times", p, err)
+}
+
+// attributes returns what the copy of an entry gets.
+func (c *copier) attributes(e *Entry) (Attributes, error) {
+	a := Attributes{Mode: e.Stat.Mode & 0o7777, Times: &[2]unix.Timespec{e.Stat.Atim, e.Stat.Mtim}}
+	a.UID, a.GID = c.d.owner(e)
+	if c.o.Owner != nil {
+		a.UID, a.GID = c.o.Owner.UID, c.o.Owner.GID
+	}
+	if c.o.Mode != nil && e.format() != unix.S_IFLNK {
+		a.Mode = c.o.Mode.Apply(a.Mode, e.Dir())
+	}
+	if !e.Dir() {
+		return a, nil
+	}
+	f, err := c.d.openEntry(e)
+	if err != nil {
+		return a, err
+	}
+	defer f.Close()
+	a.Xattrs, err = readXattrs(int(f.Fd()))
+	return a, classify("read attributes", e.Path, err)
+}
+
+// entry makes the copy of one entry at p.
+func (c *copier) entry(e *Entry, p string) error {
+	if err := c.ctx.Err(); err != nil {
+		return err
+	}
+	a, err := c.attributes(e)
+	if err != nil {
+		return err
+	}
+	switch e.format() {
+	case unix.S_IFDIR:
+		return c.r.directory(p, a)
+	case unix.S_IFREG:
+		key := [2]uint64{uint64(e.Stat.Dev), e.Stat.Ino}
+		if first, ok := c.links[key]; ok && e.Stat.Nlink > 1 {
+			return classify("link", p, c.r.link(first, p))
+		}
+		if e.Stat.Nlink > 1 {
+			c.links[key] = p
+		}
+		return c.file(e, p, a)
+	case unix.S_IFLNK:
+		return classify("make link", p, c.r.symlink(e.Link, p, a))
+	}
+	return classify("make device", p, c.r.device(p, e.Stat.Mode&unix.S_IFMT, uint64(e.Stat.Rdev), a))
+}
+
+// directory makes p a directory with the attributes. A link to a directory stays,
+// and what follows goes where it leads.
+func (r *Root) directory(p string, a Attributes) error {
+	p = rel(p)
+	if p == "." {
+		return nil
+	}
+	parent, err := r.dir(path.Dir(p))
+	if err != nil {
+		return classify("make directory", p, err)
+	}
+	defer unix.Close(parent)
+	base := path.Base(p)
+	err = unix.Mkdirat(parent, base, 0o700)
+	if err == unix.EEXIST {
+		var st unix.Stat_t
+		if err := unix.Fstatat(parent, base, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+			return classify("make directory", p, err)
+		}
+		switch st.Mode & unix.S_IFMT {
+		case unix.S_IFDIR:
+			err = nil
+		case unix.S_IFLNK:
+			if kind, kerr := r.kind(p); kerr == nil && kind == unix.S_IFDIR {
+				return nil
+			}
+		}
+	}
+	if err == unix.EEXIST {
+		return fault.New(fault.Invalid, "make directory", quote("/"+p), "a file is in its way")
+	}
+	if err == nil {
+		err = r.set(parent, base, unix.S_IFDIR, a)
+	}
+	return classify("make directory", p, err)
+}
+
+// file copies a regular file.
+func (c *copier) file(e *Entry, p string, a Attributes) error {
+	src, err := c.d.openEntry(e)
+	if err != nil {
+		return err
+	}
+	defer src.Close()
+	if a.Xattrs, err = readXattrs(int(src.Fd())); err != nil {
+		return classify("read attributes", e.Path, err)
+	}
+	err = c.r.file(p, a, func(dst *os.File) error {
+		return c.content(dst, src, e)
+	})
+	return classify("copy", e.Path, err)
+}
+
+// content copies the bytes, by reference where the file system can.
+func (c *copier) content(dst, src *os.File, e *Entry) error {
+	if c.d.o.Sums == nil || !c.o.Sums {
+		if unix.IoctlFileClone(int(dst.Fd()), int(src.Fd())) == nil {
+			return nil
+		}
+		_, err := io.Copy(dst, &ctxReader{c.ctx, src})
+		return err
+	}
+	want, known := c.d.o.Sums.Get(e.Path, &e.Stat)
+	h := sha256.New()
+	buf := buffers.Get().(*[256 << 10]byte)
+	defer buffers.Put(buf)
+	if _, err := copyBuffer(c.ctx, io.MultiWriter(dst, h), src, buf[:]); err != nil {
+		return err
+	}
+	var got [32]byte
+	if h.Sum(got[:0]); known && got != want.Data {
+		return changed(e.Path)
+	}
+	var after unix.Stat_t
+	if err := unix.Fstat(int(src.Fd()), &after); err != nil {
+		return err
+	}
+	if !known && !sameVersion(&e.Stat, &after) {
+		return changed(e.Path)
+	}
+	return nil
+}
+
+type ctxReader struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (c *ctxReader) Read(p []byte) (int, error) {
+	if err := c.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return c.r.Read(p)
+}
+
+// link makes p another name of the file first.
+func (r *Root) link(first, p string) error {
+	parent, base, err := r.place(p)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(parent)
+	from, err := r.dir(path.Dir(rel(first)))
+	if err != nil {
+		return err
+	}
+	defer unix.Close(from)
+	return unix.Linkat(from, path.Base(first), parent, base, 0)
+}
+
+func (r *Root) symlink(target, p string, a Attributes) error {
+	parent, base, err := r.place(p)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(parent)
+	if err := unix.Symlinkat(target, parent, base); err != nil {
+		return err
+	}
+	return r.set(parent, base, unix.S_IFLNK, a)
+}
+
+func (r *Root) device(p string, format uint32, rdev uint64, a Attributes) error {
+	if format == unix.S_IFCHR && rdev == 0 {
+		return fault.New(fault.Invalid, "make device", quote(p), "a character device 0:0 means a deletion in layers")
+	}
+	parent, base, err := r.place(p)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(parent)
+	if err := unix.Mknodat(parent, base, format|0o600, int(rdev)); err != nil {
+		return err
+	}
+	return r.set(parent, base, format, a)
+}

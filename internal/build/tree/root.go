@@ -1,0 +1,204 @@
+package tree
+
+import (
+	"os"
+	"path"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"berth/internal/fault"
+)
+
+// Root is a root file system that is being changed. Paths in it are resolved as a
+// process with it as its root would: its links, absolute ones too, stay inside.
+type Root struct {
+	fd    int
+	epoch *time.Time
+}
+
+// NewRoot returns a Root for an open directory, which it takes over. What it
+// makes itself gets the time epoch, if that is not nil.
+func NewRoot(fd int, epoch *time.Time) *Root { return &Root{fd: fd, epoch: epoch} }
+
+// FD returns the directory's descriptor, which stays the Root's.
+func (r *Root) FD() int { return r.fd }
+
+// Close closes the directory.
+func (r *Root) Close() { unix.Close(r.fd) }
+
+// Attributes is what a file gets.
+type Attributes struct {
+	UID, GID uint32
+	Mode     uint32 // permission bits
+	Xattrs   map[string][]byte
+	Times    *[2]unix.Timespec // nil: now, or the epoch
+}
+
+// dir opens the directory p, following links inside the root.
+func (r *Root) dir(p string) (int, error) {
+	return openat2(r.fd, rel(p), unix.O_RDONLY|unix.O_DIRECTORY, 0, inRoot)
+}
+
+// MakeDirs makes the directory p and those above it that are missing; new ones
+// get the attributes. It reports whether p itself is new.
+func (r *Root) MakeDirs(p string, a Attributes) (bool, error) {
+	made, err := r.makeDirs(rel(p), a, 0)
+	return made, classify("make directory", "/"+rel(p), err)
+}
+
+func (r *Root) makeDirs(p string, a Attributes, depth int) (bool, error) {
+	if p == "." {
+		return false, nil
+	}
+	fd, err := r.dir(p)
+	if err == nil {
+		unix.Close(fd)
+		return false, nil
+	}
+	if err != unix.ENOENT {
+		return false, err
+	}
+	if depth > 255 {
+		return false, unix.ELOOP
+	}
+	above, base := path.Dir(p), path.Base(p)
+	if _, err := r.makeDirs(above, a, depth+1); err != nil {
+		return false, err
+	}
+	parent, err := r.dir(above)
+	if err != nil {
+		return false, err
+	}
+	defer unix.Close(parent)
+	// A link to a directory that is missing: that one is made.
+	if target, err := readlinkat(parent, base); err == nil {
+		if !strings.HasPrefix(target, "/") {
+			target = path.Join("/", above, target)
+		}
+		return r.makeDirs(rel(target), a, depth+1)
+	}
+	if err := unix.Mkdirat(parent, base, 0o700); err != nil {
+		return false, err
+	}
+	return true, r.set(parent, base, unix.S_IFDIR, a)
+}
+
+// set gives name in the directory parent its attributes. It never follows a
+// link.
+func (r *Root) set(parent int, name string, format uint32, a Attributes) error {
+	if format == unix.S_IFLNK {
+		if err := unix.Fchownat(parent, name, int(a.UID), int(a.GID), unix.AT_SYMLINK_NOFOLLOW); err != nil {
+			return err
+		}
+		return r.times(parent, name, a.Times)
+	}
+	flags := uint64(unix.O_PATH | unix.O_NOFOLLOW)
+	fd, err := openat2(parent, name, flags, 0, beneath)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return err
+	}
+	if st.Mode&unix.S_IFMT != format {
+		return fault.New(fault.Conflict, "set attributes", quote(name), "something else took its place")
+	}
+	if err := unix.Fchownat(fd, "", int(a.UID), int(a.GID), unix.AT_EMPTY_PATH); err != nil {
+		return err
+	}
+	self := procPath(fd)
+	// After the owner: changing that drops set-user-id bits and capabilities.
+	if err := unix.Chmod(self, a.Mode&0o7777); err != nil {
+		return err
+	}
+	for key, value := range a.Xattrs {
+		if err := unix.Setxattr(self, key, value, 0); err != nil && (err != unix.ENOTSUP && err != unix.EPERM || key == "security.capability") {
+			return err
+		}
+	}
+	return r.times(parent, name, a.Times)
+}
+
+func (r *Root) times(parent int, name string, t *[2]unix.Timespec) error {
+	if t == nil {
+		if r.epoch == nil {
+			return nil
+		}
+		ts := unix.NsecToTimespec(r.epoch.UnixNano())
+		t = &[2]unix.Timespec{ts, ts}
+	}
+	return unix.UtimesNanoAt(parent, name, t[:], unix.AT_SYMLINK_NOFOLLOW)
+}
+
+// procPath names an open file for calls that take no descriptor opened with
+// O_PATH. It is a link that leads to exactly that file.
+func procPath(fd int) string { return "/proc/self/fd/" + itoa(fd) }
+
+// place opens the directory of p and clears the way for a new file there. What
+// was there goes, unless it is a directory.
+func (r *Root) place(p string) (parent int, base string, err error) {
+	p = rel(p)
+	if p == "." {
+		return -1, "", unix.EISDIR
+	}
+	base = path.Base(p)
+	if parent, err = r.dir(path.Dir(p)); err != nil {
+		return -1, "", err
+	}
+	err = unix.Unlinkat(parent, base, 0)
+	if err == nil || err == unix.ENOENT {
+		return parent, base, nil
+	}
+	unix.Close(parent)
+	if err == unix.EISDIR || err == unix.EPERM {
+		return -1, "", fault.New(fault.Invalid, "replace", quote("/"+p), "a directory is in the way of a file")
+	}
+	return -1, "", err
+}
+
+// MakeFile writes a file, replacing what is there.
+func (r *Root) MakeFile(p string, data []byte, a Attributes) error {
+	err := r.file(p, a, func(f *os.File) error { _, err := f.Write(data); return err })
+	return classify("write file", "/"+rel(p), err)
+}
+
+// file makes a file whose content write provides.
+func (r *Root) file(p string, a Attributes, write func(*os.File) error) error {
+	parent, base, err := r.place(p)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(parent)
+	fd, err := openat2(parent, base, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW, 0o600, beneath)
+	if err != nil {
+		return err
+	}
+	f := os.NewFile(uintptr(fd), p)
+	err = write(f)
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		return err
+	}
+	return r.set(parent, base, unix.S_IFREG, a)
+}
+
+// kind returns the format bits of what p leads to, 0 when nothing is there.
+func (r *Root) kind(p string) (uint32, error) {
+	fd, err := openat2(r.fd, rel(p), unix.O_PATH, 0, inRoot)
+	if err == unix.ENOENT || err == unix.ENOTDIR {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	err = unix.Fstat(fd, &st)
+	return st.Mode & unix.S_IFMT, err
+}

@@ -1,0 +1,251 @@
+package tree
+
+import (
+	"context"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"berth/internal/fault"
+)
+
+// Selection says what of a tree is copied.
+type Selection struct {
+	Src      string   // path; wildcards are * ? [ as in filepath.Match
+	Literal  bool     // Src has no wildcards
+	Parents  bool     // with the directories from Src to what matches Pattern
+	Pattern  string   // with Parents
+	Exclude  []string // patterns as in .dockerignore, relative to what is copied
+	Required bool     // with Parents: something must match
+}
+
+// Match is one thing that Src names, and what is below it.
+type Match struct {
+	Name    string // last element of the path by which it was named
+	Entries []Entry
+	// Loose tells that the first entry only stands for where the others begin:
+	// its own attributes mean nothing.
+	Loose bool
+}
+
+// Dir reports whether a directory was named, whose content is copied.
+func (m *Match) Dir() bool { return len(m.Entries) > 0 && m.Entries[0].Dir() }
+
+// Select lists what a selection names, in an order that depends on names alone.
+// A path without wildcards that does not exist is fault.NotFound.
+func (d *Dir) Select(ctx context.Context, s Selection) ([]Match, error) {
+	exclude, err := newPatterns(s.Exclude)
+	if err != nil {
+		return nil, fault.New(fault.Invalid, "read pattern", strings.Join(s.Exclude, " "), "%w", err)
+	}
+	var out []Match
+	err = d.do(func() error {
+		paths := []string{rel(s.Src)}
+		if !s.Literal && hasWildcards(s.Src) {
+			if paths, err = d.glob(rel(s.Src)); err != nil {
+				return classify("match", s.Src, err)
+			}
+		}
+		for _, p := range paths {
+			m, ok, err := d.match(ctx, p, s, exclude)
+			if err != nil {
+				return err
+			}
+			if ok {
+				out = append(out, m)
+			}
+		}
+		return nil
+	})
+	return out, err
+}
+
+// match collects what is at p.
+func (d *Dir) match(ctx context.Context, p string, s Selection, exclude *patterns) (Match, bool, error) {
+	missing := func() error {
+		return fault.New(fault.NotFound, "find", quote("/"+strings.TrimPrefix(p, "./")), "not found").
+			WithHint("paths are relative to the build context; see whether .dockerignore leaves it out")
+	}
+	real, err := d.real(p)
+	if err == unix.ENOENT || err == unix.ENOTDIR {
+		return Match{}, false, missing()
+	}
+	if err != nil {
+		return Match{}, false, classify("find", p, err)
+	}
+	ignored, ignoreSt, err := d.ignoreState(real)
+	if err != nil {
+		return Match{}, false, err
+	}
+	w := d.walker(ctx)
+	w.exclude = exclude
+	m := Match{Name: path.Base(p)}
+	if s.Parents {
+		w.include = parentFilter(rel(s.Pattern))
+	} else if exclude != nil && m.Name != "." {
+		if out, _, err := exclude.Ignored(m.Name, nil); err != nil || out {
+			return m, false, err
+		}
+	}
+	fd, err := openat2(d.root, real, unix.O_PATH|unix.O_NOFOLLOW, 0, beneath)
+	if err != nil {
+		return m, false, classify("open", p, err)
+	}
+	defer unix.Close(fd)
+	e := Entry{Rel: ".", Path: real, Same: -1}
+	if err := unix.Fstat(fd, &e.Stat); err != nil {
+		return m, false, classify("look at", p, err)
+	}
+	if m.Loose = s.Parents || real == "."; m.Loose {
+		e.Stat.Mode, e.Stat.Uid, e.Stat.Gid = e.Stat.Mode&unix.S_IFMT|0o755, 0, 0
+	}
+	if ignored && (!e.Dir() || !d.o.Ignore.Below(real)) {
+		return m, false, missing()
+	}
+	w.add(e)
+	if e.Dir() {
+		dir, err := openat2(fd, ".", unix.O_RDONLY|unix.O_DIRECTORY, 0, beneath)
+		if err != nil {
+			return m, false, classify("open directory", p, err)
+		}
+		if err := w.children(dir, real, ".", state{ignore: ignoreSt}); err != nil {
+			return m, false, err
+		}
+		if ignored && len(w.out) == 1 {
+			return m, false, missing()
+		}
+	}
+	if s.Parents && s.Required && !slices.ContainsFunc(w.out[1:], func(e Entry) bool { return !e.Parent }) {
+		p = path.Join(p, s.Pattern)
+		return m, false, missing()
+	}
+	m.Entries = w.out
+	return m, true, nil
+}
+
+// parentFilter takes what matches a pattern, with everything below it, and goes
+// down into directories that can lead there. "**" matches any number of them.
+func parentFilter(pattern string) func(rel string, dir bool) (take, descend bool) {
+	if pattern == "." {
+		return func(string, bool) (bool, bool) { return true, true }
+	}
+	want := strings.Split(pattern, "/")
+	return func(p string, dir bool) (bool, bool) {
+		have := strings.Split(p, "/")
+		for n := 1; n <= len(have); n++ {
+			if matchParts(want, have[:n]) {
+				return true, true
+			}
+		}
+		return false, dir && leadsTo(want, have)
+	}
+}
+
+func matchParts(want, have []string) bool {
+	if len(want) == 0 {
+		return len(have) == 0
+	}
+	if want[0] == "**" {
+		for i := 0; i <= len(have); i++ {
+			if matchParts(want[1:], have[i:]) {
+				return true
+			}
+		}
+		return false
+	}
+	if len(have) == 0 {
+		return false
+	}
+	ok, err := path.Match(want[0], have[0])
+	return err == nil && ok && matchParts(want[1:], have[1:])
+}
+
+// leadsTo reports whether something below have can match.
+func leadsTo(want, have []string) bool {
+	for i, h := range have {
+		if i >= len(want) {
+			return false
+		}
+		if want[i] == "**" {
+			return true
+		}
+		if ok, err := path.Match(want[i], h); err != nil || !ok {
+			return false
+		}
+	}
+	return len(want) > len(have)
+}
+
+func hasWildcards(s string) bool {
+	for i := 0; i < len(s); i++ {
+		switch s[i] {
+		case '*', '?', '[', '\\':
+			return true
+		}
+	}
+	return false
+}
+
+// glob expands wildcards element by element. Links among directories are
+// followed inside the tree; what the context leaves out is not matched.
+func (d *Dir) glob(pattern string) ([]string, error) {
+	at := []string{"."}
+	for part := range strings.SplitSeq(pattern, "/") {
+		if _, err := filepath.Match(part, ""); err != nil {
+			return nil, fault.New(fault.Invalid, "match", quote(pattern), "%w", err).WithHint("close the bracket, or put a backslash before it")
+		}
+		var next []string
+		for _, dir := range at {
+			if !hasWildcards(part) {
+				next = append(next, path.Join(dir, part))
+				continue
+			}
+			list, err := d.matching(dir, part)
+			if err != nil {
+				return nil, err
+			}
+			next = append(next, list...)
+		}
+		at = next
+	}
+	var out []string
+	for _, p := range at {
+		real, err := d.real(p)
+		if err != nil {
+			continue // an element without wildcards below one with them
+		}
+		ignored, _, err := d.ignoreState(real)
+		if err != nil {
+			return nil, err
+		}
+		if !ignored || d.o.Ignore.Below(real) {
+			out = append(out, p)
+		}
+	}
+	return out, nil
+}
+
+func (d *Dir) matching(dir, part string) ([]string, error) {
+	fd, err := d.open(dir, unix.O_RDONLY|unix.O_DIRECTORY)
+	if err == unix.ENOENT || err == unix.ENOTDIR {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	list, err := names(fd)
+	unix.Close(fd)
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for _, name := range list {
+		if ok, _ := filepath.Match(part, name); ok {
+			out = append(out, path.Join(dir, name))
+		}
+	}
+	return out, nil
+}
