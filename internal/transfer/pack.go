@@ -2,13 +2,16 @@ package transfer
 
 import (
 	"context"
+	"errors"
 	"io"
+	"strconv"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"berth/internal/content"
+	"berth/internal/fault"
 )
 
 // packLevel is the effort of packing. The same layer always gives the same
@@ -16,18 +19,71 @@ import (
 // whenever it is pushed.
 const packLevel = gzip.DefaultCompression
 
-// pack writes a layer, packed, into the content store, where hold keeps it, and
-// on the way to also; what happens there does not stop it.
-func (c *Client) pack(ctx context.Context, diffID digest.Digest, hold *content.Hold, also io.Writer, passed func(n int64)) (ocispec.Descriptor, error) {
-	w, err := c.c.Content.Writer("", -1)
+// packed is a layer that was packed here. It must be closed.
+type packed struct {
+	io.ReaderAt
+	io.Closer
+	desc ocispec.Descriptor
+}
+
+// pack packs a layer, and on the way writes it to also; what happens there does
+// not stop it. With keep, the result stays in the content store, where keep
+// holds it; else it is gone when it is closed.
+func (c *Client) pack(ctx context.Context, diffID digest.Digest, keep *content.Hold, also io.Writer, passed func(n int64)) (*packed, error) {
+	part, err := c.c.Content.Resume("push-" + diffID.Encoded()[:32] + "-" + strconv.FormatInt(c.packs.Add(1), 36))
 	if err != nil {
-		return ocispec.Descriptor{}, err
+		return nil, err
 	}
-	defer w.Close()
-	both := &tee{w: w, also: also}
-	z, err := gzip.NewWriterLevel(both, packLevel)
+	p, err := c.packInto(ctx, diffID, part, keep, also, passed)
 	if err != nil {
-		return ocispec.Descriptor{}, err
+		return nil, errors.Join(err, part.Discard())
+	}
+	return p, nil
+}
+
+func (c *Client) packInto(ctx context.Context, diffID digest.Digest, part *content.Partial, keep *content.Hold, also io.Writer, passed func(n int64)) (*packed, error) {
+	if err := part.Truncate(0); err != nil { // a process that was killed may have left it
+		return nil, err
+	}
+	if err := c.compress(ctx, diffID, &tee{w: part, also: also}, passed); err != nil {
+		return nil, err
+	}
+	d, err := part.Digest()
+	if err != nil {
+		return nil, err
+	}
+	p := &packed{desc: ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayerGzip, Digest: d, Size: part.Size()}}
+	if keep == nil {
+		at, ok := part.Reader().(io.ReaderAt)
+		if !ok {
+			return nil, fault.New(fault.Internal, "pack layer", diffID.String(), "what was packed cannot be read again")
+		}
+		p.ReaderAt, p.Closer = at, closerFunc(part.Discard)
+		return p, nil
+	}
+	keep.Add(d)
+	if _, err := part.Commit(d, part.Size()); err != nil {
+		return nil, err
+	}
+	f, err := c.c.Content.Open(d)
+	if err != nil {
+		return nil, err
+	}
+	p.ReaderAt, p.Closer = f, f
+	return p, nil
+}
+
+type closerFunc func() error
+
+// Close calls the function.
+func (f closerFunc) Close() error { return f() }
+
+// compress writes a layer's tar, packed, to w. The tar is put together in one
+// goroutine and packed in another.
+func (c *Client) compress(ctx context.Context, diffID digest.Digest, w io.Writer, passed func(n int64)) error {
+	z, err := gzip.NewWriterLevel(w, packLevel)
+	if err != nil {
+		return err
 	}
 	pipe, in := io.Pipe()
 	done := make(chan error, 1)
@@ -41,14 +97,10 @@ func (c *Client) pack(ctx context.Context, diffID digest.Digest, hold *content.H
 	if exportErr := <-done; exportErr != nil {
 		err = exportErr
 	}
-	if err == nil {
-		err = z.Close()
-	}
 	if err != nil {
-		return ocispec.Descriptor{}, err
+		return err
 	}
-	info, err := w.CommitTo(hold)
-	return ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayerGzip, Digest: info.Digest, Size: info.Size}, err
+	return z.Close()
 }
 
 // onlyWriter hides every other method, so that a buffer of the right size is

@@ -68,8 +68,7 @@ func (c *Client) Push(ctx context.Context, ref string, o PushOptions) (digest.Di
 		return "", err
 	}
 	progress.Status("", "The push refers to repository ["+named.Name()+"]")
-	p := &push{c: c, session: s, o: o, progress: progress, layers: c.c.Layers.Hold(), blobs: c.c.Content.Hold(),
-		scratch: c.c.Content.Hold(), sent: map[digest.Digest]*sending{}}
+	p := &push{c: c, session: s, o: o, progress: progress, layers: c.c.Layers.Hold(), blobs: c.c.Content.Hold(), sent: map[digest.Digest]*sending{}}
 	defer p.release()
 	if err := p.findLocal(ctx); err != nil {
 		return "", fault.Wrap("push", subject, err)
@@ -141,7 +140,6 @@ type push struct {
 	local    LocalRegistry // nil: it is sent
 	layers   *layer.Hold
 	blobs    *content.Hold
-	scratch  *content.Hold // what was packed only to be sent
 
 	mu   sync.Mutex // guards sent
 	sent map[digest.Digest]*sending
@@ -150,22 +148,16 @@ type push struct {
 	links []ocispec.Descriptor
 }
 
-// packHold holds a layer that is packed: until the image's record names it or,
-// when packed layers are not wanted, until it was sent.
-func (p *push) packHold() *content.Hold {
-	if p.c.c.KeepBlobs {
+// keep is where a layer that is packed is held; nil: it is not kept.
+func (p *push) keep() *content.Hold {
+	if p.c.c.KeepBlobs || p.local != nil {
 		return p.blobs
 	}
-	return p.scratch
+	return nil
 }
-
-// sweep drops what was packed only to be sent. It comes before the record,
-// which would keep it.
-func (p *push) sweep() { _, _ = p.c.c.Content.Collect(p.scratch.Release()...) }
 
 // release lets go of what the push held.
 func (p *push) release() {
-	p.sweep()
 	p.c.c.Images.Release(p.layers)
 	_, _ = p.c.c.Content.Collect(p.blobs.Release()...)
 }
@@ -249,7 +241,6 @@ func (p *push) finish(ctx context.Context, named reference.Named, id digest.Dige
 	if err != nil {
 		return fault.New(fault.Internal, "name image", named.String(), "%w", err)
 	}
-	p.sweep()
 	if err := p.c.c.Images.Pushed(ctx, id, m.packed, m.raw, canonical); err != nil && !fault.Is(err, fault.NotFound) {
 		return err // an image that was removed meanwhile needs not know
 	}

@@ -186,34 +186,27 @@ func (p *push) packed(ctx context.Context, u *upload, j layerJob) (ocispec.Descr
 		sent <- err
 	}()
 	l, err := p.c.c.Layers.Stat(j.diffID)
+	var done *packed
 	if err == nil {
-		d, packErr := p.c.pack(ctx, j.diffID, p.packHold(), in, p.pushing(j.diffID, l.Size))
-		in.CloseWithError(packErr)
-		sendErr := <-sent
-		if packErr != nil {
-			return d, packErr
-		}
-		return d, p.settle(ctx, u, j, d, sendErr)
+		done, err = p.c.pack(ctx, j.diffID, p.keep(), in, p.pushing(j.diffID, l.Size))
 	}
 	in.CloseWithError(err)
-	<-sent
-	return ocispec.Descriptor{}, err
+	sendErr := <-sent
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	defer done.Close()
+	return done.desc, p.settle(ctx, u, j, done, sendErr)
 }
 
 // settle ends an upload whose bytes were streamed.
-func (p *push) settle(ctx context.Context, u *upload, j layerJob, d ocispec.Descriptor, err error) error {
+func (p *push) settle(ctx context.Context, u *upload, j layerJob, done *packed, err error) error {
 	if err == nil {
-		err = u.put(ctx, d, d.Size, nil)
+		err = u.put(ctx, done.desc, done.desc.Size, nil)
 	}
 	if err != nil && ctx.Err() == nil {
-		// The registry may have taken part of it, or lost it: begin with a
-		// question, and send what is missing.
-		file, openErr := p.c.c.Content.Open(d.Digest)
-		if openErr != nil {
-			return openErr
-		}
-		defer file.Close()
-		err = p.session.sendBlob(ctx, u, d, file, p.pushing(j.diffID, d.Size))
+		// The registry may have taken part of it, or lost it.
+		err = p.session.sendBlob(ctx, u, done.desc, done, p.pushing(j.diffID, done.desc.Size))
 	}
 	if err == nil {
 		p.progress.Transfer(shortDigest(j.diffID), "Pushed", 0, 0)
@@ -234,13 +227,14 @@ func (p *push) linked(ctx context.Context, j layerJob) (ocispec.Descriptor, erro
 	if err != nil {
 		return ocispec.Descriptor{}, err
 	}
-	d, err := p.c.pack(ctx, j.diffID, p.packHold(), nil, p.pushing(j.diffID, l.Size))
+	done, err := p.c.pack(ctx, j.diffID, p.keep(), nil, p.pushing(j.diffID, l.Size))
 	if err != nil {
-		return d, err
+		return ocispec.Descriptor{}, err
 	}
-	p.link(d)
+	defer done.Close()
+	p.link(done.desc)
 	p.progress.Transfer(shortDigest(j.diffID), "Pushed", 0, 0)
-	return d, nil
+	return done.desc, nil
 }
 
 func (p *push) link(d ocispec.Descriptor) {

@@ -7,6 +7,7 @@ package transfer
 import (
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"berth/internal/content"
@@ -43,6 +44,7 @@ type Client struct {
 	uploads chan struct{} // uploads under way
 
 	leaseEvery time.Duration // a constant but for tests
+	packs      atomic.Int64  // numbers what is packed
 
 	mu         sync.Mutex // guards the maps
 	plain      map[string]bool
