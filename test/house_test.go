@@ -17,7 +17,7 @@ import (
 // sub-packages, and all may import fault, sysmon and version.
 var imports = map[string][]string{
 	"cmd/berth":         {"cli"},
-	"cmd/berthd":        {"api", "engine", "network"},
+	"cmd/berthd":        {"api", "engine", "network", "registry"},
 	"cmd/berth-runtime": {"runtime", "monitor"},
 	"cli":               {"client", "credentials", "signature"},
 	"client":            {},
@@ -31,6 +31,7 @@ var imports = map[string][]string{
 	"transfer":          {"content", "image", "layer", "signature"},
 	"image":             {"content", "layer", "metadata"},
 	"layer":             {},
+	"registry":          {"content", "metadata"},
 	"content":           {},
 	"volume":            {"metadata"},
 	"network":           {},

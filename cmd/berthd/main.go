@@ -46,6 +46,9 @@ func exitCode(err error) int {
 
 // run is berthd from its arguments to its end.
 func run(args []string) error {
+	if len(args) > 0 && args[0] == "registry" {
+		return runRegistry(args[1:], os.Stdout)
+	}
 	o, err := parseOptions(args, os.Stdout)
 	if err != nil {
 		return err
