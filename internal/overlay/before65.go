@@ -88,6 +88,9 @@ func mountAside(s Stack, attrs int) (int, error) {
 			return -1, err
 		}
 		options += ",upperdir=" + upper + ",workdir=" + work
+		for _, name := range shareable() {
+			options += "," + name + "=off"
+		}
 	}
 	if err := unix.Chdir("/proc/thread-self/fd"); err != nil {
 		return -1, failed("", err)

@@ -7,7 +7,10 @@ package overlay
 import (
 	"errors"
 	"fmt"
+	"os"
 	"strings"
+	"sync"
+	"sync/atomic"
 
 	"berth/internal/fault"
 
@@ -27,12 +30,30 @@ func Mount(s Stack, attrs int) (int, error) {
 	if len(s.Lower) == 0 {
 		return -1, fault.New(fault.Invalid, "mount overlay", "", "no lower layer is given")
 	}
-	fd, err := layerByLayer(s, attrs)
-	if errors.Is(err, errOneByOne) {
-		return allAtOnce(s, attrs)
+	if !oldKernel.Load() {
+		fd, err := layerByLayer(s, attrs)
+		if !errors.Is(err, errOneByOne) {
+			return fd, err
+		}
+		oldKernel.Store(true) // each attempt would leave a line in its log
 	}
-	return fd, err
+	return allAtOnce(s, attrs)
 }
+
+var oldKernel atomic.Bool
+
+// shareable keeps the upper directory free of what means something in this
+// mount only: a moved directory that refers to a lower one by name, a file
+// whose data is in a lower layer. An upper directory can become a layer, of
+// which others read everything. Some distributions' kernels switch them on.
+var shareable = sync.OnceValue(func() (off []string) {
+	for _, name := range [...]string{"redirect_dir", "metacopy"} {
+		if b, err := os.ReadFile("/sys/module/overlay/parameters/" + name); err == nil && strings.HasPrefix(string(b), "Y") {
+			off = append(off, name)
+		}
+	}
+	return off
+})
 
 // errOneByOne says that the kernel does not take layers one by one: Linux
 // before 6.5.
@@ -67,6 +88,11 @@ func layerByLayer(s Stack, attrs int) (int, error) {
 		}
 		if err := set(fs, "workdir", s.Work); err != nil {
 			return -1, failed(s.Work, err)
+		}
+		for _, name := range shareable() {
+			if err := set(fs, name, "off"); err != nil {
+				return -1, failed(name, err)
+			}
 		}
 	}
 	if err := unix.FsconfigCreate(fs); err != nil {
