@@ -24,7 +24,7 @@ var imports = map[string][]string{
 	"credentials":       {},
 	"signature":         {},
 	"api":               {"engine"},
-	"engine":            {"container", "content", "events", "image", "layer", "logs", "metadata", "monitor", "network", "runtime", "signature", "transfer", "volume"},
+	"engine":            {"container", "content", "events", "image", "layer", "logs", "metadata", "monitor", "network", "registry", "runtime", "signature", "transfer", "volume"},
 	"build":             {"container", "content", "image", "layer", "metadata", "overlay"},
 	"container":         {"metadata", "overlay", "volume"},
 	"events":            {},

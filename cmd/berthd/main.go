@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strconv"
+	"sync/atomic"
 
 	"berth/internal/api"
 	"berth/internal/engine"
@@ -74,7 +75,13 @@ func revision() string {
 
 // serve opens the engine, serves it until a signal arrives and closes it.
 func (o *options) serve(log *slog.Logger) error {
-	stop := catchSignals(log)
+	var running atomic.Pointer[engine.Engine]
+	stop := catchSignals(log, func() error {
+		if e := running.Load(); e != nil {
+			return e.ReloadRegistries()
+		}
+		return nil // it is about to read everything
+	})
 	cfg, err := o.engineConfig(log)
 	if err != nil {
 		return err
@@ -86,6 +93,7 @@ func (o *options) serve(log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	running.Store(e)
 	listeners, err := o.listen()
 	if err == nil {
 		err = writePid(o.pidfile)
@@ -120,6 +128,7 @@ func (o *options) engineConfig(log *slog.Logger) (engine.Config, error) {
 		RuntimeBinary: binary,
 		Runtimes:      o.runtimes,
 		Labels:        o.labels,
+		Registry:      o.images.engineConfig(),
 		LogMaxSize:    o.logMaxSize,
 		LogMaxFiles:   o.logMaxFiles,
 		Version:       version.String(),

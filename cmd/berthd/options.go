@@ -43,6 +43,7 @@ type options struct {
 	subnets                    []string
 	subnet4, subnet6           netip.Prefix
 	poolSize                   int
+	images                     imageOptions
 	logLevel                   string
 	level                      slog.Level
 	debug, showVersion         bool
@@ -87,6 +88,7 @@ func (o *options) sections() []section {
 			f.StringVar(&o.logMaxSizeText, "log-max-size", "10m", "start a new log file of a container at `SIZE`")
 			f.IntVar(&o.logMaxFiles, "log-max-files", 3, "keep `NUMBER` log files of a container")
 		}),
+		group("Images and registries", o.images.declare),
 		group("Network", func(f *pflag.FlagSet) {
 			f.StringVar(&o.bridge, "bridge", "", "call the default bridge `NAME` (default \"berth0\"; another --run directory gets another name)")
 			f.StringArrayVar(&o.subnets, "subnet", nil, "give the default bridge the addresses `CIDR`, once for IPv4 and once for IPv6\n(default: ones that no route uses)")
@@ -137,7 +139,8 @@ func printHelp(out io.Writer, sections []section) {
 	for _, s := range sections {
 		fmt.Fprintf(out, "\n%s\n%s", s.title, s.flags.FlagUsages())
 	}
-	fmt.Fprint(out, "\nOn SIGTERM and SIGINT the engine ends and containers go on; the next one takes them over.\n")
+	fmt.Fprint(out, "\nOn SIGTERM and SIGINT the engine ends and containers go on; the next one takes them over.\n"+
+		"On SIGHUP it reads the files of --registries and --policy again.\n")
 }
 
 // complete checks the options and fills in what depends on others.
@@ -175,6 +178,9 @@ func (o *options) complete(all *pflag.FlagSet) error {
 		return fault.New(fault.Invalid, "", "", "--log-max-files must be at least 1")
 	}
 	if o.subnet4, o.subnet6, err = prefixes(o.subnets); err != nil {
+		return err
+	}
+	if err = o.images.complete(); err != nil {
 		return err
 	}
 	o.runtimes, err = runtimePaths(o.addRuntimes)

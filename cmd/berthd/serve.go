@@ -18,8 +18,9 @@ import (
 const grace = 5 * time.Second
 
 // catchSignals returns a channel which is closed by SIGTERM or SIGINT; a second
-// one ends the process at once, which is safe at any instant.
-func catchSignals(log *slog.Logger) <-chan struct{} {
+// one ends the process at once, which is safe at any instant. On SIGHUP every
+// reload is called, if there is any.
+func catchSignals(log *slog.Logger, reloads ...func() error) <-chan struct{} {
 	// SIGPIPE is caught and dropped, not ignored: an ignored signal would stay
 	// ignored in the monitor and in every container.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
@@ -31,7 +32,7 @@ func catchSignals(log *slog.Logger) <-chan struct{} {
 		for sig := range in {
 			switch {
 			case sig == syscall.SIGHUP:
-				log.Info("SIGHUP ignored: the configuration is read at start only")
+				reload(log, reloads)
 			case stopping:
 				os.Exit(1)
 			default:
@@ -42,6 +43,18 @@ func catchSignals(log *slog.Logger) <-chan struct{} {
 		}
 	}()
 	return stop
+}
+
+// reload reads again what can be read while the engine runs.
+func reload(log *slog.Logger, reloads []func() error) {
+	if len(reloads) == 0 {
+		log.Info("SIGHUP ignored: the configuration is read at start only")
+	}
+	for _, again := range reloads {
+		if err := again(); err != nil {
+			log.Error("the configuration cannot be read again; what was in force stays", "error", err)
+		}
+	}
 }
 
 // serveUntil serves on all listeners until stop is closed or one of them fails.

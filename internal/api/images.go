@@ -30,7 +30,7 @@ type imageEngine interface {
 
 	ImagePull(ctx context.Context, ref string, o engine.ImagePullOptions, out io.Writer) error
 	ImagePush(ctx context.Context, ref string, o engine.ImagePushOptions, out io.Writer) error
-	ImageVerify(ctx context.Context, ref string, out io.Writer) error
+	ImageVerify(ctx context.Context, ref string, o engine.ImageVerifyOptions, out io.Writer) error
 	ImageTree(ctx context.Context) (engine.ImageTree, error)
 	registryEngine
 }

@@ -103,8 +103,10 @@ func (s *stub) ImagePrune(_ context.Context, o engine.ImagePruneOptions) (engine
 	}
 	return engine.ImagePruneReport{}, nil
 }
-func (s *stub) ImageVerify(_ context.Context, ref string, _ io.Writer) error { return noImage(ref) }
-func (s *stub) ImageTree(context.Context) (t engine.ImageTree, _ error)      { return t, nil }
+func (s *stub) ImageVerify(_ context.Context, ref string, _ engine.ImageVerifyOptions, _ io.Writer) error {
+	return noImage(ref)
+}
+func (s *stub) ImageTree(context.Context) (t engine.ImageTree, _ error) { return t, nil }
 func (s *stub) ImageReferrers(_ context.Context, ref, artifactType string, _ registry.AuthConfig) ([]ocispec.Descriptor, error) {
 	if ref == "none" {
 		return nil, nil

@@ -219,11 +219,28 @@ func postBerthImage(x *exchange) error {
 	name, verb := cutLast(x.path("name"))
 	switch verb {
 	case "verify":
-		return x.progress(func(out io.Writer) error { return x.api.engine.ImageVerify(x.ctx(), name, out) })
+		return verifyImage(x, name)
 	case "attach":
 		return attachArtifact(x, name)
 	}
 	return notFound(x)
+}
+
+// verifyBody is what verify takes, if anything.
+type verifyBody struct {
+	PublicKeys []string `json:"publicKeys"` // PEM
+}
+
+func verifyImage(x *exchange, name string) error {
+	var body verifyBody
+	if err := x.decode(&body); err != nil {
+		return err
+	}
+	auth := x.registryAuth(name)
+	o := engine.ImageVerifyOptions{PublicKeys: body.PublicKeys, Auth: auth.config}
+	return x.progress(func(out io.Writer) error {
+		return auth.explain(x.api.engine.ImageVerify(x.ctx(), name, o, out))
+	})
 }
 
 func imageTree(x *exchange) error {

@@ -56,6 +56,7 @@ type Engine struct {
 	images  *image.Store
 	client  atomic.Pointer[transfer.Client] // see transfers
 	policy  livePolicy
+	own     ownRegistry
 	volumes *volume.Store
 	monitor *monitor.Client
 	network *network.Manager
@@ -117,7 +118,7 @@ func Open(ctx context.Context, cfg Config) (_ *Engine, err error) {
 	e.work.Go(e.saveLaggards)
 	e.thawForgotten(ctx)
 	e.work.Go(e.sweepImages)
-	return e, nil
+	return e, e.serveRegistry()
 }
 
 func (e *Engine) openDirs() error {
@@ -152,6 +153,9 @@ func (e *Engine) openStores(ctx context.Context) (err error) {
 	if e.images, err = image.Open(ctx, image.Options{DB: e.db, Content: e.content, Layers: e.layers, Logger: e.log}); err != nil {
 		return err
 	}
+	if err := e.openRegistry(); err != nil {
+		return err
+	}
 	if err := e.ReloadRegistries(); err != nil {
 		return err
 	}
@@ -183,8 +187,9 @@ func (e *Engine) Close(context.Context) error {
 func (e *Engine) close() error {
 	e.end()
 	e.restarts.stop()
+	e.endRegistry()
 	e.work.Wait()
-	var errs []error
+	errs := []error{e.closeRegistry()}
 	if e.monitor != nil {
 		errs = append(errs, e.monitor.Close())
 	}

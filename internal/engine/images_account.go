@@ -31,7 +31,7 @@ func (e *Engine) accountOf(ctx context.Context, images []*image.Image) *account 
 		if img.Index == "" {
 			continue
 		}
-		e.addThing(a, img.ID, thing{true, img.Index})
+		e.addThing(ctx, a, img.ID, thing{true, img.Index})
 		members, _, err := e.images.Members(ctx, img.Index.String())
 		if err != nil {
 			continue // it has gone meanwhile
@@ -53,26 +53,26 @@ func (e *Engine) accountOf(ctx context.Context, images []*image.Image) *account 
 // addImage notes what an image needs on behalf of the one called id.
 func (e *Engine) addImage(ctx context.Context, a *account, id digest.Digest, img *image.Image) {
 	for _, d := range img.DiffIDs {
-		e.addThing(a, id, thing{false, d})
+		e.addThing(ctx, a, id, thing{false, d})
 	}
 	for _, d := range e.blobsOf(ctx, img.ID) {
-		e.addThing(a, id, thing{true, d})
+		e.addThing(ctx, a, id, thing{true, d})
 	}
 }
 
-func (e *Engine) addThing(a *account, id digest.Digest, t thing) {
+func (e *Engine) addThing(ctx context.Context, a *account, id digest.Digest, t thing) {
 	if a.uses[t] == nil {
 		a.uses[t] = map[digest.Digest]bool{}
-		a.size[t] = e.thingSize(t)
+		a.size[t] = e.thingSize(ctx, t)
 	}
 	a.uses[t][id] = true
 }
 
 // thingSize is what a thing takes on disk, in bytes; 0 when it is not there.
-func (e *Engine) thingSize(t thing) int64 {
+func (e *Engine) thingSize(ctx context.Context, t thing) int64 {
 	if t.blob {
 		info, err := e.content.Stat(t.digest)
-		if err != nil || e.registryUses(t.digest) {
+		if err != nil || e.registryUses(ctx, t.digest) {
 			return 0
 		}
 		return info.Size

@@ -95,6 +95,12 @@ type SearchOptions struct {
 	Auth    registry.AuthConfig
 }
 
+// ImageVerifyOptions say what is wanted of an image besides being whole.
+type ImageVerifyOptions struct {
+	PublicKeys []string // PEM; one of them must have signed it
+	Auth       registry.AuthConfig
+}
+
 // Artifact is a document about an image, such as a signature, with what it
 // refers to.
 type Artifact struct {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/distribution/reference"
 	"github.com/moby/moby/api/types/events"
+	"github.com/opencontainers/go-digest"
 )
 
 // ImagePull fetches an image, or all of a repository's, from a registry.
@@ -33,7 +34,18 @@ func (e *Engine) ImagePull(ctx context.Context, ref string, o ImagePullOptions, 
 
 // ImagePush sends an image, or all of a repository's, to its registry.
 func (e *Engine) ImagePush(ctx context.Context, ref string, o ImagePushOptions, out io.Writer) error {
-	return refuse("push of images")
+	p := &progress{out: out}
+	_, err := e.transfers().Push(ctx, ref, transfer.PushOptions{
+		Platform: o.Platform, AllTags: o.AllTags, Auth: o.Auth, Progress: p.send,
+		Pushed: func(named reference.Named, _ digest.Digest) {
+			img, err := e.images.Get(ctx, named.String())
+			if err != nil {
+				img = nil // it went while it was sent
+			}
+			e.emitImage(events.ActionPush, familiar(named), reference.FamiliarName(named), img)
+		},
+	})
+	return err
 }
 
 // familiar writes a name the way users do.

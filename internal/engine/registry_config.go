@@ -26,6 +26,8 @@ type RegistryConfig struct {
 	Uploads       int      // layers sent at once; 0 means as many
 	MaxLayerSize  int64    // bytes of an unpacked layer; 0 means 128 GiB
 	MaxLayerFiles int64    // files of a layer; 0 means 4,000,000
+	Serve         string   // [host]:port on which the engine's own registry is served; "" means nowhere, or where ServeFile says
+	ServeFile     string   // configuration of that registry; "" means none
 }
 
 func (c *RegistryConfig) limits() layer.Limits {
@@ -95,9 +97,3 @@ func (e *Engine) sweepImages() {
 		e.log.Info("deleted layers and blobs without an owner", "bytes", freed)
 	}
 }
-
-// localRegistry returns the engine's own registry if it serves at host.
-func (e *Engine) localRegistry(host string) transfer.LocalRegistry { return nil }
-
-// registryUses reports whether the engine's own registry keeps a blob.
-func (e *Engine) registryUses(d digest.Digest) bool { return false }
