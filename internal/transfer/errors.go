@@ -13,6 +13,8 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/distribution/reference"
+
 	"berth/internal/fault"
 )
 
@@ -72,6 +74,8 @@ func (s *session) statusError(op, path string, res *http.Response) error {
 		e.Kind = fault.Unauthorized
 		if code == http.StatusForbidden {
 			e.Kind = fault.Forbidden
+		} else {
+			e.Hint = "try `berth login " + reference.Domain(s.name) + "`"
 		}
 		e.Err = fmt.Errorf("%s access denied for %s, repository does not exist or may require credentials: %w", s.action, s.subject(), e.Err)
 	case code == http.StatusNotFound:

@@ -22,6 +22,7 @@ import (
 const (
 	attempts       = 6 // at one request
 	mirrorAttempts = 2 // where there is another place to ask
+	maxRefusals    = 2 // 401s in a row that are answered
 	maxRetryAfter  = 2 * time.Minute
 )
 
@@ -139,7 +140,7 @@ func (s *session) isDown(e *endpoint) bool {
 // pass, and turns everything else into an error that says what it was about.
 func (s *session) doAt(ctx context.Context, e *endpoint, r request) (*response, error) {
 	wait := s.c.c.Backoff
-	refused := false // the last answer was a 401
+	refused := 0 // 401s in a row; a token may expire while another is fetched
 	for attempt := 1; ; attempt++ {
 		shown, err := e.header(ctx, s, s.scopesAt(e, r.scopes))
 		if err != nil {
@@ -152,11 +153,11 @@ func (s *session) doAt(ctx context.Context, e *endpoint, r request) (*response, 
 			if err = networkError(r.op, s.subject(), err); !mayPass(err) {
 				return nil, err
 			}
-			refused = false
+			refused = 0
 		case slices.Contains(r.want, res.StatusCode):
 			return &response{res, e}, nil
-		case res.StatusCode == http.StatusUnauthorized && !refused && atHome(e, res):
-			refused = true
+		case res.StatusCode == http.StatusUnauthorized && refused < maxRefusals && atHome(e, res):
+			refused++
 			attempt--
 			challenges := res.Header.Values("WWW-Authenticate")
 			drop(res)
@@ -174,7 +175,7 @@ func (s *session) doAt(ctx context.Context, e *endpoint, r request) (*response, 
 			if !mayPass(err) || again > maxRetryAfter {
 				return nil, err
 			}
-			refused = false
+			refused = 0
 		}
 		if attempt >= s.limit(e, r, err) {
 			return nil, err
