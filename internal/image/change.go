@@ -65,6 +65,7 @@ func (s *Store) change(fn func(*change) error) (*change, error) {
 	err := fn(c)
 	var before []digest.Digest
 	if err == nil {
+		c.dropHollow()
 		before = c.blobsBefore()
 		err = c.commit()
 	}
@@ -194,6 +195,41 @@ func (c *change) remove(id digest.Digest) {
 	}
 	delete(c.records, id)
 	c.gone[id] = true
+}
+
+// dropHollow removes indexes that the change left without a name and whose
+// images all have one elsewhere, such as those of an index that was replaced by
+// another with the same images.
+func (c *change) dropHollow() {
+	for id, x := range c.records {
+		if x.isIndex() && x.names() == 0 && !slices.ContainsFunc(x.Members, func(m indexEntry) bool {
+			return m.Image != "" && !c.elsewhere(m.Image, id)
+		}) {
+			delete(c.records, id)
+			c.gone[id] = true
+		}
+	}
+}
+
+// elsewhere reports whether an image has a name of its own or is in an index
+// other than x that has one.
+func (c *change) elsewhere(img, x digest.Digest) bool {
+	if rec := c.look(img); rec == nil || rec.names() > 0 {
+		return true
+	}
+	has := func(id digest.Digest) bool {
+		r := c.look(id)
+		return r != nil && id != x && r.names() > 0 && slices.ContainsFunc(r.Members, func(m indexEntry) bool { return m.Image == img })
+	}
+	if slices.ContainsFunc(c.s.refs.indexesOf(img), has) {
+		return true
+	}
+	for id := range c.records {
+		if has(id) {
+			return true
+		}
+	}
+	return false
 }
 
 // commit makes the change durable and then visible.

@@ -6,15 +6,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/moby/moby/api/types/jsonstream"
 	"github.com/opencontainers/go-digest"
@@ -399,101 +394,4 @@ func TestFullDisk(t *testing.T) {
 		t.Error(err)
 	}
 	h.noWaste(t)
-}
-
-// TestKilledWhileLoading kills a process at random instants of loads and
-// removals; whoever opens the store afterwards sees whole images or none.
-func TestKilledWhileLoading(t *testing.T) {
-	needRoot(t)
-	if root := os.Getenv("BERTH_TEST_LOAD"); root != "" {
-		loadForEver(root)
-		return
-	}
-	root := t.TempDir()
-	for i := range 10 {
-		cmd := exec.Command(os.Args[0], "-test.run=^TestKilledWhileLoading$")
-		cmd.Env = append(os.Environ(), "BERTH_TEST_LOAD="+root)
-		out, err := cmd.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := io.ReadFull(out, make([]byte, 6)); err != nil {
-			t.Fatal(err)
-		}
-		time.Sleep(time.Duration(i*i) * time.Millisecond) // where in the work it is does not matter
-		cmd.Process.Kill()
-		cmd.Wait()
-		h, err := tryBuild(root)
-		if err != nil {
-			t.Fatal(err)
-		}
-		h.noWaste(t)
-		images, err := h.List(context.Background())
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, img := range images {
-			for _, tag := range img.RepoTags {
-				if got := h.read(t, tag, "top"); tag != "app:"+got {
-					t.Errorf("%s holds %q", tag, got)
-				}
-			}
-		}
-		if n := len(images); n != len(h.images) {
-			t.Errorf("%d of %d images can be read", n, len(h.images))
-		}
-		h.close()
-	}
-}
-
-func loadForEver(root string) {
-	h, err := tryBuild(root)
-	if err != nil {
-		fmt.Println(err)
-		os.Exit(1)
-	}
-	fmt.Println("ready")
-	for i := 0; ; i++ {
-		tag := fmt.Sprintf("app:%d", i%5)
-		data := dockerArchive([]string{tag}, oneFile("base", "base"), oneFile("top", fmt.Sprint(i%5))).bytes()
-		if _, err := h.load(data); err != nil {
-			fmt.Println(err)
-			os.Exit(1)
-		}
-		if i%3 == 0 {
-			h.Remove(context.Background(), tag, RemoveOptions{})
-		}
-	}
-}
-
-func FuzzLoad(f *testing.F) {
-	needRoot(f)
-	f.Add(dockerArchive([]string{"app:v1"}, oneFile("a", "b")).bytes())
-	f.Add(legacyArchive(oneFile("a", "b"), oneFile("c", "d")).bytes())
-	o := new(layout)
-	f.Add(o.finish(o.index(o.image("amd64", ocispec.MediaTypeImageLayerGzip, gz, oneFile("a", "b")))))
-	root := filepath.Join(f.TempDir(), "root")
-	os.Mkdir(root, 0o700)
-	h, err := tryBuild(root)
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Fuzz(func(t *testing.T, data []byte) {
-		if _, err := h.load(data); err != nil {
-			if fault.KindOf(err) == fault.Internal && !errors.Is(err, os.ErrPermission) {
-				t.Fatalf("unclassified: %v", err)
-			}
-			return
-		}
-		images, _ := h.List(context.Background())
-		for _, img := range images {
-			if _, err := h.Remove(context.Background(), string(img.ID), RemoveOptions{Force: true}); err != nil {
-				t.Fatal(err)
-			}
-		}
-		h.noWaste(t)
-	})
 }

@@ -254,6 +254,11 @@ func TestSaveOfSeveralPlatforms(t *testing.T) {
 	if !bytes.Equal(saved, again.save(t, SaveOptions{}, "app:v1")) {
 		t.Error("saved again it has other bytes")
 	}
+	h.mustLoad(t, saved) // an index of other manifests, and of the same images, takes the name over
+	if all, _ := h.List(ctx); len(all) != 1 || len(h.images) != 4 {
+		t.Errorf("%d images, %d records", len(all), len(h.images))
+	}
+	h.noWaste(t)
 	one := h.save(t, SaveOptions{Platforms: []ocispec.Platform{platform("s390x")}}, "app:v1")
 	third := build(t, t.TempDir())
 	if l := third.mustLoad(t, one); len(l) != 1 || l[0] != (Loaded{"app:v1", ids[0]}) {

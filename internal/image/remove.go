@@ -114,35 +114,41 @@ type unit struct {
 }
 
 func (r *removal) unit(id digest.Digest) unit {
+	u := unit{records: []digest.Digest{id}}
 	rec := r.c.look(id)
-	if rec.isIndex() {
-		u := unit{records: []digest.Digest{id}}
-		r.addMembers(&u, rec)
-		return u
+	if !rec.isIndex() {
+		u.images = append(u.images, id)
+		for _, x := range r.s.refs.indexesOf(id) {
+			if r.s.choose(r.c.look(x), nil) == id {
+				u.records = append(u.records, x)
+			}
+		}
 	}
-	u := unit{records: []digest.Digest{id}, images: []digest.Digest{id}}
-	for _, x := range r.s.refs.indexesOf(id) {
-		if rec := r.c.look(x); rec != nil && r.s.choose(rec, nil) == id {
-			u.records = append(u.records, x)
-			r.addMembers(&u, rec)
+	for _, x := range u.records {
+		index := r.c.look(x)
+		if !index.isIndex() {
+			continue
+		}
+		r.addMember(&u, r.s.choose(index, nil))
+		for _, m := range index.Members {
+			r.addMember(&u, m.Image)
 		}
 	}
 	return u
 }
 
-func (r *removal) addMembers(u *unit, index *record) {
-	first := r.s.choose(index, nil)
-	add := func(id digest.Digest) {
-		rec := r.c.look(id)
-		if rec == nil || slices.Contains(u.images, id) || rec.names() > 0 || len(r.s.refs.indexes[id]) > 1 {
+// addMember adds an image that only the unit's indexes name.
+func (r *removal) addMember(u *unit, id digest.Digest) {
+	rec := r.c.look(id)
+	if rec == nil || rec.names() > 0 || slices.Contains(u.images, id) {
+		return
+	}
+	for _, x := range r.s.refs.indexesOf(id) {
+		if !slices.Contains(u.records, x) {
 			return
 		}
-		u.images = append(u.images, id)
 	}
-	add(first)
-	for _, m := range index.Members {
-		add(m.Image)
-	}
+	u.images = append(u.images, id)
 }
 
 // names returns the names of a unit.
