@@ -84,16 +84,6 @@ func (b *bench) add(work, unit string, samples []sample, bars ...bar) {
 	b.results = append(b.results, result{work, unit, samples, bars})
 }
 
-// find returns what a contender needed for a work that was measured already.
-func (b *bench) find(work, name string) (sample, bool) {
-	for _, r := range b.results {
-		if r.work == work {
-			return r.find(name)
-		}
-	}
-	return sample{}, false
-}
-
 func (r result) find(name string) (sample, bool) {
 	for _, s := range r.samples {
 		if s.name == name {
