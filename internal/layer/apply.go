@@ -2,15 +2,12 @@ package layer
 
 import (
 	"context"
-	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 	"os"
 	"path/filepath"
-	"sync"
 
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
@@ -89,7 +86,7 @@ func (s *Store) unpackInto(ctx context.Context, tmp string, diffID digest.Digest
 	if err != nil {
 		return Layer{}, err
 	}
-	l.DiffID = digest.NewDigest(digest.SHA256, p.hash)
+	l.DiffID = p.digest()
 	if diffID != "" && l.DiffID != diffID {
 		return Layer{}, fault.New(fault.Invalid, "verify layer", diffID.String(), "%w: the uncompressed bytes have digest %s", ErrDigest, l.DiffID)
 	}
@@ -131,90 +128,4 @@ func (s *Store) publish(tmp string, l Layer, hold *Hold) error {
 	}
 	s.known[l.DiffID] = &entry{record: &l}
 	return nil
-}
-
-// pipe decompresses and hashes in one goroutine while its reader unpacks in
-// another.
-type pipe struct {
-	hash   hash.Hash
-	chunks chan *chunk
-	quit   chan struct{}
-	done   sync.WaitGroup
-	cur    *chunk
-	rest   []byte
-	err    error // set before chunks is closed
-}
-
-type chunk struct {
-	n   int
-	buf [256 << 10]byte
-}
-
-var chunkPool = sync.Pool{New: func() any { return new(chunk) }}
-
-func newPipe(r io.Reader) *pipe {
-	p := &pipe{hash: sha256.New(), chunks: make(chan *chunk, 2), quit: make(chan struct{})}
-	p.done.Go(func() { p.produce(r) })
-	return p
-}
-
-func (p *pipe) produce(r io.Reader) {
-	defer close(p.chunks)
-	for {
-		c := chunkPool.Get().(*chunk)
-		var err error
-		c.n, err = readSome(r, c.buf[:])
-		p.hash.Write(c.buf[:c.n])
-		select {
-		case p.chunks <- c:
-		case <-p.quit:
-			chunkPool.Put(c)
-			return
-		}
-		if err != nil {
-			p.err = err
-			return
-		}
-	}
-}
-
-// readSome fills buf as far as r goes.
-func readSome(r io.Reader, buf []byte) (n int, err error) {
-	for n < len(buf) && err == nil {
-		var k int
-		k, err = r.Read(buf[n:])
-		n += k
-	}
-	return n, err
-}
-
-// Read returns decompressed bytes.
-func (p *pipe) Read(b []byte) (int, error) {
-	for len(p.rest) == 0 {
-		if p.cur != nil {
-			chunkPool.Put(p.cur)
-			p.cur = nil
-		}
-		c, ok := <-p.chunks
-		if !ok {
-			return 0, p.err
-		}
-		p.cur, p.rest = c, c.buf[:c.n]
-	}
-	n := copy(b, p.rest)
-	p.rest = p.rest[n:]
-	return n, nil
-}
-
-// stop ends the goroutine and waits for it: afterwards nobody reads the source.
-func (p *pipe) stop() {
-	close(p.quit)
-	for c := range p.chunks {
-		chunkPool.Put(c)
-	}
-	if p.cur != nil {
-		chunkPool.Put(p.cur)
-		p.cur, p.rest = nil, nil
-	}
-	p.done.Wait()
 }

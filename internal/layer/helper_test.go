@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 )
 
@@ -258,4 +259,11 @@ func writeMany(w io.Writer, seed int) {
 		tw.Write([]byte(data))
 	}
 	tw.Close()
+}
+
+// deleted collects a layer and reports whether it was there and is gone.
+func deleted(s *Store, d digest.Digest) (bool, error) {
+	had := s.Has(d)
+	_, err := s.Collect(d)
+	return had && !s.Has(d), err
 }

@@ -277,7 +277,7 @@ func TestTruncation(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if ok, err := s.Delete(whole.DiffID); !ok || err != nil {
+	if ok, err := deleted(s, whole.DiffID); !ok || err != nil {
 		t.Fatal(ok, err)
 	}
 	for how, data := range map[string][]byte{"plain": plain, "gzip": gz(plain), "zstd": zst(plain)} {
@@ -294,7 +294,7 @@ func TestTruncation(t *testing.T) {
 		if _, err := s.Apply(context.Background(), whole.DiffID, bytes.NewReader(data)); err != nil {
 			t.Errorf("%s whole: %v", how, err)
 		}
-		s.Delete(whole.DiffID)
+		deleted(s, whole.DiffID)
 	}
 }
 
@@ -329,7 +329,7 @@ func FuzzApply(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		l, err := apply(s, data)
 		if err == nil {
-			if ok, err := s.Delete(l.DiffID); !ok || err != nil {
+			if ok, err := deleted(s, l.DiffID); !ok || err != nil {
 				t.Fatal(ok, err)
 			}
 		} else if k := fault.KindOf(err); k == fault.Internal && !errors.Is(err, os.ErrPermission) {

@@ -115,6 +115,8 @@ func Open(root string, limits Limits) (*Store, error) {
 	if err := os.Mkdir(filepath.Join(s.layers, ".empty"), 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, fault.Wrap("open layer store", root, err)
 	}
+	spread(filepath.Join(s.layers, ".tmp"))
+	spread(s.containers)
 	if err := s.scan(); err != nil {
 		return nil, fault.Wrap("open layer store", root, err)
 	}
@@ -257,20 +259,4 @@ func (s *Store) Tree(diffID digest.Digest) (string, error) {
 		return "", missing(diffID)
 	}
 	return filepath.Join(s.dir(diffID), "tree"), nil
-}
-
-// Delete removes a layer unless it is held or below a container's writable
-// layer, and reports whether it did. It is out of sight when Delete returns;
-// the files go in the background.
-func (s *Store) Delete(diffID digest.Digest) (bool, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.known[diffID] == nil || s.refs[diffID] > 0 {
-		return false, nil
-	}
-	if err := s.discard(s.dir(diffID)); err != nil {
-		return false, fault.Wrap("delete layer", diffID.String(), err)
-	}
-	delete(s.known, diffID)
-	return true, nil
 }

@@ -30,7 +30,7 @@ func TestReferencesKeepLayers(t *testing.T) {
 	}
 	del := func(s *Store, want bool) {
 		t.Helper()
-		ok, err := s.Delete(l.DiffID)
+		ok, err := deleted(s, l.DiffID)
 		if ok != want || err != nil || s.Has(l.DiffID) == want {
 			t.Fatalf("deleted %v, %v; there: %v", ok, err, s.Has(l.DiffID))
 		}
@@ -258,7 +258,7 @@ func unpackForEver(root string) {
 			os.Exit(1)
 		}
 		if i%2 == 0 {
-			s.Delete(l.DiffID)
+			deleted(s, l.DiffID)
 		}
 	}
 }

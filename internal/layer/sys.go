@@ -34,3 +34,22 @@ func inode(dirfd int, name string) (uint64, error) {
 	err := unix.Fstatat(dirfd, name, &st, unix.AT_SYMLINK_NOFOLLOW)
 	return st.Ino, err
 }
+
+// spread tells ext4 that the directories below dir have nothing to do with each
+// other, so that it does not put their files next to each other (chattr(1), T).
+// It is a matter of speed: for minutes after a deletion ext4 goes through all of
+// the deleted inodes again for each that it allocates nearby, which makes
+// unpacking a layer after a removal several times slower. Other file systems do
+// not know it.
+func spread(dir string) {
+	const topDir = 0x20000 // FS_TOPDIR_FL
+	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return
+	}
+	defer unix.Close(fd)
+	flags, err := unix.IoctlGetInt(fd, unix.FS_IOC_GETFLAGS)
+	if err == nil && flags&topDir == 0 {
+		_ = unix.IoctlSetPointerInt(fd, unix.FS_IOC_SETFLAGS, flags|topDir)
+	}
+}
