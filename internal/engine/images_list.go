@@ -74,15 +74,24 @@ func (f *imageFilter) admits(img *image.Image) bool {
 		f.labels.Labels("label", img.Config.Config.Labels)
 }
 
-// names returns those of an image's names that the list is about.
-func (f *imageFilter) names(refs []string) []string {
-	out := make([]string, 0, len(refs))
-	for _, ref := range refs {
+// names returns those of an image's names that the list is about. What a tag is
+// called at its registry comes with the tag, which docker shows only when the
+// pattern has no tag.
+func (f *imageFilter) names(img *image.Image) (tags, digests []string) {
+	tags, digests = []string{}, []string{}
+	repositories := map[string]bool{}
+	for _, ref := range img.RepoTags {
 		if len(f.references) == 0 || referenceMatches(f.references, ref) {
-			out = append(out, ref)
+			tags = append(tags, ref)
+			repositories[bareName(ref)] = true
 		}
 	}
-	return out
+	for _, ref := range img.RepoDigests {
+		if len(f.references) == 0 || referenceMatches(f.references, ref) || repositories[bareName(ref)] {
+			digests = append(digests, ref)
+		}
+	}
+	return tags, digests
 }
 
 // referenceMatches compares a name with patterns, with and without its tag.
@@ -157,7 +166,7 @@ func (e *Engine) ImageList(ctx context.Context, o ImageListOptions) ([]api.Summa
 		if !f.admits(img) {
 			continue
 		}
-		tags, digests := f.names(img.RepoTags), f.names(img.RepoDigests)
+		tags, digests := f.names(img)
 		if nameless := len(tags)+len(digests) == 0; nameless && (len(f.references) > 0 || !o.All && parents[img.ID]) {
 			continue
 		}
