@@ -68,29 +68,32 @@ func (s *Store) Register(ctx context.Context, hold *layer.Hold, images []Registr
 	if err := s.content.Sync(); err != nil {
 		return nil, err
 	}
-	c, err := s.change(func(c *change) error {
+	var unnamed []moved
+	_, err := s.change(func(c *change) error {
 		for i := range images {
 			if err := s.add(c, &images[i]); err != nil {
 				return fault.Wrap(op, images[i].id.String(), err)
 			}
 		}
+		unnamed = c.unnamed()
 		return nil
 	})
 	if err != nil {
 		return nil, fault.Wrap(op, "", err)
 	}
-	c.tellMoved(progress)
+	for _, m := range unnamed {
+		progress.Stream(fmt.Sprintf("The image %s already exists, renaming the old one with ID %s to empty string\n",
+			familiarString(m.tag), m.from))
+	}
 	return s.registered(images)
 }
 
-// tellMoved says which images lost a name.
-func (c *change) tellMoved(progress Progress) {
-	for _, m := range c.moved {
-		if r := c.look(m.from); r != nil && r.names() == 0 && len(c.s.refs.indexes[m.from]) == 0 {
-			progress.Stream(fmt.Sprintf("The image %s already exists, renaming the old one with ID %s to empty string\n",
-				familiarString(m.tag), m.from))
-		}
-	}
+// unnamed returns the tags with which images lost their last name.
+func (c *change) unnamed() []moved {
+	return slices.DeleteFunc(slices.Clone(c.moved), func(m moved) bool {
+		r := c.look(m.from)
+		return r == nil || r.names() > 0 || c.elsewhere(m.from, "")
+	})
 }
 
 // registered returns the snapshots of images that were just recorded. One that
