@@ -75,7 +75,12 @@ func (c *Client) Push(ctx context.Context, ref string, o PushOptions) (digest.Di
 	}
 	var last digest.Digest
 	for _, name := range names {
-		if last, err = p.name(ctx, name); err != nil {
+		last, err = p.name(ctx, name)
+		if fault.Is(err, fault.Unsupported) && p.local != nil { // it has a store of its own: send
+			p.local, p.sent, p.links = nil, map[digest.Digest]*sending{}, nil
+			last, err = p.name(ctx, name)
+		}
+		if err != nil {
 			return "", fault.Wrap("push", reference.FamiliarString(name), err)
 		}
 		if o.Pushed != nil {
