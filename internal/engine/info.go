@@ -11,7 +11,6 @@ import (
 	"berth/internal/version"
 
 	api "github.com/moby/moby/api/types/container"
-	"github.com/moby/moby/api/types/registry"
 	"github.com/moby/moby/api/types/system"
 	"golang.org/x/sys/unix"
 )
@@ -41,7 +40,7 @@ func (e *Engine) Info(ctx context.Context) (system.Info, error) {
 		OSVersion:          osRelease("VERSION_ID"),
 		KernelVersion:      kernel(),
 		IndexServerAddress: "https://index.docker.io/v1/",
-		RegistryConfig:     registryConfig(),
+		RegistryConfig:     e.registryConfig(),
 		NCPU:               e.host.CPUs,
 		MemTotal:           e.host.Memory,
 		DockerRootDir:      e.cfg.Root,
@@ -130,14 +129,6 @@ func (e *Engine) runtimes() map[string]system.RuntimeWithStatus {
 		all[name] = r
 	}
 	return all
-}
-
-func registryConfig() *registry.ServiceConfig {
-	const hub = "docker.io"
-	return &registry.ServiceConfig{
-		Mirrors:      []string{},
-		IndexConfigs: map[string]*registry.IndexInfo{hub: {Name: hub, Mirrors: []string{}, Secure: true, Official: true}},
-	}
 }
 
 func securityOptions(v2 bool) []string {

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"net/netip"
 	"sync/atomic"
 
 	"berth/internal/fault"
@@ -10,6 +11,7 @@ import (
 	"berth/internal/transfer"
 
 	"github.com/distribution/reference"
+	"github.com/moby/moby/api/types/registry"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -96,4 +98,20 @@ func (e *Engine) sweepImages() {
 	if freed > 0 {
 		e.log.Info("deleted layers and blobs without an owner", "bytes", freed)
 	}
+}
+
+// registryConfig shows in docker's words what the flags say; the file of
+// registries says more.
+func (e *Engine) registryConfig() *registry.ServiceConfig {
+	const hub = "docker.io"
+	mirrors := append([]string{}, e.cfg.Registry.HubMirrors...)
+	out := &registry.ServiceConfig{
+		InsecureRegistryCIDRs: []netip.Prefix{netip.MustParsePrefix("::1/128"), netip.MustParsePrefix("127.0.0.0/8")},
+		Mirrors:               mirrors,
+		IndexConfigs:          map[string]*registry.IndexInfo{hub: {Name: hub, Mirrors: mirrors, Secure: true, Official: true}},
+	}
+	for _, host := range e.cfg.Registry.Insecure {
+		out.IndexConfigs[host] = &registry.IndexInfo{Name: host, Mirrors: []string{}}
+	}
+	return out
 }
