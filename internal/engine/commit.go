@@ -29,6 +29,10 @@ func (e *Engine) ImageCommit(ctx context.Context, o CommitOptions) (string, erro
 	if err != nil {
 		return "", err
 	}
+	// Now, not after gigabytes were read.
+	if _, err := image.ApplyChanges(dockerspec.DockerOCIImageConfig{}, o.Changes); err != nil {
+		return "", err
+	}
 	rec := c.Record()
 	if c.Gone() || rec.State.Status == api.StateRemoving || rec.State.Status == api.StateDead {
 		return "", fault.New(fault.Conflict, "", "", "You cannot commit container %s which is being removed", rec.ID)
