@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"berth/internal/cli/terminal"
@@ -58,11 +59,14 @@ func withLoginHint(ref string, err error) error {
 	return fault.New(fault.Unauthorized, "", "", "%w", err).WithHint("log in first: berth login%s", registry)
 }
 
-// askSecret prompts for something that is not to be shown. An interrupt puts the
-// terminal back before it ends the program.
+// askSecret prompts for something that is not to be shown. The terminal is silent
+// before the prompt, so that nothing typed ahead shows; an interrupt puts it back
+// before it ends the program.
 func (a *app) askSecret(prompt string) (string, error) {
-	fmt.Fprint(a.err, prompt)
-	restore := terminal.Keep(a.in)
+	restore, err := terminal.Silence(a.in)
+	if err != nil {
+		return "", err
+	}
 	interrupts := make(chan os.Signal, 1)
 	signal.Notify(interrupts, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	done := make(chan struct{})
@@ -75,9 +79,31 @@ func (a *app) askSecret(prompt string) (string, error) {
 		case <-done:
 		}
 	}()
-	text, err := terminal.ReadSecret(a.in)
+	fmt.Fprint(a.err, prompt)
+	text, err := a.readLine()
 	signal.Stop(interrupts)
 	close(done)
+	restore()
 	fmt.Fprintln(a.err)
 	return text, err
+}
+
+// readLine reads one line of standard input and nothing that follows it.
+func (a *app) readLine() (string, error) {
+	var text []byte
+	var one [1]byte
+	for len(text) < maxPassword {
+		n, err := a.in.Read(one[:])
+		switch {
+		case n > 0 && one[0] == '\n':
+			return strings.TrimSuffix(string(text), "\r"), nil
+		case n > 0:
+			text = append(text, one[0])
+		case err != nil && len(text) > 0:
+			return string(text), nil
+		case err != nil:
+			return "", err
+		}
+	}
+	return "", wrong("that line is too long")
 }

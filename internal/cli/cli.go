@@ -242,7 +242,7 @@ func (a *app) memberCommand(g *group, names []string, target string) *cobra.Comm
 	}
 	child := a.command(c, names[0])
 	child.Aliases = names[1:]
-	if target == "inspect" {
+	if target == "inspect" && child.Flags().Lookup("type") != nil {
 		_ = child.Flags().Set("type", g.name)
 		_ = child.Flags().MarkHidden("type")
 		child.Short = "Show everything about " + g.name + "s"

@@ -147,3 +147,53 @@ func (a *app) completeRunFlags(cmd *cobra.Command) {
 	}
 	_ = cmd.RegisterFlagCompletionFunc("volumes-from", a.completeContainers())
 }
+
+// completeContainer completes the name of one container as the first argument.
+func (a *app) completeContainer(states ...string) completer {
+	return func(_ *cobra.Command, args []string, word string) ([]string, cobra.ShellCompDirective) {
+		if len(args) > 0 {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		return without(a.containerNames(states), nil, word), cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
+func (a *app) networkNames() []string {
+	return a.names(func(ctx context.Context, c *client.Client) ([]string, error) {
+		list, err := c.NetworkList(ctx, nil)
+		var names []string
+		for _, n := range list {
+			names = append(names, n.Name)
+		}
+		return names, err
+	})
+}
+
+func (a *app) volumeNames() []string {
+	return a.names(func(ctx context.Context, c *client.Client) ([]string, error) {
+		list, _, err := c.VolumeList(ctx, nil)
+		var names []string
+		for _, v := range list {
+			names = append(names, v.Name)
+		}
+		return names, err
+	})
+}
+
+// completeNetworks completes networks as all arguments, and with a container's
+// name to follow as the first one.
+func (a *app) completeNetworks(container bool) completer {
+	return func(_ *cobra.Command, args []string, word string) ([]string, cobra.ShellCompDirective) {
+		switch {
+		case container && len(args) == 1:
+			return without(a.containerNames(nil), nil, word), cobra.ShellCompDirectiveNoFileComp
+		case container && len(args) > 1:
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		return without(a.networkNames(), args, word), cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
+func (a *app) completeVolumes(_ *cobra.Command, args []string, word string) ([]string, cobra.ShellCompDirective) {
+	return without(a.volumeNames(), args, word), cobra.ShellCompDirectiveNoFileComp
+}

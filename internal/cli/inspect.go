@@ -22,7 +22,7 @@ func buildInspect(a *app, cmd *cobra.Command) {
 	var layout, kind string
 	var size bool
 	cmd.Flags().StringVarP(&layout, "format", "f", "", "`FORMAT` json or a Go template")
-	cmd.Flags().StringVar(&kind, "type", "", "`KIND` look among container, image or network alone")
+	cmd.Flags().StringVar(&kind, "type", "", "`KIND` look among container, image, network or volume alone")
 	cmd.Flags().BoolVarP(&size, "size", "s", false, "show what a container has written")
 	cmd.Args = atLeast(1, "a container or an image")
 	cmd.ValidArgsFunction = a.completeAnything
@@ -39,25 +39,31 @@ func buildInspect(a *app, cmd *cobra.Command) {
 		if err != nil {
 			return err
 		}
-		var found []json.RawMessage
-		failed := false
-		for _, ref := range args {
-			raw, err := inspectOne(cmd.Context(), lookups, ref)
-			if err != nil {
-				a.complain(err)
-				failed = true
-				continue
-			}
-			found = append(found, raw)
-		}
-		if err := a.printInspected(t, found); err != nil {
-			return err
-		}
-		if failed {
-			return &exit{codeFailed, nil}
-		}
-		return nil
+		return a.inspect(cmd.Context(), t, lookups, args)
 	}
+}
+
+// inspect prints what is found of each name; what is missing does not keep the
+// rest from being shown.
+func (a *app) inspect(ctx context.Context, t *format.Template, lookups []inspector, refs []string) error {
+	var found []json.RawMessage
+	failed := false
+	for _, ref := range refs {
+		raw, err := inspectOne(ctx, lookups, ref)
+		if err != nil {
+			a.complain(err)
+			failed = true
+			continue
+		}
+		found = append(found, raw)
+	}
+	if err := a.printInspected(t, found); err != nil {
+		return err
+	}
+	if failed {
+		return &exit{codeFailed, nil}
+	}
+	return nil
 }
 
 type inspector func(ctx context.Context, ref string) (json.RawMessage, error)
@@ -69,15 +75,17 @@ func inspectors(c *client.Client, kind string, size bool) ([]inspector, error) {
 	}
 	switch kind {
 	case "":
-		return []inspector{containers, c.ImageInspect, c.NetworkInspect}, nil
+		return []inspector{containers, c.ImageInspect, c.NetworkInspect, c.VolumeInspect}, nil
 	case "container":
 		return []inspector{containers}, nil
 	case "image":
 		return []inspector{c.ImageInspect}, nil
 	case "network":
 		return []inspector{c.NetworkInspect}, nil
+	case "volume":
+		return []inspector{c.VolumeInspect}, nil
 	}
-	return nil, wrong("--type %q: use container, image or network", kind)
+	return nil, wrong("--type %q: use container, image, network or volume", kind)
 }
 
 func inspectOne(ctx context.Context, lookups []inspector, ref string) (json.RawMessage, error) {

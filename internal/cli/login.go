@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -129,12 +128,8 @@ func (a *app) askLogin(f *loginFlags, key, known string) (credentials.Auth, erro
 			prompt = "Username (" + known + "): "
 		}
 		fmt.Fprint(a.err, prompt)
-		line, err := bufio.NewReaderSize(onlyReader{a.in}, 1).ReadString('\n') // no more than the line: the password follows
-		if err != nil && line == "" {
-			fmt.Fprintln(a.err)
-			return auth, wrong("no user name was given")
-		}
-		if auth.Username = strings.TrimSpace(line); auth.Username == "" {
+		line, err := a.readLine()
+		if auth.Username = strings.TrimSpace(line); auth.Username == "" && err == nil {
 			auth.Username = known
 		}
 		if auth.Username == "" {

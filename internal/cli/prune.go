@@ -188,3 +188,98 @@ func notOffered(err error) bool {
 	var refusal *client.Refusal
 	return errors.As(err, &refusal) && (refusal.Status == 404 || refusal.Status == 501 || refusal.Status == 503)
 }
+
+func buildContainerPrune(a *app, cmd *cobra.Command) {
+	f := &pruneFlags{}
+	f.register(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		return a.prune(cmd, f, "container", "all stopped containers")
+	}
+}
+
+func buildNetworkPrune(a *app, cmd *cobra.Command) {
+	f := &pruneFlags{}
+	f.register(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		return a.prune(cmd, f, "network", "all custom networks not used by at least one container")
+	}
+}
+
+func buildVolumePrune(a *app, cmd *cobra.Command) {
+	f := &pruneFlags{}
+	f.register(cmd)
+	cmd.Flags().BoolVarP(&f.all, "all", "a", false, "remove volumes with a name too, when no container uses them")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		what := "anonymous local volumes not used by at least one container"
+		if f.all {
+			what = "all local volumes not used by at least one container"
+		}
+		return a.prune(cmd, f, "volume", what)
+	}
+}
+
+func buildSystemPrune(a *app, cmd *cobra.Command) {
+	f := &pruneFlags{}
+	f.register(cmd)
+	cmd.Flags().BoolVarP(&f.all, "all", "a", false, "remove images with a name too, when no container uses them")
+	cmd.Flags().BoolVar(&f.volumes, "volumes", false, "remove anonymous volumes that no container uses too")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return a.pruneAll(cmd, f) }
+}
+
+// pruneAll removes everything that nothing uses, in the order in which one thing
+// ceases to be used by another.
+func (a *app) pruneAll(cmd *cobra.Command, f *pruneFlags) error {
+	names := []string{"container", "network"}
+	warning := "WARNING! This will remove:\n  - all stopped containers\n  - all networks not used by at least one container\n"
+	if f.volumes {
+		names = append(names, "volume")
+		warning += "  - all anonymous volumes not used by at least one container\n"
+	}
+	names = append(names, "image")
+	if f.all {
+		warning += "  - all images without at least one container associated to them\n"
+	} else {
+		warning += "  - all dangling images\n"
+	}
+	warning += "  - unused build cache\n"
+	if len(f.filter) > 0 {
+		warning += "\n  Items to be pruned will be filtered with:\n  - " + strings.Join(f.filter, "\n  - ") + "\n"
+	}
+	c, err := a.engine()
+	if err != nil {
+		return err
+	}
+	forKind := *f
+	if f.dryRun || f.explain {
+		return a.planned(cmd.Context(), c, f, names)
+	}
+	if err := a.confirm(f, warning+"\n"); err != nil {
+		return err
+	}
+	var freed uint64
+	for _, name := range names {
+		forKind.all = f.all && name == "image"
+		filters, err := forKind.filters(name)
+		if err != nil {
+			return err
+		}
+		if name == "volume" {
+			delete(filters, "until") // volumes have no time of last use
+		}
+		report, err := c.Prune(cmd.Context(), pruneKind(name).path, filters, false)
+		if err != nil {
+			return fmt.Errorf("%ss: %w", name, err)
+		}
+		a.printPruned(pruneKind(name), &report)
+		freed += report.SpaceReclaimed
+	}
+	report, err := c.Prune(cmd.Context(), "build", nil, false)
+	if err != nil && !notOffered(err) {
+		return fmt.Errorf("build cache: %w", err)
+	}
+	if len(report.CachesDeleted) > 0 {
+		fmt.Fprintf(a.out, "Deleted build cache objects:\n%s\n\n", strings.Join(report.CachesDeleted, "\n"))
+	}
+	fmt.Fprintln(a.out, "Total reclaimed space:", format.Bytes(int64(freed+report.SpaceReclaimed)))
+	return nil
+}

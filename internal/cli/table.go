@@ -14,9 +14,9 @@ const (
 var groupOrder = []string{groupRun, groupLook, groupImages, groupSystem, groupGroups}
 
 // topLevel names the commands in the order of the help.
-const topLevel = "run exec create start stop restart kill attach wait rm " +
-	"ps logs inspect " +
-	"pull push images history tag rmi commit save load import login logout search " +
+const topLevel = "run exec create start stop restart pause unpause kill attach wait rename update cp rm " +
+	"ps logs top stats port inspect diff events " +
+	"pull push images history tag rmi commit export save load import login logout search " +
 	"version info dial-stdio "
 
 // lookUp returns a command by its name, "GROUP NAME" for one that exists in a
@@ -27,6 +27,9 @@ func lookUp(name string) *command {
 		return c
 	}
 	if c := imageCommand(name); c != nil {
+		return c
+	}
+	if c := managementCommand(name); c != nil {
 		return c
 	}
 	return systemCommand(name)
@@ -54,6 +57,24 @@ func containerCommand(name string) *command {
 		return &command{"wait", groupRun, "CONTAINER...", "Wait until containers end and print their exit codes", "", buildWait}
 	case "rm":
 		return &command{"rm", groupRun, "[FLAGS] CONTAINER...", "Remove containers", "  berth rm -f web\n  berth rm $(berth ps -aq -f status=exited)", buildRm}
+	case "pause":
+		return &command{"pause", groupRun, "CONTAINER...", "Freeze containers", "", buildPause}
+	case "unpause":
+		return &command{"unpause", groupRun, "CONTAINER...", "Let frozen containers go on", "", buildUnpause}
+	case "rename":
+		return &command{"rename", groupRun, "CONTAINER NAME", "Give a container another name", "", buildRename}
+	case "update":
+		return &command{"update", groupRun, "[FLAGS] CONTAINER...", "Change the limits of containers while they run", updateExample, buildUpdate}
+	case "cp":
+		return &command{"cp", groupRun, "[FLAGS] SOURCE TARGET", "Copy files into a container or out of one", cpExample, buildCp}
+	case "top":
+		return &command{"top", groupLook, "CONTAINER [PS OPTION...]", "List the processes of a container", "  berth top web\n  berth top web -o pid,rss,args", buildTop}
+	case "stats":
+		return &command{"stats", groupLook, "[FLAGS] [CONTAINER...]", "Show what containers use, as they use it", statsExample, buildStats}
+	case "port":
+		return &command{"port", groupLook, "CONTAINER [PORT[/PROTOCOL]]", "Show where a container's ports are published", "", buildPort}
+	case "diff":
+		return &command{"diff", groupLook, "CONTAINER", "List the files that a container changed", "", buildDiff}
 	case "ps":
 		return &command{"ps", groupLook, "[FLAGS]", "List containers", psExample, buildPs}
 	case "logs":
@@ -80,6 +101,8 @@ func imageCommand(name string) *command {
 		return &command{"rmi", groupImages, "[FLAGS] IMAGE...", "Remove images", "", buildRmi}
 	case "commit":
 		return &command{"commit", groupImages, "[FLAGS] CONTAINER [NAME]", "Make an image of a container's files", commitExample, buildCommit}
+	case "export":
+		return &command{"export", groupImages, "[FLAGS] CONTAINER", "Write a container's files to an archive", "  berth export -o files.tar web", buildExport}
 	case "save":
 		return &command{"save", groupImages, "[FLAGS] IMAGE...", "Write images to an archive", saveExample, buildSave}
 	case "load":
@@ -108,12 +131,51 @@ func imageCommand(name string) *command {
 	return nil
 }
 
+// managementCommand knows what exists within groups alone.
+func managementCommand(name string) *command {
+	switch name {
+	case "container prune":
+		return &command{"prune", groupRun, "[FLAGS]", "Remove containers that do not run", "", buildContainerPrune}
+	case "network ls":
+		return &command{"ls", groupRun, "[FLAGS]", "List networks", "", buildNetworkLs}
+	case "network create":
+		return &command{"create", groupRun, "[FLAGS] NETWORK", "Make a network", networkCreateExample, buildNetworkCreate}
+	case "network rm":
+		return &command{"rm", groupRun, "[FLAGS] NETWORK...", "Remove networks", "", buildNetworkRm}
+	case "network inspect":
+		return &command{"inspect", groupRun, "[FLAGS] NETWORK...", "Show everything about networks", "", buildNetworkInspect}
+	case "network connect":
+		return &command{"connect", groupRun, "[FLAGS] NETWORK CONTAINER", "Attach a container to a network", "  berth network connect --alias db backend postgres", buildNetworkConnect}
+	case "network disconnect":
+		return &command{"disconnect", groupRun, "[FLAGS] NETWORK CONTAINER", "Detach a container from a network", "", buildNetworkDisconnect}
+	case "network prune":
+		return &command{"prune", groupRun, "[FLAGS]", "Remove networks that no container uses", "", buildNetworkPrune}
+	case "volume ls":
+		return &command{"ls", groupRun, "[FLAGS]", "List volumes", "", buildVolumeLs}
+	case "volume create":
+		return &command{"create", groupRun, "[FLAGS] [VOLUME]", "Make a volume", "", buildVolumeCreate}
+	case "volume rm":
+		return &command{"rm", groupRun, "[FLAGS] VOLUME...", "Remove volumes", "", buildVolumeRm}
+	case "volume inspect":
+		return &command{"inspect", groupRun, "[FLAGS] VOLUME...", "Show everything about volumes", "", buildVolumeInspect}
+	case "volume prune":
+		return &command{"prune", groupRun, "[FLAGS]", "Remove volumes that no container uses", "", buildVolumePrune}
+	case "system df":
+		return &command{"df", groupRun, "[FLAGS]", "Show what takes how much of the disk", "", buildDf}
+	case "system prune":
+		return &command{"prune", groupRun, "[FLAGS]", "Remove everything that nothing uses", "  berth system prune --all --explain", buildSystemPrune}
+	}
+	return nil
+}
+
 func systemCommand(name string) *command {
 	switch name {
 	case "version":
 		return &command{"version", groupSystem, "[FLAGS]", "Print the versions of berth and of the engine", "", buildVersion}
 	case "info":
 		return &command{"info", groupSystem, "[FLAGS]", "Describe the engine and its machine", "", buildInfo}
+	case "events":
+		return &command{"events", groupLook, "[FLAGS]", "Show what happens in the engine, as it happens", eventsExample, buildEvents}
 	case "dial-stdio":
 		return &command{"dial-stdio", "", "", "Connect standard input and output to the engine", "", buildDialStdio}
 	case "registry":
@@ -131,18 +193,22 @@ type group struct {
 }
 
 // topGroups names the groups in the order of the help.
-const topGroups = "container image system registry"
+const topGroups = "container image network volume system registry"
 
 func groupNamed(name string) *group {
 	switch name {
 	case "container":
-		return &group{name, "Manage containers", "run exec create start stop restart kill attach " +
-			"wait rm|remove ls|list|ps=ps logs inspect"}
+		return &group{name, "Manage containers", "attach commit cp create diff exec export inspect kill logs " +
+			"ls|list|ps=ps pause port prune rename restart rm|remove run start stats stop top unpause update wait"}
 	case "image":
 		return &group{name, "Manage images, verify and sign them", "ls|list=images pull push history inspect tag rm|remove=rmi prune " +
 			"save load import verify tree sign keygen referrers"}
+	case "network":
+		return &group{name, "Manage networks", "ls|list create rm|remove inspect connect disconnect prune"}
+	case "volume":
+		return &group{name, "Manage volumes", "ls|list create rm|remove inspect prune"}
 	case "system":
-		return &group{name, "Manage the engine and what it keeps", "info dial-stdio"}
+		return &group{name, "Manage the engine and what it keeps", "df prune info events dial-stdio"}
 	}
 	return nil
 }

@@ -114,7 +114,7 @@ func (rq *request) send(w net.Conn, host string) error {
 
 // sendStream writes r as a chunked body.
 func sendStream(w io.Writer, r io.Reader) error {
-	buf := make([]byte, 64<<10)
+	buf := make([]byte, 256<<10)
 	const room = 10 // for the length line, written in front of the data
 	for {
 		n, err := r.Read(buf[room : len(buf)-2])

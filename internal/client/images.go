@@ -179,11 +179,6 @@ func (c *Client) Ping(ctx context.Context) error {
 	return c.call(ctx, "GET", "/_ping", nil, nil, nil)
 }
 
-// NetworkInspect returns everything about a network as the engine wrote it.
-func (c *Client) NetworkInspect(ctx context.Context, ref string) (json.RawMessage, error) {
-	return fetch[json.RawMessage](ctx, c, "GET", "/networks/"+segment(ref), nil, nil)
-}
-
 // Indent lays raw JSON out for a person.
 func Indent(raw json.RawMessage, prefix, indent string) string {
 	var b bytes.Buffer

@@ -12,6 +12,8 @@ import (
 	"github.com/moby/moby/api/types/image"
 	"github.com/moby/moby/api/types/jsonstream"
 	"github.com/moby/moby/api/types/network"
+	"github.com/moby/moby/api/types/registry"
+	"github.com/moby/moby/api/types/volume"
 )
 
 // TestStructuresMatchThePublishedAPI holds every field that this package sends
@@ -31,6 +33,20 @@ func TestStructuresMatchThePublishedAPI(t *testing.T) {
 		{ExecState{}, container.ExecInspectResponse{}},
 		{EndpointSettings{}, network.EndpointSettings{}},
 		{Progress{}, jsonstream.Message{}},
+		{UpdateRequest{}, container.UpdateConfig{}},
+		{TopResponse{}, container.TopResponse{}},
+		{Change{}, container.FilesystemChange{}},
+		{PathStat{}, container.PathStat{}},
+		{Stats{}, container.StatsResponse{}},
+		{HistoryItem{}, image.HistoryResponseItem{}},
+		{SearchResult{}, registry.SearchResult{}},
+		{Login{}, registry.AuthConfig{}},
+		{LoginAnswer{}, registry.AuthResponse{}},
+		{Distribution{}, registry.DistributionInspect{}},
+		{NetworkSummary{}, network.Summary{}},
+		{NetworkCreate{}, network.CreateRequest{}},
+		{Volume{}, volume.Volume{}},
+		{VolumeCreate{}, volume.CreateRequest{}},
 		{struct {
 			ID string `json:"Id"`
 		}{}, common.IDResponse{}},

@@ -225,3 +225,6 @@ func (headings) Label(name string) string {
 	}
 	return strings.NewReplacer("-", " ", "_", " ").Replace(name)
 }
+
+// Columns prints cells in aligned columns, the first line being the heading.
+func Columns(w io.Writer, cells [][]string) error { return writeAligned(w, cells) }

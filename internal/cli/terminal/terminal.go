@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 
+	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 )
 
@@ -53,17 +54,20 @@ func Unicode() bool {
 	return false
 }
 
-// Keep remembers how f's terminal is set; the returned function puts it back.
-func Keep(f *os.File) (restore func()) {
-	state, err := term.GetState(int(f.Fd()))
+// Silence keeps f's terminal from showing what is typed, line by line as before.
+// The returned function puts its former state back and may be called more than
+// once.
+func Silence(f *os.File) (restore func(), err error) {
+	fd := int(f.Fd())
+	before, err := unix.IoctlGetTermios(fd, unix.TCGETS)
 	if err != nil {
-		return func() {}
+		return nil, err
 	}
-	return func() { _ = term.Restore(int(f.Fd()), state) }
-}
-
-// ReadSecret reads a line from f's terminal without showing it.
-func ReadSecret(f *os.File) (string, error) {
-	text, err := term.ReadPassword(int(f.Fd()))
-	return string(text), err
+	silent := *before
+	silent.Lflag = silent.Lflag&^unix.ECHO | unix.ICANON | unix.ISIG
+	silent.Iflag |= unix.ICRNL
+	if err := unix.IoctlSetTermios(fd, unix.TCSETS, &silent); err != nil {
+		return nil, err
+	}
+	return func() { _ = unix.IoctlSetTermios(fd, unix.TCSETS, before) }, nil
 }
