@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"io"
 	"path"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -168,6 +169,7 @@ type dockerManifest struct {
 	Config   string
 	RepoTags []string
 	Layers   []string
+	Parent   digest.Digest `json:",omitempty"` // of the images of the same archive
 }
 
 func (a *archive) dockerImages() ([]Registration, error) {
@@ -186,7 +188,37 @@ func (a *archive) dockerImages() ([]Registration, error) {
 		}
 		images = append(images, r)
 	}
-	return images, nil
+	return images, setParents(images, manifests)
+}
+
+// setParents makes images children of others of the archive where it says so
+// and their histories agree: a child has one step more, which rules out cycles.
+func setParents(images []Registration, manifests []dockerManifest) error {
+	configs := map[digest.Digest]*v1.DockerOCIImage{}
+	for i := range images {
+		c, err := ParseConfig(images[i].Config)
+		if err != nil {
+			return err
+		}
+		configs[digest.FromBytes(images[i].Config)] = c
+	}
+	for i, m := range manifests {
+		child, parent := configs[digest.FromBytes(images[i].Config)], configs[m.Parent]
+		if parent != nil && isChild(child, parent) {
+			images[i].Parent = m.Parent
+		}
+	}
+	return nil
+}
+
+// isChild reports whether an image can have been made from another in one step.
+func isChild(child, parent *v1.DockerOCIImage) bool {
+	h, p := child.History, parent.History
+	if len(h) != len(p)+1 || len(child.RootFS.DiffIDs) < len(parent.RootFS.DiffIDs) {
+		return false
+	}
+	return reflect.DeepEqual(h[:len(p)], p) &&
+		slices.Equal(child.RootFS.DiffIDs[:len(parent.RootFS.DiffIDs)], parent.RootFS.DiffIDs)
 }
 
 func (a *archive) dockerImage(m dockerManifest) (Registration, error) {

@@ -395,3 +395,26 @@ func TestFullDisk(t *testing.T) {
 	}
 	h.noWaste(t)
 }
+
+// TestParentsThatCannotBe: an archive's word about parents counts only where
+// the histories agree, so never in a circle.
+func TestParentsThatCannotBe(t *testing.T) {
+	h := build(t, t.TempDir())
+	l := oneFile("a", "1")
+	a, b := config(l), config(l)
+	b["author"] = "b"
+	id := func(c any) string { return string(digest.FromBytes(mustJSON(c))) }
+	h.mustLoad(t, new(tarball).file("l.tar", l).json("a.json", a).json("b.json", b).json("manifest.json", []map[string]any{
+		{"Config": "a.json", "Layers": []string{"l.tar"}, "RepoTags": []string{"a:1"}, "Parent": id(b)},
+		{"Config": "b.json", "Layers": []string{"l.tar"}, "RepoTags": []string{"b:1"}, "Parent": id(a)},
+	}).bytes())
+	for _, ref := range []string{"a:1", "b:1"} {
+		if img, err := h.Get(context.Background(), ref); err != nil || img.Parent != "" {
+			t.Errorf("%+v, %v", img, err)
+		}
+		if _, err := h.Remove(context.Background(), ref, RemoveOptions{}); err != nil {
+			t.Error(err)
+		}
+	}
+	h.empty(t)
+}

@@ -119,6 +119,11 @@ func TestCommit(t *testing.T) {
 	if got := h.steps(t, "app:2"); !slices.Equal(got, want) {
 		t.Errorf("got  %q\nwant %q", got, want)
 	}
+	other1 := build(t, t.TempDir()) // parents come along
+	other1.mustLoad(t, h.save(t, SaveOptions{}, "app:2", "app:1"))
+	if got := other1.steps(t, "app:2"); !slices.Equal(got, want) {
+		t.Errorf("loaded elsewhere: %q", got)
+	}
 	// Nothing changed: the parent's layers, and a step without one.
 	empty, err := h.commit(t, new(tarball).bytes(), CommitOptions{Parent: child.ID, Container: c})
 	if err != nil || len(empty.DiffIDs) != 3 || !empty.Dangling() {

@@ -154,7 +154,7 @@ type saver struct {
 
 	blobs     map[digest.Digest]saved
 	sizes     map[digest.Digest]int64 // of layers' tars
-	manifests []savedImage
+	manifests []dockerManifest
 	index     []ocispec.Descriptor
 }
 
@@ -162,13 +162,6 @@ type saver struct {
 type saved struct {
 	data  []byte
 	layer bool
-}
-
-// savedImage is an element of manifest.json as docker writes it.
-type savedImage struct {
-	Config   string
-	RepoTags []string
-	Layers   []string
 }
 
 // target adds one image or index.
@@ -255,7 +248,7 @@ func (v *saver) image(ctx context.Context, member savedMember, tags []string) (o
 	m := ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest, Layers: []ocispec.Descriptor{}}
 	m.SchemaVersion = 2
 	m.Config = ocispec.Descriptor{MediaType: ocispec.MediaTypeImageConfig, Digest: rec.ID, Size: int64(len(config))}
-	docker := savedImage{Config: blobs + rec.ID.Encoded(), Layers: []string{}}
+	docker := dockerManifest{Config: blobs + rec.ID.Encoded(), Layers: []string{}, Parent: rec.Parent}
 	for _, d := range rec.DiffIDs {
 		size, ok := v.sizes[d]
 		if !ok {
@@ -314,6 +307,11 @@ func (v *saver) write(ctx context.Context) error {
 		}
 		if err := v.layer(ctx, d); err != nil {
 			return err
+		}
+	}
+	for i, m := range v.manifests {
+		if _, saved := v.blobs[m.Parent]; !saved {
+			v.manifests[i].Parent = ""
 		}
 	}
 	index := ocispec.Index{MediaType: ocispec.MediaTypeImageIndex, Manifests: v.index}

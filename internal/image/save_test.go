@@ -75,7 +75,7 @@ func TestSaveIsBothFormsAndComesBack(t *testing.T) {
 	if !bytes.Equal(files[blobs+digest.FromBytes(base).Encoded()], base) {
 		t.Error("the base layer is not what was loaded")
 	}
-	var manifests []savedImage
+	var manifests []dockerManifest
 	if err := json.Unmarshal(files["manifest.json"], &manifests); err != nil || len(manifests) != 2 {
 		t.Fatalf("%s, %v", files["manifest.json"], err)
 	}
@@ -122,7 +122,7 @@ func TestSaveNames(t *testing.T) {
 	h.mustLoad(t, dockerArchive([]string{"app:3"}, oneFile("a", "2")).bytes())
 	tags := func(refs ...string) string {
 		_, files := membersOf(t, h.save(t, SaveOptions{}, refs...))
-		var manifests []savedImage
+		var manifests []dockerManifest
 		json.Unmarshal(files["manifest.json"], &manifests)
 		var all []string
 		for _, m := range manifests {
