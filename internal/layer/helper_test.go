@@ -118,6 +118,11 @@ func rawHeader(typeflag byte, name, size, linkname string) []byte {
 	b[156] = typeflag
 	copy(b[157:], linkname)
 	copy(b[257:], "ustar\x0000")
+	return checksum(b)
+}
+
+// checksum puts the right checksum into a header block.
+func checksum(b []byte) []byte {
 	copy(b[148:], "        ")
 	sum := 0
 	for _, c := range b {

@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
+	"strings"
 	"sync"
 
 	"github.com/klauspost/compress/gzip"
@@ -48,14 +50,18 @@ func (l Limits) withDefaults() Limits {
 	return l
 }
 
-// maxWindow bounds the memory that a zstd frame may ask for; `zstd --ultra -22`
-// uses all of it.
-const maxWindow = 128 << 20
+// maxWindow bounds the memory that a zstd frame may ask for. It is what every
+// decoder is to support (RFC 8878, section 3.1.1.1.2) and what `zstd -19` uses;
+// several layers are unpacked at once.
+const maxWindow = 8 << 20
 
 // Detect tells the compression from the first bytes of a stream. Of ones it
-// knows and cannot read it returns ErrCompressor.
+// knows and cannot read it returns ErrCompressor. With 512 bytes it is not
+// deceived by a tar whose first name looks like something packed.
 func Detect(head []byte) (Compression, error) {
 	switch {
+	case isHeader(head):
+		return Plain, nil
 	case bytes.HasPrefix(head, []byte{0x1f, 0x8b, 0x08}):
 		return Gzip, nil
 	case bytes.HasPrefix(head, []byte{0x28, 0xb5, 0x2f, 0xfd}), // frame
@@ -69,6 +75,44 @@ func Detect(head []byte) (Compression, error) {
 		return "", unsupported("lz4")
 	}
 	return Plain, nil
+}
+
+// isHeader reports whether a block is a tar header, which has a checksum.
+func isHeader(b []byte) bool {
+	const at, end = 148, 156
+	if len(b) < 512 || string(b[257:262]) != "ustar" {
+		return false
+	}
+	sum := 0
+	for i, c := range b[:512] {
+		if i >= at && i < end {
+			c = ' '
+		}
+		sum += int(c)
+	}
+	want, err := strconv.ParseUint(strings.Trim(string(b[at:end]), " \x00"), 8, 32)
+	return err == nil && uint64(sum) == want
+}
+
+// checkWindow refuses a zstd frame that needs too much memory, with how much.
+func checkWindow(head []byte) error {
+	var h zstd.Header
+	if err := h.Decode(head); err != nil || h.Skippable {
+		return nil // the decoder finds out
+	}
+	need := h.WindowSize
+	if h.SingleSegment {
+		need = h.FrameContentSize
+	}
+	if need > maxWindow {
+		return windowError(fmt.Sprintf("a window of %d bytes", need))
+	}
+	return nil
+}
+
+func windowError(what string) error {
+	return fault.New(fault.Unsupported, "read archive", "", "%w: zstd with %s, more than %d", ErrCompressor, what, maxWindow).
+		WithHint("repack it without zstd's --ultra and --long")
 }
 
 func unsupported(name string) error {
@@ -125,12 +169,15 @@ func NewReader(ctx context.Context, r io.Reader, limits Limits) (*Reader, error)
 	a.source = sourcePool.Get().(*bufio.Reader)
 	a.source.Reset(&packedReader{a, r})
 	a.free = func() {}
-	head, err := a.source.Peek(10)
+	head, err := a.source.Peek(512)
 	if err != nil && err != io.EOF {
 		a.Close()
 		return nil, streamError("", err)
 	}
-	if a.Compression, err = Detect(head); err != nil {
+	if a.Compression, err = Detect(head); err == nil && a.Compression == Zstd {
+		err = checkWindow(head)
+	}
+	if err != nil {
 		a.Close()
 		return nil, err
 	}
@@ -228,9 +275,12 @@ func (a *Reader) unpackError(err error) error {
 	if errors.Is(err, io.ErrUnexpectedEOF) {
 		return fault.New(fault.Invalid, "read archive", "", "%w: the %s stream ends early", ErrCorrupt, a.Compression)
 	}
+	if errors.Is(err, zstd.ErrWindowSizeExceeded) {
+		return windowError("a window")
+	}
 	var corrupt bzip2.StructuralError
 	for _, known := range []error{gzip.ErrChecksum, gzip.ErrHeader, zstd.ErrMagicMismatch, zstd.ErrCRCMismatch,
-		zstd.ErrWindowSizeExceeded, zstd.ErrWindowSizeTooSmall, zstd.ErrBlockTooSmall, zstd.ErrDecoderSizeExceeded, zstd.ErrUnknownDictionary} {
+		zstd.ErrWindowSizeTooSmall, zstd.ErrBlockTooSmall, zstd.ErrDecoderSizeExceeded, zstd.ErrUnknownDictionary} {
 		if errors.Is(err, known) {
 			return fault.New(fault.Invalid, "read archive", "", "%w: %s: %w", ErrCorrupt, a.Compression, err)
 		}
