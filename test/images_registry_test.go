@@ -1,0 +1,228 @@
+package test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// An index keeps its images together wherever it goes: pulled whole, inspected,
+// saved, loaded and pushed again.
+func TestImagesOfSeveralPlatforms(t *testing.T) {
+	t.Parallel()
+	d := newDockerImages(t, "--registry-listen", "127.0.0.1:5000")
+	const name = "127.0.0.1:5000/multi"
+	archive, err := os.ReadFile(d.busyboxTar())
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := archive
+	if err := writeTar(d.path("other.tar"), []tarFile{{name: "other", mode: 0o644, body: "machine\n"}}); err != nil {
+		t.Fatal(err)
+	}
+	if other, err = os.ReadFile(d.path("other.tar")); err != nil {
+		t.Fatal(err)
+	}
+	d.piped(archive, "import", "--platform", "linux/amd64", "-", name+":amd64")
+	d.piped(other, "import", "--platform", "linux/s390x", "-", name+":s390x")
+	host := d.id(name + ":amd64")
+	far := d.id(name + ":s390x")
+	d.ok("push", "-a", name)
+	d.ok("manifest", "create", "--insecure", name+":all", name+":amd64", name+":s390x")
+	d.ok("manifest", "push", "--insecure", name+":all")
+	d.ok("rmi", "-f", host, far)
+
+	d.ok("pull", name+":all")
+	if got := d.id(name + ":all"); got != host {
+		t.Errorf("without a platform %s was pulled, want this machine's %s", got, host)
+	}
+	d.ok("pull", "--platform", "linux/s390x", name+":all")
+	var out bytes.Buffer
+	if err := d.post("/images/create?fromImage="+name+"&tag=all&allPlatforms=1", &out); err != nil || strings.Contains(out.String(), "errorDetail") {
+		t.Fatalf("all platforms: %v %s", err, out.String())
+	}
+	type manifest struct {
+		Available bool
+		ImageData struct{ Platform struct{ Architecture string } }
+	}
+	check := func(when string) {
+		t.Helper()
+		var inspected struct {
+			ID         string `json:"Id"`
+			Descriptor struct{ Digest string }
+			Manifests  []manifest
+		}
+		var body strings.Builder
+		if err := d.get("/images/"+name+":all/json?manifests=1", &body); err != nil {
+			t.Fatal(err, body.String())
+		}
+		if err := json.Unmarshal([]byte(body.String()), &inspected); err != nil {
+			t.Fatal(err)
+		}
+		if inspected.ID != host || !strings.HasPrefix(inspected.Descriptor.Digest, "sha256:") || len(inspected.Manifests) != 2 ||
+			!inspected.Manifests[0].Available || !inspected.Manifests[1].Available {
+			t.Errorf("%s: %s", when, body.String())
+		}
+		body.Reset()
+		if err := d.get("/images/"+name+":all/json?platform=linux%2Fs390x", &body); err != nil || !strings.Contains(body.String(), far) {
+			t.Errorf("%s: of s390x: %v %s", when, err, body.String())
+		}
+		if err := d.get("/images/"+name+":all/history?platform=linux%2Farm64", nil); err == nil {
+			t.Errorf("%s: there is a history for arm64", when)
+		}
+	}
+	check("pulled")
+	if list := d.ok("images", "-q", "--no-trunc", name); list != host {
+		t.Errorf("the list shows %q, want one image %s", list, host)
+	}
+	d.ok("save", "-o", d.path("all.tar"), name+":all")
+	d.ok("rmi", name+":all")
+	if left := d.ok("images", "-aq", name); left != "" {
+		t.Errorf("after rmi there is %q", left)
+	}
+	d.ok("load", "-i", d.path("all.tar"))
+	check("loaded")
+	d.ok("tag", name+":all", name+":again")
+	if out := d.ok("push", name+":again"); !strings.Contains(out, "again: digest: sha256:") {
+		t.Errorf("push of an index said %q", out)
+	}
+	var body strings.Builder
+	if err := d.get("/distribution/"+name+":again/json", &body); err != nil || strings.Count(body.String(), `"architecture"`) != 2 {
+		t.Errorf("at the registry: %v %s", err, body.String())
+	}
+	// All of it goes, and the plan knew.
+	plan := d.prune("dangling=false", true)
+	done := d.prune("dangling=false", false)
+	if plan != done || plan == 0 {
+		t.Errorf("planned to free %d bytes, freed %d", plan, done)
+	}
+}
+
+// prune prunes images and returns how many bytes come back.
+func (h *host) prune(filter string, dry bool) uint64 {
+	h.t.Helper()
+	key, value, _ := strings.Cut(filter, "=")
+	var out bytes.Buffer
+	if err := h.post(fmt.Sprintf(`/images/prune?dryRun=%v&filters={%q:[%q]}`, dry, key, value), &out); err != nil {
+		h.t.Fatal(err)
+	}
+	var report struct{ SpaceReclaimed uint64 }
+	if err := json.Unmarshal(out.Bytes(), &report); err != nil {
+		h.t.Fatal(err)
+	}
+	return report.SpaceReclaimed
+}
+
+// What a policy wants signed must be, from the moment the engine is told.
+func TestPolicyWantsSignatures(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	policy := h.write("policy.toml", "default = \"allow\"\n", 0o600)
+	h.args = []string{"--registry-listen", "127.0.0.1:5000", "--policy", policy}
+	h.startEngine()
+	h.berth("import", h.busyboxTar(), busyboxImage)
+	const signed, unsigned = "127.0.0.1:5000/prod/app:1", "127.0.0.1:5000/prod/other:1"
+	for _, name := range []string{signed, unsigned} {
+		h.berth("tag", busyboxImage, name)
+		h.berth("push", "-q", name)
+	}
+	run := func(argv ...string) outcome {
+		cmd := h.within(append([]string{h.berthBin, "--no-start"}, argv...)...)
+		cmd.Env = append(cmd.Env, "BERTH_KEY_PASSWORD=secret")
+		return execute(t, cmd)
+	}
+	if o := run("image", "keygen", "-o", h.path("key")); o.code != 0 {
+		t.Fatalf("keygen: %s", o.stderr)
+	}
+	if o := run("image", "sign", "--key", h.path("key.key"), signed); o.code != 0 {
+		t.Fatalf("sign: %s", o.stderr)
+	}
+	if o := run("image", "verify", "--key", h.path("key.pub"), signed); o.code != 0 {
+		t.Errorf("verify of what was signed: %s", o.stderr)
+	}
+	if o := run("image", "verify", "--key", h.path("key.pub"), unsigned); o.code == 0 {
+		t.Errorf("verify of what was not signed: %q", o.stdout)
+	}
+	if o := run("image", "verify", busyboxImage); o.code != 0 {
+		t.Errorf("verify of what is here: %s", o.stderr)
+	}
+	var list strings.Builder
+	if err := h.get("/berth/images/"+signed+"/referrers", &list); err != nil || !strings.Contains(list.String(), "cosign") {
+		t.Errorf("referrers: %v %s", err, list.String())
+	}
+	h.berth("pull", "-q", unsigned) // allowed as yet
+
+	h.write("policy.toml", fmt.Sprintf("default = \"allow\"\n[[rule]]\nname = \"production\"\nrepository = \"127.0.0.1:5000/prod/**\"\naction = \"signed\"\nkeys = [%q]\n", h.path("key.pub")), 0o600)
+	h.hangUp("read again")
+	h.berth("pull", "-q", signed)
+	if o := h.run("pull", unsigned); o.code == 0 || !strings.Contains(o.stderr, `"production"`) {
+		t.Errorf("pull of an unsigned image: code %d, %q; want the rule's name", o.code, o.stderr)
+	}
+	// A broken file changes nothing.
+	h.write("policy.toml", "default = \"whatever\"\n", 0o600)
+	h.hangUp("what was in force stays")
+	if o := h.run("pull", unsigned); o.code == 0 {
+		t.Error("after a broken policy everything is allowed")
+	}
+}
+
+// hangUp sends SIGHUP and waits until the engine's log says something new.
+func (h *host) hangUp(says string) {
+	h.t.Helper()
+	before := strings.Count(h.engineLog(), says)
+	if err := h.daemon.Process.Signal(syscall.SIGHUP); err != nil {
+		h.t.Fatal(err)
+	}
+	h.eventually("the log says "+says, func() bool { return strings.Count(h.engineLog(), says) > before })
+}
+
+// A client that goes away in the middle stops its work, and nothing half-made
+// stays.
+func TestClientsThatGoAwayLeaveNothing(t *testing.T) {
+	t.Parallel()
+	h := newEngine(t)
+	before := h.berth("images", "-aq")
+	good, err := os.ReadFile(h.layeredArchive(3))
+	if err != nil {
+		t.Fatal(err)
+	}
+	leave := func(path string) {
+		t.Helper()
+		r, w := io.Pipe()
+		ctx, cancel := context.WithCancel(context.Background())
+		defer cancel()
+		go func() {
+			_, _ = w.Write(good[:len(good)/2])
+			// The engine has taken half and waits for the rest.
+			cancel()
+		}()
+		req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://engine"+path, r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Content-Type", "application/x-tar")
+		resp, err := h.client().Do(req)
+		if err == nil {
+			resp.Body.Close()
+			t.Errorf("%s answered %s before it had everything", path, resp.Status)
+		}
+		r.Close()
+	}
+	leave("/images/load?quiet=1")
+	leave("/images/create?fromSrc=-&repo=half")
+	h.eventually("nothing is being unpacked", func() bool {
+		left, _ := os.ReadDir(h.path("data", "layers", ".tmp"))
+		ingest, _ := os.ReadDir(h.path("data", "content", "ingest"))
+		return len(left)+len(ingest) == 0
+	})
+	if after := h.berth("images", "-aq"); after != before {
+		t.Errorf("images are now %q, were %q", after, before)
+	}
+}
