@@ -54,7 +54,7 @@ func (c *Client) endpoints(ctx context.Context, name reference.Named, creds cred
 		}
 		m := &entry.Mirrors[i]
 		e := &endpoint{access: &m.Access, mirror: m, base: m.base, host: m.host, registry: host,
-			path: reference.Path(name), insecure: m.Insecure || c.mayBeInsecure(m.host)}
+			path: reference.Path(name), insecure: c.insecure(&m.Access, m.host)}
 		if m.Prefix != "" {
 			e.path = strings.ReplaceAll(m.Prefix, "{registry}", strings.ReplaceAll(host, ":", "-")) + "/" + e.path
 		}
@@ -62,7 +62,7 @@ func (c *Client) endpoints(ctx context.Context, name reference.Named, creds cred
 		all = append(all, e)
 	}
 	origin := &endpoint{access: &entry.Access, host: host, registry: host, path: reference.Path(name),
-		insecure: entry.Insecure || entry.PlainHTTP || c.mayBeInsecure(host)}
+		insecure: entry.PlainHTTP || c.insecure(&entry.Access, host)}
 	origin.auth.creds = creds
 	if host == dockerHub {
 		origin.host = dockerHubHost
@@ -91,6 +91,12 @@ func (c *Client) chooseScheme(ctx context.Context, e *endpoint) error {
 		e.base = "http://" + e.host
 	}
 	return nil
+}
+
+// insecure reports whether a host may be spoken to without verified TLS. Who
+// says which certificates are right wants them verified.
+func (c *Client) insecure(a *Access, host string) bool {
+	return a.Insecure || a.CA == "" && c.mayBeInsecure(host)
 }
 
 // mayBeInsecure reports whether a registry may be spoken to without verified

@@ -41,7 +41,7 @@ func networkError(op, subject string, err error) error {
 	if kind := fault.KindOf(err); kind == fault.Canceled && !isTimeout(err) {
 		return &fault.Error{Kind: kind, Op: op, Subject: subject, Err: err}
 	}
-	e := &fault.Error{Kind: fault.Unavailable, Op: op, Subject: subject, Err: err}
+	e := &fault.Error{Kind: fault.Unavailable, Op: op, Subject: subject, Err: withoutQuery(err)}
 	var unknown x509.UnknownAuthorityError
 	var name x509.HostnameError
 	var invalid x509.CertificateInvalidError
@@ -57,6 +57,20 @@ func networkError(op, subject string, err error) error {
 		e.Kind = fault.Forbidden
 	}
 	return e
+}
+
+// withoutQuery takes the query out of the URL in an error: it is long and none
+// of a reader's business.
+func withoutQuery(err error) error {
+	var u *url.Error
+	if !errors.As(err, &u) {
+		return err
+	}
+	bare, _, cut := strings.Cut(u.URL, "?")
+	if !cut {
+		return err
+	}
+	return &url.Error{Op: u.Op, URL: bare, Err: u.Err}
 }
 
 func isTimeout(err error) bool {

@@ -92,7 +92,10 @@ func (k *keeper) lease(ctx context.Context) {
 	layers, blobs := slices.Clone(k.here), slices.Clone(k.packed)
 	k.mu.Unlock()
 	// That a pull is longer after a kill is no reason to let it fail now.
-	_ = k.c.c.Images.Lease(ctx, k.key, leaseFor, layers, blobs)
+	err := k.c.c.Images.Lease(ctx, k.key, leaseFor, layers, blobs)
+	if err == nil && k.c.onLease != nil {
+		k.c.onLease()
+	}
 	k.mu.Lock()
 	k.running = false
 	k.idle.Broadcast()

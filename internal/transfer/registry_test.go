@@ -115,36 +115,50 @@ type house struct {
 	layers  *layer.Store
 	content *content.Store
 	root    string
+	close   func()
 }
 
 func build(t testing.TB, bend func(*Config)) *house {
 	t.Helper()
+	return buildAt(t, t.TempDir(), bend)
+}
+
+func buildAt(t testing.TB, root string, bend func(*Config)) *house {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("unpacking layers sets owners, which needs root")
 	}
-	h := &house{root: t.TempDir()}
+	h, err := openHouse(root, bend)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(h.close)
+	return h
+}
+
+func openHouse(root string, bend func(*Config)) (*house, error) {
+	h := &house{root: root}
 	db, err := metadata.Open(filepath.Join(h.root, "metadata.db"))
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
-	con, err := content.Open(filepath.Join(h.root, "content"))
-	if err != nil {
-		t.Fatal(err)
+	if h.content, err = content.Open(filepath.Join(h.root, "content")); err != nil {
+		return nil, err
 	}
 	if h.layers, err = layer.Open(h.root, layer.Limits{}); err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
-	h.images, err = image.Open(context.Background(), image.Options{DB: db, Content: con, Layers: h.layers, Logger: slog.New(slog.DiscardHandler)})
+	h.images, err = image.Open(context.Background(), image.Options{DB: db, Content: h.content, Layers: h.layers, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
-	c := Config{Images: h.images, Content: con, Layers: h.layers, Backoff: time.Millisecond, Stall: 5 * time.Second}
+	c := Config{Images: h.images, Content: h.content, Layers: h.layers, Backoff: time.Millisecond, Stall: 5 * time.Second}
 	if bend != nil {
 		bend(&c)
 	}
-	h.Client, h.content = New(c), con
-	t.Cleanup(func() { h.layers.Close(); db.Close() })
-	return h
+	h.Client = New(c)
+	h.close = func() { h.layers.Close(); db.Close() }
+	return h, nil
 }
 
 // empty fails the test unless a failed pull left nothing but what the next try

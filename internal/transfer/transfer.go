@@ -44,6 +44,7 @@ type Client struct {
 	uploads chan struct{} // uploads under way
 
 	leaseEvery time.Duration // a constant but for tests
+	onLease    func()        // for tests: told of each lease; may be nil
 	packs      atomic.Int64  // numbers what is packed
 
 	mu         sync.Mutex // guards the maps
