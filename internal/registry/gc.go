@@ -62,9 +62,10 @@ func (t *touched) lately(repo string, d digest.Digest) bool {
 	if now.Sub(t.since) < t.grace || now.Sub(t.full) < t.grace {
 		return true
 	}
+	// What is in a generation came at most a grace period after it began.
 	_, young := t.now[h]
 	_, older := t.old[h]
-	return young || older && now.Sub(t.turned) < t.grace
+	return young && now.Sub(t.turned) < 2*t.grace || older && now.Sub(t.turned) < t.grace
 }
 
 // GC collects garbage now, beside whatever else goes on: blobs that no manifest

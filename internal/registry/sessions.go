@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
+	"maps"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -31,8 +32,9 @@ type sessions struct {
 	boot    [4]byte // which ids are of this process's life
 	age     time.Duration
 
-	mu   sync.Mutex // guards the fields below
-	live map[string]*session
+	mu    sync.Mutex // guards the fields below
+	live  map[string]*session
+	ended map[string]time.Time // ids of an earlier life that are of no use any more
 }
 
 // session is one upload. What is not said to be otherwise belongs to whoever
@@ -47,7 +49,7 @@ type session struct {
 }
 
 func newSessions(storage store.Storage, secret []byte, age time.Duration) *sessions {
-	s := &sessions{storage: storage, secret: secret, age: age, live: map[string]*session{}}
+	s := &sessions{storage: storage, secret: secret, age: age, live: map[string]*session{}, ended: map[string]time.Time{}}
 	rand.Read(s.boot[:])
 	return s
 }
@@ -109,12 +111,13 @@ func (s *sessions) find(id, repo, user string) (*session, error) {
 	}
 	s.mu.Lock()
 	known := s.live[id]
+	_, ended := s.ended[id]
 	s.mu.Unlock()
 	if known != nil {
 		known.last.Store(time.Now().UnixNano())
 		return known, nil
 	}
-	if string(nonce[:4]) == string(s.boot[:]) {
+	if ended || string(nonce[:4]) == string(s.boot[:]) {
 		return nil, errUpload // finished, cancelled or too old
 	}
 	return s.add(id, nonce, repo)
@@ -165,6 +168,9 @@ func (s *sessions) finish(n *session) {
 	n.gone, n.upload = true, nil
 	s.mu.Lock()
 	delete(s.live, n.id)
+	if n.id[:8] != hex.EncodeToString(s.boot[:]) {
+		s.ended[n.id] = time.Now()
+	}
 	s.mu.Unlock()
 	<-n.lock
 }
@@ -177,6 +183,7 @@ func (s *sessions) expire(now time.Time) {
 	for _, n := range s.live {
 		all = append(all, n)
 	}
+	maps.DeleteFunc(s.ended, func(_ string, t time.Time) bool { return now.Sub(t) > s.age })
 	s.mu.Unlock()
 	open := 0
 	for _, n := range all {

@@ -113,10 +113,11 @@ func (s *Store) PutManifest(ctx context.Context, repo string, m store.Manifest, 
 		if _, err := s.content.Ingest(ctx, bytes.NewReader(raw), stored, int64(len(raw))); err != nil {
 			return err
 		}
+		s.sync.add(stored)
 	}
 	// Everything that the manifest stands for was written before; it is on disk
 	// before anybody is told that the push is done.
-	if fresh || s.sync.busy() {
+	if s.sync.busy() {
 		if err := s.sync.wait(); err != nil {
 			return err
 		}

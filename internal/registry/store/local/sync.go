@@ -1,11 +1,17 @@
 package local
 
 import (
+	"os"
+	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/opencontainers/go-digest"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
+	"berth/internal/fault"
 	"berth/internal/metadata"
 )
 
@@ -80,7 +86,7 @@ func (y *syncer) run() {
 	batch := y.pending
 	y.pending = map[digest.Digest]bool{}
 	y.mu.Unlock()
-	err := y.store.content.Sync()
+	err := y.store.syncBlobs(batch)
 	y.mu.Lock()
 	y.running, y.err = false, err
 	y.ended++
@@ -92,6 +98,47 @@ func (y *syncer) run() {
 		}
 	}
 	y.cond.Broadcast()
+}
+
+// fewBlobs is up to how many blobs are synced one by one. That waits for their
+// bytes alone, and not for everything else that is being written on the file
+// system; for many one call for all is cheaper.
+const fewBlobs = 64
+
+// syncBlobs brings blobs and their names to the disk.
+func (s *Store) syncBlobs(batch map[digest.Digest]bool) error {
+	if len(batch) == 0 {
+		return nil
+	}
+	if len(batch) > fewBlobs {
+		return s.content.Sync()
+	}
+	var group errgroup.Group
+	group.SetLimit(8)
+	var dir atomic.Value
+	for d := range batch {
+		group.Go(func() error {
+			f, err := s.content.Open(d)
+			if fault.Is(err, fault.NotFound) {
+				return nil // deleted since
+			}
+			if err != nil {
+				return err
+			}
+			defer f.Close()
+			dir.Store(filepath.Dir(f.Name()))
+			return fault.Wrap("sync blob", d.String(), unix.Fdatasync(int(f.Fd())))
+		})
+	}
+	if err := group.Wait(); err != nil || dir.Load() == nil {
+		return err
+	}
+	f, err := os.Open(dir.Load().(string))
+	if err != nil {
+		return fault.Wrap("sync blobs", "", err)
+	}
+	defer f.Close()
+	return fault.Wrap("sync blobs", f.Name(), f.Sync())
 }
 
 // clean takes what is on disk off the database's list, inside the transaction
