@@ -60,6 +60,14 @@ func FuzzNames(f *testing.F) {
 		}
 		ParseName(ref)
 		ParsePlatform(ref)
+		if named, err := tagToGive("fuzz", ref); err == nil {
+			if again, err := parseTag(named.String()); err != nil || again.String() != named.String() {
+				t.Fatalf("%q became %v, %v", named, again, err)
+			}
+		}
+		if id, tags, err := s.target(ref); err == nil {
+			t.Fatal(id, tags)
+		}
 	})
 }
 

@@ -272,16 +272,22 @@ func (c *change) join(r *Registration) digest.Digest {
 }
 
 // indexNamed returns the index that is here and has an image that is registered
-// alone under that index's digest, such as one that is pulled again for this
-// machine only: the names stay the index's.
+// alone under that index's digest, such as one that is pulled for one platform
+// only: it joins, and the names stay the index's.
 func (c *change) indexNamed(r *Registration) digest.Digest {
 	for _, d := range r.Digests {
 		x := c.look(d.Digest())
-		if x == nil {
+		if x == nil || !x.isIndex() {
 			continue
 		}
-		if slices.ContainsFunc(x.Members, func(m indexEntry) bool { return m.Image == r.id }) {
-			return x.ID
+		for i, m := range x.Members {
+			if m.Image == r.id {
+				return x.ID
+			}
+			if slices.ContainsFunc(r.Manifests, func(raw []byte) bool { return digest.FromBytes(raw) == m.Descriptor.Digest }) {
+				c.edit(x.ID).Members[i].Image = r.id
+				return x.ID
+			}
 		}
 	}
 	return ""
