@@ -13,6 +13,11 @@ import (
 type networkEngine interface {
 	NetworkList(ctx context.Context, f engine.Filters) ([]network.Summary, error)
 	NetworkInspect(ctx context.Context, ref string) (network.Inspect, error)
+	NetworkCreate(ctx context.Context, req network.CreateRequest) (network.CreateResponse, error)
+	NetworkRemove(ctx context.Context, ref string) error
+	NetworkConnect(ctx context.Context, ref string, req network.ConnectRequest) error
+	NetworkDisconnect(ctx context.Context, ref string, req network.DisconnectRequest) error
+	NetworkPrune(ctx context.Context, f engine.Filters, dryRun bool) (engine.NetworkPruneReport, error)
 }
 
 func listNetworks(x *exchange) error {
@@ -49,4 +54,71 @@ func inspectNetwork(x *exchange) error {
 		n.Status = nil
 	}
 	return x.reply(http.StatusOK, n)
+}
+
+// networkCreate is the request to create a network; CheckDuplicate was always
+// true in effect and is sent by clients still.
+type networkCreate struct {
+	network.CreateRequest
+	CheckDuplicate bool
+}
+
+func createNetwork(x *exchange) error {
+	var req networkCreate
+	if err := x.decode(&req); err != nil {
+		return err
+	}
+	answer, err := x.api.engine.NetworkCreate(x.ctx(), req.CreateRequest)
+	if err != nil {
+		return err
+	}
+	return x.reply(http.StatusCreated, answer)
+}
+
+func removeNetwork(x *exchange) error {
+	if err := x.api.engine.NetworkRemove(x.ctx(), x.path("id")); err != nil {
+		return err
+	}
+	return x.done(http.StatusNoContent)
+}
+
+func connectNetwork(x *exchange) error {
+	var req network.ConnectRequest
+	if err := x.decode(&req); err != nil {
+		return err
+	}
+	if err := x.api.engine.NetworkConnect(x.ctx(), x.path("id"), req); err != nil {
+		return err
+	}
+	return x.done(http.StatusOK)
+}
+
+func disconnectNetwork(x *exchange) error {
+	var req network.DisconnectRequest
+	if err := x.decode(&req); err != nil {
+		return err
+	}
+	if err := x.api.engine.NetworkDisconnect(x.ctx(), x.path("id"), req); err != nil {
+		return err
+	}
+	return x.done(http.StatusOK)
+}
+
+type prunedNetworks struct {
+	NetworksDeleted []string
+	plan
+}
+
+// pruneNetworks removes unused networks. With dryRun it removes nothing and
+// answers with the plan.
+func pruneNetworks(x *exchange) error {
+	f, err := engine.ParseFilters(x.query("filters"))
+	if err != nil {
+		return err
+	}
+	r, err := x.api.engine.NetworkPrune(x.ctx(), f, x.flag("dryRun"))
+	if err != nil {
+		return err
+	}
+	return x.reply(http.StatusOK, prunedNetworks{r.NetworksDeleted, planOf(x.flag("dryRun"), r.Remove, r.Keep)})
 }

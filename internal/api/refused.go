@@ -39,11 +39,6 @@ var refusals = []refusal{
 	{pattern: "GET /system/df", what: "the account of disk usage (system df)"},
 
 	{pattern: "PUT /volumes/{name}", swarm: notManager},
-	{pattern: "DELETE /networks/{id}", what: "removal of networks"},
-	{pattern: "POST /networks/create", what: "networks besides bridge, host and none"},
-	{pattern: "POST /networks/{id}/connect", what: "connecting a container to a further network"},
-	{pattern: "POST /networks/{id}/disconnect", what: "disconnecting a container from a network"},
-	{pattern: "POST /networks/prune", what: "networks besides bridge, host and none"},
 
 	{pattern: "GET /plugins/{name...}", what: "plugins"},
 	{pattern: "POST /plugins/{name...}", what: "plugins"},

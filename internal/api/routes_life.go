@@ -23,4 +23,10 @@ var routesLife = []route{
 	{"POST /volumes/prune", pruneVolumes},
 	{"GET /volumes/{name}", inspectVolume},
 	{"DELETE /volumes/{name}", removeVolume},
+
+	{"POST /networks/create", createNetwork},
+	{"POST /networks/prune", pruneNetworks},
+	{"DELETE /networks/{id}", removeNetwork},
+	{"POST /networks/{id}/connect", connectNetwork},
+	{"POST /networks/{id}/disconnect", disconnectNetwork},
 }

@@ -7,6 +7,7 @@ import (
 	"berth/internal/engine"
 
 	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/network"
 	"github.com/moby/moby/api/types/volume"
 )
 
@@ -66,4 +67,22 @@ func (s *lifeStub) VolumePrune(context.Context, engine.Filters, bool) (engine.Vo
 
 func (s *lifeStub) ContainerChanges(_ context.Context, ref string) ([]container.FilesystemChange, error) {
 	return nil, missing(ref)
+}
+
+func (s *lifeStub) NetworkCreate(context.Context, network.CreateRequest) (network.CreateResponse, error) {
+	return network.CreateResponse{ID: "new"}, nil
+}
+
+func (s *lifeStub) NetworkRemove(_ context.Context, ref string) error { return missing(ref) }
+
+func (s *lifeStub) NetworkConnect(_ context.Context, _ string, req network.ConnectRequest) error {
+	return missing(req.Container)
+}
+
+func (s *lifeStub) NetworkDisconnect(_ context.Context, _ string, req network.DisconnectRequest) error {
+	return missing(req.Container)
+}
+
+func (s *lifeStub) NetworkPrune(context.Context, engine.Filters, bool) (engine.NetworkPruneReport, error) {
+	return engine.NetworkPruneReport{}, nil
 }

@@ -6,7 +6,9 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 
 	"berth/internal/container"
 	"berth/internal/engine/spec"
@@ -29,7 +31,7 @@ func (e *Engine) connect(ctx context.Context, rec *container.Record, in *spec.In
 		return e.shareNetwork(rec, in)
 	case mode == "host":
 		in.Net.Host = true
-	case mode.IsNone():
+	case mode.IsNone() || mode.IsUserDefined():
 		if own, err = e.network.NewSandbox(ctx, rec.ID); err != nil {
 			return err
 		}
@@ -44,6 +46,9 @@ func (e *Engine) connect(ctx context.Context, rec *container.Record, in *spec.In
 	}
 	if own != nil {
 		in.Net.Path = own.SandboxPath
+		if err := e.joinNetworks(ctx, rec); err != nil {
+			return err
+		}
 	}
 	return e.writeNetworkFiles(rec, in, own)
 }
@@ -77,12 +82,15 @@ func (e *Engine) shareNetwork(rec *container.Record, in *spec.Input) error {
 // they are made anew by every start.
 func (e *Engine) writeNetworkFiles(rec *container.Record, in *spec.Input, own *network.Endpoint) error {
 	dir := e.dir(rec.ID)
+	if in == nil {
+		in = new(spec.Input) // the container knows the files already
+	}
 	in.Resolv, in.Hosts, in.HostnameFile = filepath.Join(dir, "resolv.conf"), filepath.Join(dir, "hosts"), filepath.Join(dir, "hostname")
 	hosts, err := e.hostsFile(rec, own)
 	if err != nil {
 		return err
 	}
-	resolv, err := resolvFile(rec, own)
+	resolv, err := e.resolvFile(rec, own)
 	if err != nil {
 		return err
 	}
@@ -106,14 +114,12 @@ func (e *Engine) hostsFile(rec *container.Record, own *network.Endpoint) ([]byte
 		bridge := e.network.Bridge()
 		o.Gateways = []netip.Addr{bridge.Gateway4, bridge.Gateway6}
 	}
-	if own != nil {
-		o.Addrs = []netip.Addr{own.IPv4.Addr(), own.IPv6.Addr()}
-	}
+	o.Addrs = e.ownAddrs(rec, own)
 	return network.Hosts(o)
 }
 
 // resolvFile makes a container's resolv.conf from the host's and its options.
-func resolvFile(rec *container.Record, own *network.Endpoint) ([]byte, error) {
+func (e *Engine) resolvFile(rec *container.Record, own *network.Endpoint) ([]byte, error) {
 	hc := rec.HostConfig
 	o := network.ResolvOptions{
 		Search: hc.DNSSearch, Options: hc.DNSOptions, HostNet: hc.NetworkMode == "host",
@@ -121,6 +127,13 @@ func resolvFile(rec *container.Record, own *network.Endpoint) ([]byte, error) {
 	}
 	for _, s := range hc.DNS {
 		o.Servers = append(o.Servers, s.String())
+	}
+	if own != nil && len(e.network.Joined(rec.ID)) > 0 {
+		// The network's own name service, which asks the others.
+		o.Servers = []string{network.NameServer}
+		if !slices.ContainsFunc(o.Options, func(s string) bool { return strings.HasPrefix(s, "ndots:") }) {
+			o.Options = append(slices.Clone(o.Options), "ndots:0")
+		}
 	}
 	return network.ResolvConf(o)
 }

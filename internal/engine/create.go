@@ -116,6 +116,9 @@ func (e *Engine) newRecord(r *vocabulary.Request, img *image.Image) (*container.
 		}
 		rec.Networks[net] = wished(ep)
 	}
+	if err := e.resolveNetworks(rec); err != nil {
+		return nil, err
+	}
 	if err := e.setHostname(rec); err != nil {
 		return nil, err
 	}
@@ -126,7 +129,7 @@ func (e *Engine) newRecord(r *vocabulary.Request, img *image.Image) (*container.
 // wished keeps what a user may ask of an endpoint and drops what only the engine
 // says about one.
 func wished(ep *network.EndpointSettings) *network.EndpointSettings {
-	return &network.EndpointSettings{IPAMConfig: ep.IPAMConfig, MacAddress: ep.MacAddress, GwPriority: ep.GwPriority}
+	return &network.EndpointSettings{IPAMConfig: ep.IPAMConfig, Aliases: ep.Aliases, Links: ep.Links, MacAddress: ep.MacAddress, GwPriority: ep.GwPriority}
 }
 
 func command(c *api.Config) (string, []string) {

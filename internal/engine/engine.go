@@ -70,6 +70,8 @@ type Engine struct {
 	restarts   restarts
 	probes     probes
 	sampler    sampler
+	nets       networks
+	netRecords metadata.Bucket[netRecord]
 
 	pruningImages atomic.Bool
 
@@ -83,7 +85,8 @@ type Engine struct {
 // returns an engine ready to serve. There is no other start path.
 func Open(ctx context.Context, cfg Config) (_ *Engine, err error) {
 	e := &Engine{cfg: cfg, log: cfg.Logger, containers: container.NewIndex(),
-		opened: time.Now(), records: metadata.NewBucket[container.Record]("containers")}
+		opened: time.Now(), records: metadata.NewBucket[container.Record]("containers"),
+		netRecords: metadata.NewBucket[netRecord]("networks")}
 	if e.log == nil {
 		e.log = slog.New(slog.DiscardHandler)
 	}
@@ -109,6 +112,9 @@ func Open(ctx context.Context, cfg Config) (_ *Engine, err error) {
 	// reconciliation wait until it is over.
 	happenings := e.monitor.Events(e.life)
 	if e.network, err = network.Open(ctx, e.networkConfig()); err != nil {
+		return nil, err
+	}
+	if err := e.readNetworks(); err != nil {
 		return nil, err
 	}
 	if err := e.reconcile(ctx); err != nil {

@@ -10,7 +10,6 @@ import (
 
 	"berth/internal/container"
 	"berth/internal/engine/spec"
-	"berth/internal/fault"
 	netroom "berth/internal/network"
 	"berth/internal/volume"
 
@@ -147,7 +146,7 @@ func (e *Engine) ports(rec *container.Record) network.PortMap {
 	for p := range rec.Config.ExposedPorts {
 		ports[p] = nil
 	}
-	for _, b := range ep.Ports {
+	for _, b := range append(slices.Clone(ep.Ports), e.network.Ports(rec.ID)...) {
 		p, ok := network.PortFrom(b.ContainerPort, network.IPProtocol(orTCP(b.Proto)))
 		if ok {
 			ports[p] = append(ports[p], network.PortBinding{HostIP: b.HostIP, HostPort: strconv.Itoa(int(b.HostPort))})
@@ -199,128 +198,4 @@ func (e *Engine) networkSettings(rec *container.Record) *api.NetworkSettings {
 		n.SandboxKey = "/proc/1/ns/net"
 	}
 	return n
-}
-
-// networksOf returns the container's place in its network, by the network's name.
-func (e *Engine) networksOf(rec *container.Record) map[string]*network.EndpointSettings {
-	mode := rec.HostConfig.NetworkMode
-	out := map[string]*network.EndpointSettings{}
-	if mode.IsContainer() {
-		return out
-	}
-	name := string(mode)
-	s := &network.EndpointSettings{}
-	if want := rec.Networks[name]; want != nil {
-		s.IPAMConfig, s.MacAddress, s.GwPriority = want.IPAMConfig, want.MacAddress, want.GwPriority
-	}
-	if rec.State.Alive() {
-		s.NetworkID = e.networkID(name)
-	}
-	if ep := e.endpoint(rec); ep != nil {
-		s.EndpointID = ep.EndpointID
-		s.MacAddress = network.HardwareAddr(ep.MAC)
-		s.Gateway, s.IPv6Gateway = ep.Gateway4, ep.Gateway6
-		if ep.IPv4.IsValid() {
-			s.IPAddress, s.IPPrefixLen = ep.IPv4.Addr(), ep.IPv4.Bits()
-		}
-		if ep.IPv6.IsValid() {
-			s.GlobalIPv6Address, s.GlobalIPv6PrefixLen = ep.IPv6.Addr(), ep.IPv6.Bits()
-		}
-	}
-	out[name] = s
-	return out
-}
-
-// networkID returns the id of a network by its name, "" when there is none.
-func (e *Engine) networkID(name string) string {
-	switch name {
-	case network.NetworkBridge, network.NetworkDefault:
-		return e.network.Bridge().ID
-	case network.NetworkHost:
-		return netroom.HostNetworkID
-	case network.NetworkNone:
-		return netroom.NoneNetworkID
-	}
-	return ""
-}
-
-// NetworkList returns the networks there are: bridge, host and none.
-func (e *Engine) NetworkList(_ context.Context, f Filters) ([]network.Summary, error) {
-	if err := f.Check("dangling", "driver", "id", "label", "name", "scope", "type"); err != nil {
-		return nil, err
-	}
-	dangling, err := f.Bool("dangling", false)
-	if err != nil {
-		return nil, err
-	}
-	out := []network.Summary{}
-	for _, n := range e.allNetworks() {
-		builtin := !f.Has("type") || f["type"]["builtin"]
-		if dangling || !builtin || !f.Match("name", n.Name) || !f.Exact("driver", n.Driver) || !f.Exact("scope", n.Scope) ||
-			!f.Labels("label", n.Labels) || !prefixOf(f, n.ID) {
-			continue
-		}
-		out = append(out, network.Summary{Network: n})
-	}
-	return out, nil
-}
-
-func prefixOf(f Filters, id string) bool { return idMatches(f, id) }
-
-// NetworkInspect tells about one network and who is in it.
-func (e *Engine) NetworkInspect(_ context.Context, ref string) (network.Inspect, error) {
-	for _, n := range e.allNetworks() {
-		if n.Name != ref && (len(ref) < 4 || !strings.HasPrefix(n.ID, ref)) {
-			continue
-		}
-		return network.Inspect{Network: n, Containers: e.membersOf(n.Name)}, nil
-	}
-	return network.Inspect{}, fault.New(fault.NotFound, "", "", "network %s not found", ref)
-}
-
-func (e *Engine) membersOf(name string) map[string]network.EndpointResource {
-	members := map[string]network.EndpointResource{}
-	for _, c := range e.containers.All() {
-		rec := c.Record()
-		if !rec.State.Alive() || string(rec.HostConfig.NetworkMode) != name {
-			continue
-		}
-		m := network.EndpointResource{Name: rec.Name}
-		if ep := e.endpoint(rec); ep != nil {
-			m.EndpointID, m.MacAddress = ep.EndpointID, network.HardwareAddr(ep.MAC)
-			m.IPv4Address, m.IPv6Address = ep.IPv4, ep.IPv6
-		}
-		members[rec.ID] = m
-	}
-	return members
-}
-
-func (e *Engine) allNetworks() []network.Network {
-	base := func(name, id, driver string) network.Network {
-		return network.Network{
-			Name: name, ID: id, Driver: driver, Scope: "local", EnableIPv4: true, Created: e.opened,
-			IPAM:    network.IPAM{Driver: "default", Config: []network.IPAMConfig{}},
-			Options: map[string]string{}, Labels: map[string]string{},
-		}
-	}
-	info := e.network.Bridge()
-	bridge := base(network.NetworkBridge, info.ID, "bridge")
-	bridge.EnableIPv6 = info.IPv6
-	bridge.IPAM.Config = append(bridge.IPAM.Config, network.IPAMConfig{Subnet: info.Subnet4, Gateway: info.Gateway4})
-	if info.Subnet6.IsValid() {
-		bridge.IPAM.Config = append(bridge.IPAM.Config, network.IPAMConfig{Subnet: info.Subnet6, Gateway: info.Gateway6})
-	}
-	bridge.Options = map[string]string{
-		"com.docker.network.bridge.default_bridge":       "true",
-		"com.docker.network.bridge.enable_icc":           "true",
-		"com.docker.network.bridge.enable_ip_masquerade": "true",
-		"com.docker.network.bridge.host_binding_ipv4":    "0.0.0.0",
-		"com.docker.network.bridge.name":                 info.Bridge,
-		"com.docker.network.driver.mtu":                  itoa(info.MTU),
-	}
-	return []network.Network{
-		bridge,
-		base(network.NetworkHost, netroom.HostNetworkID, "host"),
-		base(network.NetworkNone, netroom.NoneNetworkID, "null"),
-	}
 }

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"maps"
 	"regexp"
 	"slices"
 	"strconv"
@@ -206,10 +207,12 @@ func (s *selection) onNetwork(rec *container.Record) bool {
 	if !s.filters.Has("network") {
 		return true
 	}
-	name := string(rec.HostConfig.NetworkMode)
-	id := s.e.networkID(name)
-	return slices.ContainsFunc(s.filters.Get("network"), func(v string) bool {
-		return v == name || (v != "" && id != "" && strings.HasPrefix(id, v))
+	names := append(slices.Collect(maps.Keys(rec.Networks)), string(rec.HostConfig.NetworkMode))
+	return slices.ContainsFunc(names, func(name string) bool {
+		id := s.e.networkID(name)
+		return slices.ContainsFunc(s.filters.Get("network"), func(v string) bool {
+			return v == name || (v != "" && id != "" && strings.HasPrefix(id, v))
+		})
 	})
 }
 

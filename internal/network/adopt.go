@@ -52,6 +52,7 @@ func (m *Manager) Adopt(ctx context.Context, live map[string]bool) error {
 	}
 	if setup == nil {
 		m.sweepLinks()
+		m.sweepUserLinks()
 	}
 	if m.watcher, err = startWatcher(m); err != nil {
 		m.log.Warn("cannot watch the nftables table: it will not be put back when somebody flushes it", "error", err)
@@ -79,13 +80,14 @@ func (m *Manager) adoptRecords(kept []record) {
 		s := &sandbox{id: r.Sandbox, inode: r.Inode, ns: wanted[r.Inode], veth: r.Veth, index: r.Index,
 			record: r, num: r.Number, extra: r.ExtraIPv6, ip4: r.IPv4, ip6: r.IPv6}
 		a := &attachment{sandbox: s}
+		a.bindings = m.adoptPorts(r)
 		if s.bare() {
 			a.endpoint = m.bareEndpoint(r)
 		} else {
 			m.adoptAddress(s)
-			a.bindings = m.adoptPorts(r)
 			a.endpoint = m.bridgeEndpoint(r)
 		}
+		m.adoptJoined(a, r)
 		if s.ns == nil {
 			m.log.Warn("no process of the container was found: its network namespace cannot be opened by name", "container", r.Container)
 		} else if err := m.linkSandbox(r.Container, s.ns); err != nil {
@@ -94,6 +96,7 @@ func (m *Manager) adoptRecords(kept []record) {
 		m.mu.Lock()
 		m.endpoints[r.Container] = a
 		m.mu.Unlock()
+		m.adoptNames(r.Container, a)
 	}
 }
 
@@ -127,9 +130,13 @@ func bindingsOf(r record, socket int) []*binding {
 	list := make([]*binding, 0, len(r.Ports))
 	for _, p := range r.Ports {
 		b := &binding{portKey: p.key(), owner: r.Container, socket: socket}
-		to := r.IPv4
+		to4, to6 := r.IPv4, r.IPv6
+		if r.To4.IsValid() {
+			to4, to6 = r.To4, r.To6
+		}
+		to := to4
 		if p.HostIP.Is6() {
-			to = r.IPv6
+			to = to6
 		}
 		b.to = netip.AddrPortFrom(to, p.ContainerPort)
 		list = append(list, b)

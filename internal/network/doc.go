@@ -15,6 +15,21 @@
 //     element for each port and address family, changed in one atomic
 //     transaction. The table is watched and put back when somebody flushes it.
 //
+// # User-defined networks
+//
+// Each has a bridge and addresses of its own. A container on some of them gets a
+// namespace with a loopback only, and then an interface for each network, when it
+// starts or while it runs. What is on one network does not reach another one but
+// through published ports; an internal network reaches nothing outside at all.
+//
+// Containers there find each other by name. The name service listens inside of
+// each container's namespace on ports of its own, to which packets for
+// 127.0.0.11:53 are redirected, so that port 53 remains the container's. It lives
+// in the engine: while no engine runs, names are not found, and connections that
+// exist go on; the next engine serves the containers that it adopts. Names that
+// are not known here are asked of the servers outside, unless all networks of the
+// container are internal (CVE-2024-29018).
+//
 // # Crashes
 //
 // The engine may be killed at any instant. An unused namespace is held by

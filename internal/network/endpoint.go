@@ -205,6 +205,7 @@ func (m *Manager) dismantle(id string, a *attachment) {
 	m.ports.release(a.bindings)
 	m.flows.forget(a.bindings)
 	m.removeFiles(id)
+	m.buryJoined(id, a)
 	if a.sandbox != nil {
 		m.reaper.discard(a.sandbox)
 	}

@@ -36,6 +36,7 @@ type Manager struct {
 	reaper   *reaper
 	flows    *flows
 	watcher  *watcher
+	user     userNets
 
 	// chosen ends the time in which no other engine may choose a subnet: ours is
 	// visible to it only when the bridge has its addresses.
@@ -58,6 +59,13 @@ type attachment struct {
 	sandbox  *sandbox
 	endpoint *Endpoint // nil while Attach is at work
 	bindings []*binding
+
+	// On user-defined networks:
+	joined   []*joinedEnd
+	ports    []Published // on one of them, whose addresses to4 and to6 are
+	to4, to6 netip.Addr
+	upstream []string // name servers for what is not found on them
+	names    *nameService
 }
 
 // Open prepares a Manager and chooses its addresses. Nothing in the kernel is
@@ -251,6 +259,7 @@ func (m *Manager) Close() {
 		if err := m.firewall.remove(); err != nil {
 			m.log.Warn("cannot remove the nftables table", "error", err)
 		}
+		m.removeUserBridges()
 		if err := m.removeBridge(); err != nil {
 			m.log.Warn("cannot remove the bridge", "bridge", m.names.bridge, "error", err)
 		}
@@ -264,6 +273,7 @@ func (m *Manager) Close() {
 		for _, b := range a.bindings {
 			b.drop()
 		}
+		m.stopNames(a)
 	}
 	m.mu.Unlock()
 	m.firewall.close()

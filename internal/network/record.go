@@ -32,6 +32,12 @@ type record struct {
 	ExtraIPv6 netip.Addr  `json:"extraIPv6"`
 	MAC       string      `json:"mac,omitempty"`
 	Ports     []Published `json:"ports,omitempty"`
+
+	// On user-defined networks; To4 and To6 are where Ports lead then.
+	Joined   []joined   `json:"joined,omitempty"`
+	To4      netip.Addr `json:"to4,omitzero"`
+	To6      netip.Addr `json:"to6,omitzero"`
+	Upstream []string   `json:"upstream,omitempty"`
 }
 
 const recordVersion = 1

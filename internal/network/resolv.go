@@ -69,6 +69,34 @@ func ResolvConf(o ResolvOptions) ([]byte, error) {
 	return c.format()
 }
 
+// Upstream returns the name servers that answer what a network's own name service
+// does not know: those a container asks for, or the host's. They are asked from
+// the host, so that one on its loopback will do.
+func Upstream(servers []string) ([]string, error) {
+	if len(servers) > 0 {
+		for _, s := range servers {
+			if _, err := netip.ParseAddr(s); err != nil {
+				return nil, fault.New(fault.Invalid, "use name server", s, "not an IP address")
+			}
+		}
+		return servers, nil
+	}
+	host, err := hostResolver(ResolvOptions{HostNet: true})
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for _, s := range parseResolvConf(host).servers {
+		if _, err := netip.ParseAddr(s); err == nil {
+			out = append(out, s)
+		}
+	}
+	if len(out) == 0 {
+		out = defaultServers
+	}
+	return out, nil
+}
+
 // hostResolver reads the host's settings; no file means no settings.
 func hostResolver(o ResolvOptions) ([]byte, error) {
 	path := o.HostPath

@@ -83,19 +83,20 @@ type chain struct {
 // ruleset describes our whole table but for the maps' elements. loopback6 tells
 // whether ports published on all IPv6 addresses include ::1.
 func (m *Manager) ruleset(sets [mapCount]*nftables.Set, loopback6 bool) []chain {
+	guard, masquerade, forward := m.userRules()
 	toPublish := [][]expr.Any{cat(daddrIsLocal(), verdict(expr.VerdictJump, "publish"))}
 	return []chain{
 		{name: "publish", rules: publishRules(sets, loopback6)},
 		{name: "guard", kind: nftables.ChainTypeFilter, hook: nftables.ChainHookPrerouting,
-			prio: nftables.ChainPriorityRaw, rules: m.guardRules()},
+			prio: nftables.ChainPriorityRaw, rules: append(m.guardRules(), guard...)},
 		{name: "prerouting", kind: nftables.ChainTypeNAT, hook: nftables.ChainHookPrerouting,
 			prio: nftables.ChainPriorityNATDest, rules: toPublish},
 		{name: "output", kind: nftables.ChainTypeNAT, hook: nftables.ChainHookOutput,
 			prio: nftables.ChainPriorityNATDest, rules: toPublish},
 		{name: "postrouting", kind: nftables.ChainTypeNAT, hook: nftables.ChainHookPostrouting,
-			prio: nftables.ChainPriorityNATSource, rules: m.masqueradeRules()},
+			prio: nftables.ChainPriorityNATSource, rules: append(m.masqueradeRules(), masquerade...)},
 		{name: "forward", kind: nftables.ChainTypeFilter, hook: nftables.ChainHookForward,
-			prio: nftables.ChainPriorityFilter, rules: m.forwardRules()},
+			prio: nftables.ChainPriorityFilter, rules: append(m.forwardRules(), forward...)},
 	}
 }
 

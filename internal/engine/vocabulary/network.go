@@ -105,13 +105,13 @@ func checkNetworkMode(r *Request) error {
 		}
 		return r.checkSharedNetwork()
 	}
-	switch m {
-	case network.NetworkBridge, network.NetworkHost, network.NetworkNone:
-		return nil
+	if len(m) > maxNetworkName {
+		return invalid("the name of the network is too long")
 	}
-	return fault.New(fault.NotFound, "", "", "network %s not found", m).
-		WithHint("this engine has the networks bridge, host and none")
+	return nil // whether there is such a network is known to the engine
 }
+
+const maxNetworkName = 255
 
 // checkSharedNetwork refuses what makes no sense when another container owns the
 // network.
@@ -133,20 +133,23 @@ func (r *Request) checkSharedNetwork() error {
 
 // checkEndpoints judges the settings of each network that the container joins.
 func checkEndpoints(r *Request) error {
-	mode := string(r.HostConfig.NetworkMode)
+	mode := r.HostConfig.NetworkMode
 	for name, ep := range r.Networking.EndpointsConfig {
 		if name == network.NetworkDefault {
 			name = network.NetworkBridge
 		}
-		switch name {
-		case mode:
-		case network.NetworkBridge, network.NetworkHost, network.NetworkNone:
-			return invalid("conflicting options: cannot attach both %s and %s: a container has one network", mode, name)
-		default:
-			return fault.New(fault.NotFound, "", "", "network %s not found", name).
-				WithHint("this engine has the networks bridge, host and none")
+		alone := mode.IsContainer() || mode == network.NetworkHost || mode.IsNone()
+		switch {
+		case name == string(mode):
+		case alone || name == network.NetworkHost || name == network.NetworkNone:
+			return invalid("conflicting options: cannot attach both %s and %s", mode, name)
+		case name == network.NetworkBridge:
+			return unsupported("joining bridge beside user-defined networks", "create the container on bridge and name the others as further networks")
 		}
-		private := name == network.NetworkBridge
+		private := name != network.NetworkHost && name != network.NetworkNone
+		if len(ep.Aliases) > 0 && (!private || name == network.NetworkBridge) {
+			return invalid("network-scoped alias is supported only for containers in user defined networks")
+		}
 		if len(ep.MacAddress) > 0 {
 			if !private {
 				return invalid("conflicting options: mac-address and the network mode")
@@ -172,16 +175,43 @@ func checkEndpoints(r *Request) error {
 	return nil
 }
 
+// checkLinks allows links on user-defined networks, where they are names that one
+// container alone has for another.
+func checkLinks(r *Request) error {
+	if len(r.HostConfig.Links) > 0 && !r.HostConfig.NetworkMode.IsUserDefined() {
+		return fault.New(fault.Unsupported, "", "", "HostConfig.Links is not supported on the network %s", r.HostConfig.NetworkMode).
+			WithHint("use a network and container names")
+	}
+	return checkLinkNames(r.HostConfig.Links)
+}
+
+func checkEndpointLinks(r *Request) error {
+	for name, ep := range r.Networking.EndpointsConfig {
+		if len(ep.Links) > 0 && (name == network.NetworkBridge || name == network.NetworkDefault || name == network.NetworkHost || name == network.NetworkNone) {
+			return unsupported("EndpointSettings.Links on the network "+name, "use a network and container names")
+		}
+		if err := checkLinkNames(ep.Links); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func checkLinkNames(links []string) error {
+	for _, l := range links {
+		if name, alias, ok := strings.Cut(l, ":"); name == "" || ok && alias == "" {
+			return invalid("bad format for links: %s", l)
+		}
+	}
+	return nil
+}
+
 // refuseEndpoint makes the check of an endpoint's field that is not offered.
 func refuseEndpoint(name, hint string) field {
 	return field{name, refused, func(r *Request) error {
 		for _, ep := range r.Networking.EndpointsConfig {
 			set := false
 			switch name {
-			case "EndpointSettings.Links":
-				set = len(ep.Links) > 0
-			case "EndpointSettings.Aliases":
-				set = len(ep.Aliases) > 0
 			case "EndpointSettings.DriverOpts":
 				set = len(ep.DriverOpts) > 0
 			case "EndpointIPAMConfig.LinkLocalIPs":

@@ -1,0 +1,361 @@
+package network
+
+import (
+	"context"
+	"encoding/binary"
+	"maps"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+
+	"berth/internal/fault"
+)
+
+// Definition is a user-defined bridge network as it is written down. The engine
+// keeps it; here it has a bridge, addresses and rules.
+type Definition struct {
+	ID     string // 64 hex digits
+	Name   string
+	Bridge string `json:",omitempty"` // name of the interface
+
+	Subnet4  netip.Prefix
+	Range4   netip.Prefix // what addresses are taken from; zero means Subnet4
+	Gateway4 netip.Addr
+	Subnet6  netip.Prefix // zero without IPv6
+	Gateway6 netip.Addr
+	Reserved []netip.Addr `json:",omitempty"` // never given out
+
+	IPv6     bool       // choose a Subnet6 when there is none
+	Internal bool       `json:",omitempty"` // no way out, no published ports, no name server outside
+	Isolated bool       `json:",omitempty"` // containers don't reach one another
+	NoMasq   bool       `json:",omitempty"` // containers go out under their own addresses
+	HostIP   netip.Addr `json:",omitzero"`  // where ports are published that name no address
+	MTU      int        `json:",omitempty"`
+}
+
+// userNet is a network in use.
+type userNet struct {
+	def Definition
+
+	setup sync.Mutex
+	index int // of the bridge; 0 while it is not known to stand; guarded by setup
+
+	mu   sync.Mutex // guards the rest; leaf lock
+	used map[netip.Addr]bool
+	last netip.Addr // given out last: addresses are used again as late as possible
+	ends map[string]*joinedEnd
+	// joining counts those between their addresses and their place in ends.
+	joining int
+	dead    bool // removed: nobody can join any more
+}
+
+// userNets are the user-defined networks by id.
+type userNets struct {
+	mu sync.Mutex // guards by; leaf lock
+	by map[string]*userNet
+}
+
+func (u *userNets) get(id string) (*userNet, error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if n := u.by[id]; n != nil {
+		return n, nil
+	}
+	return nil, fault.New(fault.NotFound, "", "", "network %s not found", id)
+}
+
+func (u *userNets) all() []*userNet {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return slices.SortedFunc(maps.Values(u.by), func(a, b *userNet) int { return strings.Compare(a.def.ID, b.def.ID) })
+}
+
+func (u *userNets) put(n *userNet) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.by == nil {
+		u.by = make(map[string]*userNet)
+	}
+	u.by[n.def.ID] = n
+}
+
+func (u *userNets) drop(id string) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	delete(u.by, id)
+}
+
+func newUserNet(d Definition) *userNet {
+	n := &userNet{def: d, used: make(map[netip.Addr]bool), ends: make(map[string]*joinedEnd)}
+	for _, a := range append([]netip.Addr{d.Gateway4, d.Gateway6}, d.Reserved...) {
+		n.used[a] = true
+	}
+	return n
+}
+
+// Define makes a network known that was created before. It is called between Open
+// and Adopt.
+func (m *Manager) Define(d Definition) { m.user.put(newUserNet(d)) }
+
+// Create completes a definition with what it leaves open and makes the network.
+// Until the engine has written the definition down, a crash removes it again.
+func (m *Manager) Create(ctx context.Context, d Definition) (Definition, error) {
+	unlock, err := lockSubnetChoice(ctx)
+	if err != nil {
+		return d, err
+	}
+	defer unlock()
+	if err := m.complete(&d); err != nil {
+		return d, err
+	}
+	n := newUserNet(d)
+	m.user.put(n)
+	err = m.ensureUserBridge(n)
+	if err == nil {
+		err = m.firewall.rebuild()
+	}
+	if err != nil {
+		m.user.drop(d.ID)
+		m.removeUserBridge(n)
+		return d, err
+	}
+	return d, nil
+}
+
+// complete chooses what a definition leaves open and checks the rest.
+func (m *Manager) complete(d *Definition) error {
+	if d.Bridge == "" {
+		d.Bridge = "br-" + d.ID[:12]
+	}
+	if !validIfName(d.Bridge) {
+		return fault.New(fault.Invalid, "use bridge", d.Bridge, "an interface name has 1 to %d characters, no slash, no colon and no blank", maxIfName)
+	}
+	used, err := occupied(0)
+	if err != nil {
+		return err
+	}
+	used = append(used, m.subnet4)
+	if m.subnet6.IsValid() {
+		used = append(used, m.subnet6)
+	}
+	for _, n := range m.user.all() {
+		if n.def.Bridge == d.Bridge {
+			return fault.New(fault.Conflict, "", "", "networks have same bridge name: %s", d.Bridge)
+		}
+		used = append(used, n.def.Subnet4)
+		if n.def.Subnet6.IsValid() {
+			used = append(used, n.def.Subnet6)
+		}
+	}
+	for _, p := range []netip.Prefix{d.Subnet4, d.Subnet6} {
+		if !p.IsValid() {
+			continue
+		}
+		if with, taken := overlapping(p, used); taken {
+			return fault.New(fault.Forbidden, "", "", "invalid pool request: Pool overlaps with other one on this address space: %s and %s", p, with)
+		}
+	}
+	if !d.Subnet4.IsValid() {
+		if d.Subnet4, err = pickUserSubnet(used); err != nil {
+			return err
+		}
+	}
+	d.Subnet4 = d.Subnet4.Masked()
+	if d.IPv6 && !d.Subnet6.IsValid() {
+		if d.Subnet6, err = pickSubnet6(names{id: d.ID, bridge: d.Bridge}, used); err != nil {
+			return err
+		}
+	}
+	return d.check()
+}
+
+// check judges the addresses of a definition and fills in gateways.
+func (d *Definition) check() error {
+	wrong := func(format string, args ...any) error { return fault.New(fault.Invalid, "", "", format, args...) }
+	if b := d.Subnet4.Bits(); b > 30 || b < 8 {
+		return wrong("invalid subnet %s: an IPv4 subnet has a length from 8 to 30 bits", d.Subnet4)
+	}
+	if !d.Gateway4.IsValid() {
+		from := d.Subnet4
+		if d.Range4.IsValid() {
+			from = d.Range4
+		}
+		if d.Gateway4 = from.Masked().Addr(); d.Gateway4 == d.Subnet4.Addr() {
+			d.Gateway4 = d.Gateway4.Next()
+		}
+	}
+	if d.Range4.IsValid() && !(d.Subnet4.Contains(d.Range4.Addr()) && d.Range4.Bits() >= d.Subnet4.Bits()) {
+		return wrong("invalid ip-range %s: it is outside of the subnet %s", d.Range4, d.Subnet4)
+	}
+	if !d.Subnet4.Contains(d.Gateway4) {
+		return wrong("no matching subnet for gateway %s", d.Gateway4)
+	}
+	if d.Subnet6.IsValid() {
+		d.Subnet6 = d.Subnet6.Masked()
+		if b := d.Subnet6.Bits(); b > 126 || !d.Subnet6.Addr().Is6() {
+			return wrong("invalid subnet %s: an IPv6 subnet has a length of at most 126 bits", d.Subnet6)
+		}
+		if !d.Gateway6.IsValid() {
+			d.Gateway6 = d.Subnet6.Addr().Next()
+		}
+		if !d.Subnet6.Contains(d.Gateway6) {
+			return wrong("no matching subnet for gateway %s", d.Gateway6)
+		}
+	}
+	for _, a := range d.Reserved {
+		if !d.Subnet4.Contains(a) && !(d.Subnet6.IsValid() && d.Subnet6.Contains(a)) {
+			return wrong("no matching subnet for aux-address %s", a)
+		}
+	}
+	return nil
+}
+
+// userBits is the length of the subnets that networks get: 1,021 addresses, what
+// one Linux bridge carries.
+const userBits = 22
+
+func pickUserSubnet(used []netip.Prefix) (netip.Prefix, error) {
+	for _, r := range candidateRanges {
+		for _, p := range cut(netip.MustParsePrefix(r), userBits) {
+			if _, taken := overlapping(p, used); !taken {
+				return p, nil
+			}
+		}
+	}
+	return netip.Prefix{}, fault.New(fault.Exhausted, "", "", "could not find an available, non-overlapping IPv4 address pool").
+		WithHint("remove networks that are not used, or name a subnet")
+}
+
+// Remove takes a network away that nobody is on; otherwise it refuses.
+func (m *Manager) Remove(id string) error {
+	n, err := m.user.get(id)
+	if err != nil {
+		return nil
+	}
+	n.mu.Lock()
+	busy := len(n.ends)+n.joining > 0
+	n.dead = !busy
+	n.mu.Unlock()
+	if busy {
+		return fault.New(fault.Forbidden, "", "", "error while removing network: network %s id %s has active endpoints", n.def.Name, n.def.ID)
+	}
+	m.user.drop(id)
+	m.removeUserBridge(n)
+	return m.firewall.rebuild()
+}
+
+// assign gives a container its addresses: those it asks for or free ones.
+func (n *userNet) assign(want4, want6 netip.Addr) (ip4, ip6 netip.Addr, err error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.dead {
+		return ip4, ip6, fault.New(fault.NotFound, "", "", "network %s not found", n.def.Name)
+	}
+	if want4.IsValid() {
+		if err := n.claim(want4, n.def.Subnet4); err != nil {
+			return ip4, ip6, err
+		}
+		ip4 = want4
+	} else if ip4, err = n.take4(); err != nil {
+		return ip4, ip6, err
+	}
+	switch {
+	case want6.IsValid():
+		if err = n.claim(want6, n.def.Subnet6); err == nil {
+			ip6 = want6
+		}
+	case n.def.Subnet6.IsValid():
+		ip6, err = n.take6(ip4)
+	}
+	if err != nil {
+		delete(n.used, ip4)
+		return netip.Addr{}, netip.Addr{}, err
+	}
+	n.joining++
+	return ip4, ip6, nil
+}
+
+func (n *userNet) claim(a netip.Addr, subnet netip.Prefix) error {
+	if !subnet.IsValid() || !subnet.Contains(a) || a == subnet.Addr() || (a.Is4() && a == lastAddr4(subnet)) {
+		return fault.New(fault.Invalid, "", "", "invalid endpoint settings: no configured subnet contains IP address %s", a)
+	}
+	if n.used[a] {
+		return fault.New(fault.Conflict, "", "", "failed to set up container networking: Address already in use: %s", a)
+	}
+	n.used[a] = true
+	return nil
+}
+
+// take4 gives out the next free address.
+func (n *userNet) take4() (netip.Addr, error) {
+	from := n.def.Subnet4
+	if n.def.Range4.IsValid() {
+		from = n.def.Range4.Masked()
+	}
+	first, end := from.Addr(), lastAddr4(from)
+	a := n.last
+	if !a.IsValid() || !from.Contains(a) {
+		a = first
+	}
+	size := uint64(1) << (32 - from.Bits())
+	for range size {
+		if !n.used[a] && a != n.def.Subnet4.Addr() && a != lastAddr4(n.def.Subnet4) {
+			n.used[a], n.last = true, a
+			return a, nil
+		}
+		if a == end {
+			a = first
+		} else {
+			a = a.Next()
+		}
+	}
+	return netip.Addr{}, fault.New(fault.Exhausted, "", "", "no available IPv4 addresses on this network's address pools: %s (%s)", n.def.Name, n.def.ID)
+}
+
+// take6 derives an address from the IPv4 one, or the next free one after it.
+func (n *userNet) take6(ip4 netip.Addr) (netip.Addr, error) {
+	b, v4 := n.def.Subnet6.Addr().As16(), ip4.As4()
+	host := binary.BigEndian.Uint32(v4[:]) & (1<<(32-n.def.Subnet4.Bits()) - 1)
+	if room := 128 - n.def.Subnet6.Bits(); room < 32 {
+		host &= 1<<room - 1
+	}
+	binary.BigEndian.PutUint32(b[12:], binary.BigEndian.Uint32(b[12:])|host)
+	a := netip.AddrFrom16(b)
+	for range 1 << 16 {
+		if !n.def.Subnet6.Contains(a) {
+			a = n.def.Subnet6.Addr().Next()
+		}
+		if !n.used[a] && a != n.def.Subnet6.Addr() {
+			n.used[a] = true
+			return a, nil
+		}
+		a = a.Next()
+	}
+	return netip.Addr{}, fault.New(fault.Exhausted, "", "", "no available IPv6 addresses on this network's address pools: %s (%s)", n.def.Name, n.def.ID)
+}
+
+func (n *userNet) free(addrs ...netip.Addr) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, a := range addrs {
+		if a != n.def.Gateway4 && a != n.def.Gateway6 {
+			delete(n.used, a)
+		}
+	}
+}
+
+// removeUserBridges removes the bridges of networks that nobody is on; they are
+// made again when somebody comes.
+func (m *Manager) removeUserBridges() {
+	for _, n := range m.user.all() {
+		m.removeUserBridge(n)
+	}
+}
+
+// alias marks an interface as the bridge of a network of this engine.
+func (m *Manager) userAlias(n *userNet) string { return m.names.alias + ":" + n.def.ID }
+
+// ipv6Works tells whether the kernel has IPv6 at all.
+func ipv6Works() bool { _, err := os.Stat("/proc/sys/net/ipv6"); return err == nil }
