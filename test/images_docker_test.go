@@ -104,7 +104,13 @@ func TestDockerPushesToDebiansRegistry(t *testing.T) {
 	if digests := d.ok("images", "--digests", "--format", "{{.Digest}}", name+":1"); !strings.HasPrefix(digests, "sha256:") {
 		t.Errorf("after the push the image has the digest %q", digests)
 	}
+	pinned := d.ok("inspect", "--format", "{{index .RepoDigests 0}}", name+":1")
 	d.ok("rmi", "many/layers:1", name+":1", name+":2")
+	d.ok("pull", pinned)
+	if got := d.id(pinned); got != id {
+		t.Errorf("%s is %s, want %s", pinned, got, id)
+	}
+	d.ok("rmi", pinned)
 	d.fails("No such image", "image", "inspect", id)
 	if out := d.ok("pull", name+":1"); !strings.Contains(out, "Status: Downloaded newer image for "+name+":1") {
 		t.Errorf("pull said %q", out)

@@ -82,7 +82,15 @@ func TestImagesOfSeveralPlatforms(t *testing.T) {
 	if list := d.ok("images", "-q", "--no-trunc", name); list != host {
 		t.Errorf("the list shows %q, want one image %s", list, host)
 	}
+	d.ok("save", "--platform", "linux/s390x", "-o", d.path("one.tar"), name+":all")
 	d.ok("save", "-o", d.path("all.tar"), name+":all")
+	one, err := os.Stat(d.path("one.tar"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if all, err := os.Stat(d.path("all.tar")); err != nil || one.Size() >= all.Size() {
+		t.Errorf("one platform takes %d bytes, all %v, %v", one.Size(), all, err)
+	}
 	d.ok("rmi", name+":all")
 	if left := d.ok("images", "-aq", name); left != "" {
 		t.Errorf("after rmi there is %q", left)
@@ -224,5 +232,53 @@ func TestClientsThatGoAwayLeaveNothing(t *testing.T) {
 	})
 	if after := h.berth("images", "-aq"); after != before {
 		t.Errorf("images are now %q, were %q", after, before)
+	}
+}
+
+// Every flag about registries does something.
+func TestFlagsAboutRegistriesHaveAnEffect(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	if out, err := h.within("ip", "addr", "add", "10.9.8.7/32", "dev", "lo").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	h.args = []string{"--registry-mirror", "http://10.9.8.7:5000", "--max-layer-files", "100"}
+	h.startEngine()
+	h.background(binary(t, "berthd"), "registry", "--root", h.path("registry"), "--listen", "10.9.8.7:5000")
+	h.berth("import", h.busyboxTar(), "10.9.8.7:5000/library/mirrored:1")
+	if o := h.run("push", "10.9.8.7:5000/library/mirrored:1"); o.code == 0 {
+		t.Errorf("a registry without TLS took a push: %q", o.stdout)
+	}
+	restart := func(args ...string) {
+		h.stopEngine()
+		h.args = args
+		h.startEngine()
+	}
+	blobs := func() int {
+		entries, err := os.ReadDir(h.path("data", "content", "blobs", "sha256"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(entries)
+	}
+	restart("--insecure-registry", "10.9.8.7:5000", "--registry-mirror", "http://10.9.8.7:5000", "--keep-blobs=false")
+	h.berth("push", "10.9.8.7:5000/library/mirrored:1")
+	h.berth("rmi", "10.9.8.7:5000/library/mirrored:1")
+	h.berth("pull", "mirrored:1") // which Docker Hub does not have
+	without := blobs()
+	h.berth("rmi", "mirrored:1")
+	restart("--insecure-registry", "10.9.8.7:5000", "--registry-mirror", "http://10.9.8.7:5000")
+	h.berth("pull", "mirrored:1")
+	if with := blobs(); with <= without {
+		t.Errorf("%d blobs are kept with --keep-blobs, %d without", with, without)
+	}
+	h.berth("rmi", "mirrored:1")
+	restart("--insecure-registry", "10.9.8.7:5000", "--max-layer-files", "3")
+	if o := h.run("pull", "10.9.8.7:5000/library/mirrored:1"); o.code == 0 || !strings.Contains(o.stderr, "3") {
+		t.Errorf("a layer with more files than allowed: code %d, %q", o.code, o.stderr)
+	}
+	restart("--insecure-registry", "10.9.8.7:5000", "--max-layer-size", "10k")
+	if o := h.run("pull", "10.9.8.7:5000/library/mirrored:1"); o.code == 0 {
+		t.Errorf("a layer larger than allowed: %q", o.stdout)
 	}
 }
