@@ -35,12 +35,24 @@ func (t *translation) dispatchStage(s *stage) error {
 	if s.external || s.standIn != nil {
 		return nil
 	}
+	s.root = t.layers(s)
 	for _, c := range s.commands {
 		if err := t.dispatch(s, c); err != nil {
 			return parser.WithLocation(err, c.Location())
 		}
 	}
 	return nil
+}
+
+// layers returns the stage's root with a caller's directory made a layer: what
+// is changed or becomes an image cannot be that directory itself.
+func (t *translation) layers(s *stage) *graph.Node {
+	if _, ok := rootOp(s).(*graph.Local); !ok {
+		return s.root
+	}
+	n := t.files(s.root, "/", lines(s.inst.Location))
+	s.history = append(s.history, graph.History{History: ocispec.History{CreatedBy: "COPY . / # buildkit", Comment: historyComment}, Node: n})
+	return n
 }
 
 // expander replaces variables and reports those that nobody defined.

@@ -250,6 +250,7 @@ func (t *translation) checkSyntax(text []byte) error {
 
 // finish makes the graph around the target's root.
 func (t *translation) finish(target *stage) *graph.Graph {
+	target.root = t.layers(target)
 	for k, v := range t.o.Labels {
 		if target.image.Config.Labels == nil {
 			target.image.Config.Labels = map[string]string{}

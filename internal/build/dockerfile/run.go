@@ -227,22 +227,22 @@ func (t *translation) mount(s *stage, c *instructions.RunCommand, m *instruction
 			out.Sharing = graph.Shared
 		}
 		if from != nil {
-			return out, t.files(from.root, out.Source, c), nil
+			return out, t.files(from.root, out.Source, lines(c.Location())), nil
 		}
 		return out, nil, nil
 	}
 	if from == nil {
-		return out, t.files(t.context, out.Source, c), nil
+		return out, t.files(t.context, out.Source, lines(c.Location())), nil
 	}
-	return out, t.files(from.root, out.Source, c), nil
+	return out, t.files(from.root, out.Source, lines(c.Location())), nil
 }
 
 // files returns a node whose files can be mounted. Of a caller's directory the
 // wanted part becomes a layer first: what is mounted must leave out what the
 // context leaves out, and must not change while a step runs.
-func (t *translation) files(n *graph.Node, source string, c *instructions.RunCommand) *graph.Node {
+func (t *translation) files(n *graph.Node, source string, at graph.Lines) *graph.Node {
 	if n == nil {
-		return &graph.Node{Op: &graph.File{}, Inputs: []*graph.Node{nil}, Name: "[internal] empty directory", Lines: lines(c.Location())}
+		return &graph.Node{Op: &graph.File{}, Inputs: []*graph.Node{nil}, Name: "[internal] empty directory", Lines: at}
 	}
 	local, ok := n.Op.(*graph.Local)
 	if !ok {
@@ -254,7 +254,7 @@ func (t *translation) files(n *graph.Node, source string, c *instructions.RunCom
 	}
 	return &graph.Node{
 		Op: &graph.File{Actions: []graph.Action{cp}}, Inputs: []*graph.Node{nil, n},
-		Name: fmt.Sprintf("[internal] mount %s of %s", source, local.Name), Lines: lines(c.Location()), Platform: n.Platform,
+		Name: fmt.Sprintf("[internal] mount %s of %s", source, local.Name), Lines: at, Platform: n.Platform,
 	}
 }
 

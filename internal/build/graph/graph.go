@@ -9,6 +9,7 @@
 package graph
 
 import (
+	"strconv"
 	"time"
 
 	"github.com/moby/docker-image-spec/specs-go/v1"
@@ -49,6 +50,9 @@ type History struct {
 // Lines is a range of lines in the source text, counted from 1, both included.
 // The zero value is no place at all.
 type Lines struct{ Start, End int }
+
+// String is "first-last".
+func (l Lines) String() string { return strconv.Itoa(l.Start) + "-" + strconv.Itoa(l.End) }
 
 // Node is one step. It is read-only once its graph is made.
 type Node struct {

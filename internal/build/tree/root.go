@@ -202,3 +202,18 @@ func (r *Root) kind(p string) (uint32, error) {
 	err = unix.Fstat(fd, &st)
 	return st.Mode & unix.S_IFMT, err
 }
+
+// OpenFile opens a regular file for reading, following links inside the root. A
+// missing one is fault.NotFound.
+func (r *Root) OpenFile(p string) (*os.File, error) {
+	fd, err := openat2(r.fd, rel(p), unix.O_RDONLY|unix.O_NONBLOCK, 0, inRoot)
+	if err != nil {
+		return nil, classify("open", p, err)
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
+		unix.Close(fd)
+		return nil, fault.New(fault.Invalid, "open", quote(p), "it is not a regular file")
+	}
+	return os.NewFile(uintptr(fd), p), nil
+}

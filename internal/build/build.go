@@ -1,0 +1,429 @@
+package build
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"log/slog"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/distribution/reference"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"berth/internal/build/dockerfile"
+	"berth/internal/build/gitref"
+	"berth/internal/build/graph"
+	"berth/internal/build/solve"
+	"berth/internal/build/source"
+	"berth/internal/fault"
+	"berth/internal/image"
+	"berth/internal/layer"
+	"berth/internal/metadata"
+)
+
+// Options wires a Builder.
+type Options struct {
+	Dir      string // the builder's own, on the layer store's file system
+	DB       *metadata.DB
+	Layers   *layer.Store
+	Images   *image.Store
+	Find     Images // nil: only images that are here
+	Executor solve.Executor
+	Parallel int // steps at the same time; 0: twice the processors
+	// Keep is how many bytes of cache may stay after a build; 0 is no limit.
+	Keep   int64
+	Logger *slog.Logger
+}
+
+// Builder builds. It is safe for concurrent use.
+type Builder struct {
+	o       Options
+	solver  *solve.Solver
+	history *History
+	log     *slog.Logger
+}
+
+// Open opens the builder's cache and history, and goes on where a killed engine
+// stopped. It must be called before the layer store is collected.
+func Open(o Options) (*Builder, error) {
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	b := &Builder{o: o, log: o.Logger}
+	var err error
+	b.solver, err = solve.Open(solve.Options{
+		Dir: o.Dir, DB: o.DB, Layers: o.Layers, Executor: o.Executor, Parallel: o.Parallel, Logger: o.Logger,
+	})
+	if err != nil {
+		return nil, err
+	}
+	b.history, err = openHistory(filepath.Join(o.Dir, "history"))
+	return b, err
+}
+
+// Close brings to disk what is not there yet.
+func (b *Builder) Close() error { return b.solver.Close() }
+
+// Cache is where steps' results are kept.
+func (b *Builder) Cache() *solve.Solver { return b.solver }
+
+// History is what was built.
+func (b *Builder) History() *History { return b.history }
+
+// one is a build that runs.
+type one struct {
+	b        *Builder
+	req      *Request
+	rec      *Build
+	contexts map[string]*source.Context
+	text     []byte
+	file     string
+	tags     []reference.NamedTagged
+	platform ocispec.Platform
+	warnings []dockerfile.Warning
+	closers  []func()
+}
+
+// Build runs a request. The result is not nil when the build began, even if it
+// failed: it has the steps.
+func (b *Builder) Build(ctx context.Context, req Request) (*Result, error) {
+	o := &one{b: b, req: &req, contexts: map[string]*source.Context{}, platform: image.HostPlatform()}
+	if req.Platform != nil {
+		o.platform = *req.Platform
+	}
+	defer o.close()
+	if err := o.check(); err != nil {
+		return nil, err
+	}
+	o.rec = b.history.begin(o)
+	res := &Result{ID: o.rec.ID, Started: o.rec.Started}
+	err := o.run(ctx, res)
+	res.Warnings, res.Finished = o.warnings, time.Now()
+	b.history.end(o.rec, res, err)
+	if err != nil {
+		res.Release()
+		return res, err
+	}
+	b.budget(ctx)
+	return res, nil
+}
+
+// budget removes what is used least when the cache has become too large.
+func (b *Builder) budget(ctx context.Context) {
+	if b.o.Keep <= 0 {
+		return
+	}
+	if _, err := b.solver.Prune(context.WithoutCancel(ctx), solve.PruneOptions{Keep: b.o.Keep}); err != nil {
+		b.log.Warn("build cache cannot be pruned", "error", err)
+	}
+}
+
+func (o *one) close() {
+	for _, fn := range o.closers {
+		fn()
+	}
+	for _, c := range o.contexts {
+		if err := c.Close(); err != nil {
+			o.b.log.Warn("what was learned about a build context is lost", "error", err)
+		}
+	}
+}
+
+// check refuses what can never work before anything is fetched.
+func (o *one) check() error {
+	const op = "build"
+	r := o.req
+	n := 0
+	for _, given := range []bool{r.ContextDir != "", r.Archive != nil, r.Remote != ""} {
+		if given {
+			n++
+		}
+	}
+	if n > 1 {
+		return fault.New(fault.Invalid, op, "", "more than one build context is given")
+	}
+	if n == 0 && r.Text == nil {
+		return fault.New(fault.Invalid, op, "", "neither a build context nor a Dockerfile is given")
+	}
+	for _, t := range r.Tags {
+		named, err := reference.ParseNormalizedNamed(t)
+		if err != nil {
+			return fault.New(fault.Invalid, "read tag", t, "%w", err)
+		}
+		tagged, ok := reference.TagNameOnly(named).(reference.NamedTagged)
+		if _, digested := named.(reference.Digested); digested || !ok {
+			return fault.New(fault.Invalid, "read tag", t, "a digest cannot be given to an image")
+		}
+		o.tags = append(o.tags, tagged)
+	}
+	for _, a := range r.Allow {
+		if a != "network.host" && a != "security.insecure" {
+			return fault.New(fault.Invalid, "read entitlement", a, "unknown").WithHint("known are network.host and security.insecure")
+		}
+	}
+	switch r.Network {
+	case "", "default", "none", "host":
+	default:
+		return fault.New(fault.Unsupported, "read network mode", r.Network, "steps of a build have the default network, none, or the host's")
+	}
+	for _, h := range r.Hosts {
+		if name, address, ok := strings.Cut(strings.Replace(h, "=", ":", 1), ":"); !ok || name == "" || address == "" {
+			return fault.New(fault.Invalid, "read host", h, "want name:address")
+		}
+	}
+	o.file = r.Dockerfile
+	if o.file == "" {
+		o.file = "Dockerfile"
+	}
+	if filepath.IsAbs(o.file) && r.Text == nil {
+		return fault.New(fault.Invalid, "read Dockerfile", o.file, "its path is not relative to the build context")
+	}
+	return nil
+}
+
+func (o *one) run(ctx context.Context, res *Result) error {
+	if err := o.open(ctx); err != nil {
+		return err
+	}
+	g, err := o.translate(ctx)
+	if err != nil || o.req.Check {
+		return err
+	}
+	solved, err := o.b.solver.Solve(ctx, solve.Job{
+		ID: o.rec.ID, Graph: g, Contexts: o.contexts, Secrets: o.req.Secrets, Project: o.project(), KeepFailed: o.req.KeepFailed,
+		Progress: func(e solve.Event) { o.emit(Event{Event: e}) },
+	})
+	if solved != nil {
+		res.Steps, res.Layers = solved.Steps, solved.Layers
+		res.release = func() { o.b.o.Images.Release(solved.Hold) }
+	}
+	if err != nil {
+		return o.explain(err)
+	}
+	if res.Config, err = assemble(g, solved); err != nil {
+		return err
+	}
+	if o.req.FilesOnly {
+		return nil
+	}
+	images, err := o.b.o.Images.Register(ctx, solved.Hold, []image.Registration{{Config: res.Config, Tags: o.tags}}, nil)
+	if err != nil {
+		return err
+	}
+	res.Image = images[0]
+	res.Release()
+	return nil
+}
+
+func (o *one) emit(e Event) {
+	o.b.history.event(o.rec, e)
+	if o.req.Progress != nil {
+		o.req.Progress(e)
+	}
+}
+
+// project tells this build's files from others', for explaining misses.
+func (o *one) project() string {
+	where := o.req.ContextDir
+	if where == "" {
+		where = o.req.Remote
+	}
+	return where + "\x00" + o.file
+}
+
+// open makes the contexts ready and reads the Dockerfile.
+func (o *one) open(ctx context.Context) error {
+	s := o.b.solver.Sources()
+	r := o.req
+	ignoreFor := o.file
+	var main *source.Context
+	var err error
+	switch {
+	case r.ContextDir != "":
+		main, err = s.Local(r.ContextDir, r.Credentials, ignoreFor)
+	case r.Archive != nil:
+		main, err = s.Archive(ctx, r.Archive, ignoreFor)
+	case r.Remote != "":
+		ref, git, gerr := gitref.Parse(r.Remote)
+		switch {
+		case gerr != nil:
+			err = gerr
+		case git:
+			main, err = s.Repository(ctx, ref, o.agent(ctx), ignoreFor)
+		default:
+			main, err = s.URL(ctx, r.Remote, o.file)
+		}
+	default:
+		main, err = s.Files(nil, "")
+	}
+	if err != nil {
+		return err
+	}
+	o.contexts["context"] = main
+	if o.text = r.Text; o.text != nil {
+		return nil
+	}
+	o.text, err = main.ReadFile(o.file, dockerfile.MaxSize)
+	if fault.Is(err, fault.NotFound) {
+		return fault.New(fault.Invalid, "read Dockerfile", o.file, "failed to read dockerfile: the build context has no such file").
+			WithHint("name it with -f, relative to the build context")
+	}
+	return err
+}
+
+// agent returns the caller's ssh agent for a repository, "" without one.
+func (o *one) agent(ctx context.Context) string {
+	if o.req.Secrets == nil {
+		return ""
+	}
+	socket, release, err := o.req.Secrets.SSH(ctx, "default")
+	if err != nil {
+		return ""
+	}
+	o.closers = append(o.closers, release)
+	return socket
+}
+
+func (o *one) translate(ctx context.Context) (*graph.Graph, error) {
+	r := o.req
+	contexts, err := o.named()
+	if err != nil {
+		return nil, err
+	}
+	args := maps.Clone(r.Args)
+	if args == nil {
+		args = map[string]string{}
+	}
+	if r.Reproducible && args["SOURCE_DATE_EPOCH"] == "" {
+		args["SOURCE_DATE_EPOCH"] = "0"
+	}
+	network := r.Network
+	if network == "default" {
+		network = ""
+	}
+	return dockerfile.Translate(ctx, o.text, dockerfile.Options{
+		File: o.file, Target: r.Target, Args: args, Labels: r.Labels, Platform: o.platform, PlatformGiven: r.Platform != nil,
+		Build: image.HostPlatform(), NoCache: r.NoCache, NoCacheFilter: r.NoCacheOnly, Network: network, Hosts: r.Hosts,
+		Hostname: r.Hostname, Limits: r.Limits, Images: finder{o}, Contexts: contexts, AllStages: r.Check,
+		HostNetwork: slices.Contains(r.Allow, "network.host"), Insecure: slices.Contains(r.Allow, "security.insecure"),
+		Ignored: o.contexts["context"].Ignored,
+		Warn: func(w dockerfile.Warning) {
+			o.warnings = append(o.warnings, w)
+			o.emit(Event{Event: solve.Event{Kind: solve.Warned, Time: time.Now(), Message: w.Message, Lines: w.Lines}, Warning: &w})
+		},
+	})
+}
+
+// named reads the named contexts and opens those that are directories.
+func (o *one) named() (map[string]dockerfile.NamedContext, error) {
+	out := map[string]dockerfile.NamedContext{}
+	for name, value := range o.req.Contexts {
+		if name == "context" {
+			return nil, fault.New(fault.Invalid, "read named context", name, "the name is that of the main context")
+		}
+		ref, isImage := strings.CutPrefix(value, "docker-image://")
+		_, git, err := gitref.Parse(value)
+		switch {
+		case err != nil:
+			return nil, err
+		case isImage:
+			out[name] = dockerfile.NamedContext{Kind: dockerfile.ImageContext, Value: ref}
+		case git:
+			out[name] = dockerfile.NamedContext{Kind: dockerfile.GitContext, Value: value}
+		case strings.HasPrefix(value, "http://"), strings.HasPrefix(value, "https://"):
+			out[name] = dockerfile.NamedContext{Kind: dockerfile.HTTPContext, Value: value}
+		case strings.Contains(value, "://"):
+			return nil, fault.New(fault.Unsupported, "read named context", name, "%q is of no known kind", value).
+				WithHint("give a directory, docker-image://NAME, or the address of a repository or an archive")
+		default:
+			c, err := o.b.solver.Sources().Local(value, o.req.Credentials, "")
+			if err != nil {
+				return nil, err
+			}
+			o.contexts[name] = c
+			out[name] = dockerfile.NamedContext{Kind: dockerfile.LocalContext, Value: name}
+		}
+	}
+	return out, nil
+}
+
+// finder finds base images.
+type finder struct{ o *one }
+
+// Resolve implements dockerfile.Images.
+func (f finder) Resolve(ctx context.Context, ref string, platform ocispec.Platform) (dockerfile.Base, error) {
+	b := f.o.b
+	var img *image.Image
+	var err error
+	if b.o.Find != nil {
+		img, err = b.o.Find.Find(ctx, ref, platform, f.o.req.Pull)
+	} else {
+		img, err = b.o.Images.GetPlatform(ctx, ref, &platform)
+	}
+	if err != nil {
+		return dockerfile.Base{}, err
+	}
+	return dockerfile.Base{ID: img.ID, Config: img.Config}, nil
+}
+
+// Failure is a build's failed step with the place in the Dockerfile that it
+// comes from.
+type Failure struct {
+	*solve.StepError
+	Excerpt string
+}
+
+// Unwrap returns the step's error.
+func (f *Failure) Unwrap() error { return f.StepError }
+
+// explain adds to an error of a step where it is in the Dockerfile.
+func (o *one) explain(err error) error {
+	var step *solve.StepError
+	if !errors.As(err, &step) {
+		return err
+	}
+	src := dockerfile.NewSource(o.file, o.text)
+	return &fault.Error{
+		Kind: fault.Invalid, Op: "build", Subject: step.Name,
+		Err: &Failure{step, src.Excerpt(step.Lines, 0, 0, 0)},
+	}
+}
+
+// newID returns a name for a build.
+func newID() string {
+	var b [12]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return hex.EncodeToString(b[:])
+}
+
+// uses tells whether images have a layer, for the cache's accounts.
+func (b *Builder) uses(ctx context.Context) func(digest.Digest) bool {
+	list, err := b.o.Images.List(ctx)
+	if err != nil {
+		return nil
+	}
+	have := map[digest.Digest]bool{}
+	for _, i := range list {
+		for _, d := range i.DiffIDs {
+			have[d] = true
+		}
+	}
+	return func(d digest.Digest) bool { return have[d] }
+}
+
+// Usage lists what the cache keeps.
+func (b *Builder) Usage(ctx context.Context) ([]solve.Item, error) {
+	return b.solver.Usage(ctx, b.uses(ctx))
+}
+
+// Prune removes from the cache what o allows.
+func (b *Builder) Prune(ctx context.Context, o solve.PruneOptions) (solve.Pruned, error) {
+	o.Shared = b.uses(ctx)
+	return b.solver.Prune(ctx, o)
+}

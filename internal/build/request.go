@@ -1,0 +1,98 @@
+// Package build is the builder: a request goes in, an image or files come out. It
+// exists so that the engine, the HTTP API and later front ends share one way from
+// a Dockerfile to a result; the language, the contexts and the steps are its
+// sub-packages' business.
+package build
+
+import (
+	"context"
+	"io"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"berth/internal/build/dockerfile"
+	"berth/internal/build/graph"
+	"berth/internal/build/solve"
+	"berth/internal/build/tree"
+	"berth/internal/image"
+)
+
+// Request is everything that a build may be asked for. Exactly one of ContextDir,
+// Archive and Remote says where the files are; none is an empty context, for
+// which Text is needed.
+type Request struct {
+	ContextDir  string            // absolute path on this machine, read in place
+	Credentials *tree.Credentials // whose rights apply to it; nil: the engine's
+	Archive     io.Reader         // tar, plain or compressed
+	Remote      string            // git address, or URL of an archive or a Dockerfile
+
+	Dockerfile string // path in the context; "" is "Dockerfile"
+	Text       []byte // the Dockerfile itself, from outside of the context
+
+	Tags        []string
+	Target      string
+	Args        map[string]string
+	Labels      map[string]string
+	Platform    *ocispec.Platform // nil: this machine's
+	Contexts    map[string]string // name -> directory, docker-image://, git or http address
+	Secrets     solve.Secrets     // nil: none
+	Allow       []string          // "network.host", "security.insecure"
+	Network     string            // of RUN: "", "default", "none", "host"
+	Hosts       []string          // "name:address"
+	Hostname    string
+	Limits      graph.Limits
+	Pull        bool // ask the registry also for images that are here
+	NoCache     bool
+	NoCacheOnly []string // stages
+
+	// Reproducible makes all times SOURCE_DATE_EPOCH, which is 0 unless it is
+	// given as a build argument.
+	Reproducible bool
+	// Check only looks for mistakes; CheckError makes findings an error.
+	Check bool
+	// FilesOnly makes no image: the caller exports the result's layers.
+	FilesOnly bool
+	// KeepFailed leaves a failed step's root for a shell: see solve.StepError.
+	KeepFailed bool
+
+	Progress func(Event) // may be nil; not called concurrently
+	Version  string      // of whoever asks, for the history
+}
+
+// Event is one thing that happens in a build: a step's, or a finding of the
+// checks.
+type Event struct {
+	solve.Event
+	Warning *dockerfile.Warning
+}
+
+// Result is what a build gave.
+type Result struct {
+	ID       string // of the build, in the history
+	Image    *image.Image
+	Layers   []digest.Digest
+	Config   []byte // of the image, also with FilesOnly
+	Steps    []solve.StepInfo
+	Warnings []dockerfile.Warning
+	Started  time.Time
+	Finished time.Time
+	release  func()
+}
+
+// Release lets go of layers that only a result without an image keeps. It may be
+// called more than once.
+func (r *Result) Release() {
+	if r != nil && r.release != nil {
+		r.release()
+		r.release = nil
+	}
+}
+
+// Images finds base images for builds.
+type Images interface {
+	// Find returns the image that ref means for a platform and pulls it if it
+	// is not here, or if pull says so. ref is a normalized name or an id.
+	Find(ctx context.Context, ref string, platform ocispec.Platform, pull bool) (*image.Image, error)
+}

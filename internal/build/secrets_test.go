@@ -1,0 +1,33 @@
+package build
+
+import (
+	"context"
+	"os"
+	"testing"
+
+	"berth/internal/fault"
+)
+
+// secrets are given by name.
+type secrets map[string]string
+
+func (s secrets) Secret(_ context.Context, id string) ([]byte, error) {
+	if v, ok := s[id]; ok {
+		return []byte(v), nil
+	}
+	return nil, fault.New(fault.NotFound, "find secret", id, "not given")
+}
+
+func (s secrets) SSH(_ context.Context, id string) (string, func(), error) {
+	if v, ok := s["ssh "+id]; ok {
+		return v, func() {}, nil
+	}
+	return "", nil, fault.New(fault.NotFound, "find agent", id, "not given")
+}
+
+func writeFile(t testing.TB, p, data string) {
+	t.Helper()
+	if err := os.WriteFile(p, []byte(data), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,294 @@
+package solve
+
+import (
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
+
+	"berth/internal/metadata"
+)
+
+// Record is what is known about a step that was run.
+type Record struct {
+	Key    string
+	Kind   string          // "exec", "file", "git", "http"
+	Layers []digest.Digest // the whole stack, base first
+	Made   digest.Digest   `json:",omitempty"` // the layer that the step added; "" when it changed nothing
+	Size   int64           // bytes on disk of Made
+	Name   string
+	Text   string
+	Slot   string // project, stage and place of the step
+	Parts  []Part // what Key is made of
+	// ETag and the like, of what was fetched.
+	Note string `json:",omitempty"`
+
+	Created  time.Time
+	LastUsed time.Time
+	Took     time.Duration
+	Uses     int
+	// Boot is set until everything is known to be on disk: after a power cut
+	// a record of another boot may name files that never got there.
+	Boot string `json:",omitempty"`
+}
+
+// Part is one of the things that make a step what it is.
+type Part struct {
+	Name  string
+	Value string
+}
+
+var (
+	records = metadata.NewBucket[Record]("build-steps")
+	digests = metadata.NewBucket[digest.Digest]("build-digests")
+)
+
+// maxDigests bounds how many digests of selections are kept.
+const maxDigests = 20000
+
+// load reads the records of the database and those that were finished since.
+func (s *Solver) load() error {
+	err := s.o.DB.View(func(tx *metadata.Tx) error {
+		bad, err := records.ForEach(tx, func(_ string, r Record) error {
+			s.add(&r)
+			return nil
+		})
+		for _, b := range bad {
+			s.log.Warn("build cache record cannot be read", "key", b.Key, "error", b.Err)
+		}
+		if err != nil {
+			return err
+		}
+		_, err = digests.ForEach(tx, func(key string, d digest.Digest) error {
+			s.digests[key] = d
+			return nil
+		})
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	dir := filepath.Join(s.o.Dir, "fresh")
+	files, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, f := range files {
+		p := filepath.Join(dir, f.Name())
+		var r Record
+		data, err := os.ReadFile(p)
+		if err != nil || json.Unmarshal(data, &r) != nil || r.Key+".json" != f.Name() || r.Boot != s.boot {
+			_ = os.Remove(p) // half written, or of before a power cut
+			continue
+		}
+		s.add(&r)
+		s.newer[r.Key] = true
+	}
+	return nil
+}
+
+// add takes a record into memory. The caller holds mu or is alone.
+func (s *Solver) add(r *Record) {
+	s.drop(r.Key)
+	s.records[r.Key] = r
+	s.bySlot[r.Slot] = append(s.bySlot[r.Slot], r)
+	if r.Made != "" {
+		s.uses[r.Made]++
+	}
+}
+
+// drop removes a record from memory. The caller holds mu.
+func (s *Solver) drop(key string) {
+	r := s.records[key]
+	if r == nil {
+		return
+	}
+	delete(s.records, key)
+	s.bySlot[r.Slot] = slices.DeleteFunc(s.bySlot[r.Slot], func(x *Record) bool { return x == r })
+	if len(s.bySlot[r.Slot]) == 0 {
+		delete(s.bySlot, r.Slot)
+	}
+	if r.Made != "" {
+		if s.uses[r.Made]--; s.uses[r.Made] <= 0 {
+			delete(s.uses, r.Made)
+		}
+	}
+}
+
+// find returns the record of a step and notes that it is used.
+func (s *Solver) find(key string) *Record {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := s.records[key]
+	if r == nil {
+		return nil
+	}
+	r.LastUsed = time.Now()
+	r.Uses++
+	s.newer[key] = true
+	c := *r
+	return &c
+}
+
+// finish records a step. Its layer must be held. The record survives the end of
+// this process at once, and a power cut after the next commit.
+func (s *Solver) finish(r *Record) error {
+	r.Created, r.LastUsed, r.Boot = time.Now(), time.Now(), s.boot
+	data, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	p := filepath.Join(s.o.Dir, "fresh", r.Key+".json")
+	if err := os.WriteFile(p+".new", data, 0o600); err != nil {
+		return err
+	}
+	if err := os.Rename(p+".new", p); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.add(r)
+	s.newer[r.Key] = true
+	return nil
+}
+
+// commit brings to the database what is newer in memory: files first, then the
+// records that name them.
+func (s *Solver) commit() error {
+	s.mu.Lock()
+	var batch []Record
+	unsynced := false
+	for key := range s.newer {
+		if r := s.records[key]; r != nil {
+			c := *r
+			unsynced = unsynced || c.Boot != ""
+			batch = append(batch, c)
+		}
+	}
+	memo := s.digests
+	if len(memo) > maxDigests {
+		clear(memo)
+	}
+	clear(s.newer)
+	dirty := s.takeDigests()
+	s.mu.Unlock()
+	if len(batch) == 0 && len(dirty) == 0 {
+		return nil
+	}
+	if unsynced {
+		if err := syncDir(s.o.Dir); err != nil {
+			return err
+		}
+	}
+	err := s.o.DB.Update(func(tx *metadata.Tx) error {
+		for i := range batch {
+			r := batch[i]
+			r.Boot = ""
+			if err := records.Put(tx, r.Key, r); err != nil {
+				return err
+			}
+		}
+		for k, d := range dirty {
+			if err := digests.Put(tx, k, d); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range batch {
+		key := batch[i].Key
+		if err != nil {
+			s.newer[key] = true
+			continue
+		}
+		if r := s.records[key]; r != nil {
+			r.Boot = ""
+		}
+		if batch[i].Boot != "" {
+			_ = os.Remove(filepath.Join(s.o.Dir, "fresh", key+".json"))
+		}
+	}
+	return err
+}
+
+func syncDir(dir string) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return unix.Syncfs(int(f.Fd()))
+}
+
+// forget removes records for good and returns the layers that they made.
+func (s *Solver) forget(keys []string) ([]digest.Digest, error) {
+	var layers []digest.Digest
+	s.mu.Lock()
+	for _, key := range keys {
+		if r := s.records[key]; r != nil && r.Made != "" {
+			layers = append(layers, r.Made)
+		}
+		s.drop(key)
+		delete(s.newer, key)
+	}
+	s.mu.Unlock()
+	for _, key := range keys {
+		if err := os.Remove(filepath.Join(s.o.Dir, "fresh", key+".json")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return layers, err
+		}
+	}
+	return layers, s.o.DB.Update(func(tx *metadata.Tx) error {
+		for _, key := range keys {
+			if err := records.Delete(tx, key); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// sequence makes names that no earlier process used either.
+type sequence struct{ n atomic.Int64 }
+
+func (q *sequence) next() string {
+	return strings.ToLower(strconv.FormatInt(time.Now().UnixNano(), 36)) + strconv.FormatInt(q.n.Add(1), 36)
+}
+
+// remember keeps the digest of a selection from a stack.
+func (s *Solver) remember(key string, d digest.Digest) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.digests[key] = d
+	s.fresh = append(s.fresh, key)
+}
+
+func (s *Solver) remembered(key string) (digest.Digest, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	d, ok := s.digests[key]
+	return d, ok
+}
+
+// takeDigests returns what was remembered since the last time. The caller holds
+// mu.
+func (s *Solver) takeDigests() map[string]digest.Digest {
+	out := map[string]digest.Digest{}
+	for _, k := range s.fresh {
+		if d, ok := s.digests[k]; ok {
+			out[k] = d
+		}
+	}
+	s.fresh = nil
+	return out
+}

@@ -1,0 +1,273 @@
+// Package solve runs graphs of build steps and remembers what they gave. It
+// exists so that a step is never done twice: its identity is the content of
+// everything it depends on, its result is a layer that is kept, builds at the
+// same time share what they do, and an engine that is killed goes on from the
+// last step that was finished.
+//
+// On disk, below the directory given to Open:
+//
+//	fresh/<key>.json   steps finished since the last commit to the database
+//	mounts/<id>/       cache mounts: data, and what is known about them
+//	tmp/               of running steps; removed at Open
+//	lists/<digest>     what was in the sources of steps, to explain misses
+//
+// The upper directories of running steps are writable layers of the layer store
+// whose ids begin with UpperPrefix.
+package solve
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"berth/internal/build/graph"
+	"berth/internal/build/source"
+	"berth/internal/build/tree"
+	"berth/internal/fault"
+	"berth/internal/layer"
+	"berth/internal/metadata"
+)
+
+// UpperPrefix begins the names of the layer store's writable layers that are
+// steps in the making. At start all of them are left-overs.
+const UpperPrefix = "build-"
+
+// Options wires a Solver.
+type Options struct {
+	Dir      string // ours alone; best on the layer store's file system
+	DB       *metadata.DB
+	Layers   *layer.Store
+	Executor Executor
+	// Parallel is how many steps run at the same time, over all builds; 0 is
+	// twice the number of processors.
+	Parallel int
+	// Platforms are what this machine runs besides its own, as "linux/arm64".
+	// nil: it is looked up when needed.
+	Platforms func(platform string) bool
+	Logger    *slog.Logger
+}
+
+// Solver runs graphs. It is safe for concurrent use.
+type Solver struct {
+	o       Options
+	sources *source.Store
+	slots   chan struct{}
+	log     *slog.Logger
+	boot    string
+	mounts  *mounts
+	seq     sequence
+
+	mu      sync.Mutex // guards what follows
+	records map[string]*Record
+	bySlot  map[string][]*Record
+	uses    map[digest.Digest]int // layers -> records that made them
+	digests map[string]digest.Digest
+	newer   map[string]bool // records that the database does not have as they are
+	fresh   []string        // keys of digests that the database does not have
+	flights map[string]*flight
+}
+
+// Open loads what is known about steps and removes what a killed engine left.
+// The caller opens the layer store before and collects its layers after.
+func Open(o Options) (*Solver, error) {
+	const op = "open build cache"
+	if o.Parallel <= 0 {
+		o.Parallel = 2 * runtime.NumCPU()
+	}
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	s := &Solver{
+		o: o, log: o.Logger, slots: make(chan struct{}, o.Parallel), boot: bootID(),
+		records: map[string]*Record{}, bySlot: map[string][]*Record{}, uses: map[digest.Digest]int{},
+		digests: map[string]digest.Digest{}, newer: map[string]bool{}, flights: map[string]*flight{},
+	}
+	if err := removeAll(filepath.Join(o.Dir, "tmp")); err != nil {
+		return nil, fault.Wrap(op, o.Dir, err)
+	}
+	for _, d := range []string{"fresh", "mounts", "tmp", "lists"} {
+		if err := os.MkdirAll(filepath.Join(o.Dir, d), 0o700); err != nil {
+			return nil, fault.Wrap(op, o.Dir, err)
+		}
+	}
+	var err error
+	if s.sources, err = source.Open(filepath.Join(o.Dir, "sources")); err != nil {
+		return nil, err
+	}
+	left, err := o.Layers.Writables()
+	if err != nil {
+		return nil, fault.Wrap(op, o.Dir, err)
+	}
+	for _, id := range left {
+		if strings.HasPrefix(id, UpperPrefix) {
+			if err := o.Layers.RemoveWritable(id); err != nil {
+				return nil, fault.Wrap(op, id, err)
+			}
+		}
+	}
+	if err := s.load(); err != nil {
+		return nil, fault.Wrap(op, o.Dir, err)
+	}
+	if s.mounts, err = openMounts(filepath.Join(o.Dir, "mounts")); err != nil {
+		return nil, fault.Wrap(op, o.Dir, err)
+	}
+	o.Layers.AddOwner(s.owns)
+	return s, nil
+}
+
+// Close commits what the database does not have yet.
+func (s *Solver) Close() error { return s.commit() }
+
+// Sources is where contexts come from.
+func (s *Solver) Sources() *source.Store { return s.sources }
+
+// owns reports whether a record names the layer.
+func (s *Solver) owns(d digest.Digest) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.uses[d] > 0
+}
+
+// bootID tells boots of this machine apart.
+func bootID() string {
+	data, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(data))
+}
+
+// Result is what a node gives: a stack of layers, base first.
+type Result struct{ Layers []digest.Digest }
+
+// Job is one build to run.
+type Job struct {
+	ID    string // of the build, for records and messages
+	Graph *graph.Graph
+	// Contexts are the caller's directories by name.
+	Contexts map[string]*source.Context
+	Secrets  Secrets // nil: there are none
+	// Project tells builds of one thing from others when a miss is explained:
+	// the context's and Dockerfile's path, say.
+	Project  string
+	Progress func(Event) // may be nil; not called concurrently
+	// KeepFailed leaves the root of a failed step in place: StepError.Failed.
+	KeepFailed bool
+}
+
+// Secrets hands out what steps may see and nobody may keep.
+type Secrets interface {
+	// Secret returns a secret's value; fault.NotFound when it was not given.
+	Secret(ctx context.Context, id string) ([]byte, error)
+	// SSH returns the path of a socket that forwards to the caller's agent, and
+	// what ends that; fault.NotFound when it was not given.
+	SSH(ctx context.Context, id string) (socket string, release func(), err error)
+}
+
+// Solved is what a job gave.
+type Solved struct {
+	Result
+	Hold  *layer.Hold // holds the layers; the caller releases it
+	Steps []StepInfo  // in the graph's order
+	// Made tells which nodes changed something.
+	Made map[*graph.Node]bool
+	// Finished is when a node's step was done, now or when it was first run.
+	Finished map[*graph.Node]time.Time
+}
+
+// StepInfo says how a step went.
+type StepInfo struct {
+	ID       int // of its vertex
+	Name     string
+	Stage    string
+	Lines    graph.Lines
+	Key      string `json:",omitempty"`
+	Cached   bool
+	Shared   bool   `json:",omitempty"` // another build ran it at the same time
+	Why      string `json:",omitempty"` // for a miss: what differs from the closest earlier run
+	Started  time.Time
+	Finished time.Time
+	Size     int64  `json:",omitempty"` // bytes of its layer
+	Error    string `json:",omitempty"`
+	Skipped  bool   `json:",omitempty"` // not needed, because what it is for was cached
+}
+
+// Solve runs the job's graph. Hold of the result is released by the caller also
+// after an error, if it is not nil. Cancelling ctx ends all steps that no other
+// build waits for.
+func (s *Solver) Solve(ctx context.Context, j Job) (*Solved, error) {
+	r := newRun(s, j)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer r.leave()
+	out := &Solved{Hold: r.hold, Made: map[*graph.Node]bool{}, Finished: map[*graph.Node]time.Time{}}
+	var err error
+	if t := j.Graph.Target; t != nil {
+		out.Result, err = r.present(ctx, t)
+	}
+	cancel()
+	r.wait()
+	out.Steps = r.steps()
+	for n, t := range r.tasks {
+		if t.made != "" {
+			out.Made[n] = true
+		}
+		out.Finished[n] = t.finished
+	}
+	if cerr := s.commit(); err == nil {
+		err = cerr
+	}
+	return out, err
+}
+
+// stackOf returns the layers' trees for an overlay, top first, always at least
+// one.
+func (s *Solver) stackOf(layers []digest.Digest) ([]string, error) { return s.o.Layers.Lower(layers) }
+
+// has reports whether all layers are there.
+func (s *Solver) has(layers []digest.Digest) bool {
+	for _, d := range layers {
+		if !s.o.Layers.Has(d) {
+			return false
+		}
+	}
+	return true
+}
+
+// chain names a stack by its content.
+func chain(layers []digest.Digest) digest.Digest {
+	var b strings.Builder
+	for _, d := range layers {
+		b.WriteString(string(d))
+		b.WriteByte('\n')
+	}
+	return digest.FromString(b.String())
+}
+
+func removeAll(dir string) error {
+	err := os.RemoveAll(dir)
+	if err == nil {
+		return nil
+	}
+	// Directories without rights for their owner, when we are not root.
+	_ = filepath.WalkDir(dir, func(p string, e os.DirEntry, _ error) error {
+		if e != nil && e.IsDir() {
+			_ = os.Chmod(p, 0o700)
+		}
+		return nil
+	})
+	return os.RemoveAll(dir)
+}
+
+// tree of a caller's directory or of a stack that is being read.
+type openTree struct {
+	*tree.Dir
+	close func()
+}
