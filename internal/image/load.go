@@ -107,7 +107,11 @@ func (a *archive) images() ([]Registration, error) {
 	case hasOCI:
 		return a.ociImages()
 	case a.documents[legacyFile] != nil:
-		return a.legacyImages()
+		images, err := a.legacyImages()
+		if err != nil {
+			return nil, err
+		}
+		return images, a.checkPlatforms(images)
 	}
 	return nil, fault.New(fault.Invalid, "read archive", "", "%w: it has no manifest.json, index.json or repositories", ErrArchive).
 		WithHint("to make an image from the files of a root directory, use import")

@@ -61,8 +61,9 @@ func (s *Store) Register(ctx context.Context, hold *layer.Hold, images []Registr
 		return nil, fault.Wrap(op, "", err)
 	}
 	for i := range images {
-		if err := s.keepSources(docs, &images[i]); err != nil {
-			return nil, fault.Wrap(op, images[i].id.String(), err)
+		r := &images[i]
+		if err := s.keepSources(docs, r.config.RootFS.DiffIDs, r.Packed, &r.kept); err != nil {
+			return nil, fault.Wrap(op, r.id.String(), err)
 		}
 	}
 	if err := s.content.Sync(); err != nil {
@@ -142,28 +143,32 @@ func (s *Store) storeDocument(ctx context.Context, hold *content.Hold, data []by
 	return err
 }
 
-// keepSources finds, for each layer whose tree is not enough to write its tar
-// again, a blob that it can be read from.
-func (s *Store) keepSources(hold *content.Hold, r *Registration) error {
-	for i, d := range r.config.RootFS.DiffIDs {
-		if r.kept[d] != "" {
+// keepSources adds to kept, for each layer whose tree is not enough to write its
+// tar again and that is not here as packed, a blob that it can be read from.
+func (s *Store) keepSources(hold *content.Hold, diffIDs []digest.Digest, packed []ocispec.Descriptor, kept *map[digest.Digest]digest.Digest) error {
+	for i, d := range diffIDs {
+		if (*kept)[d] != "" {
 			continue
 		}
 		l, err := s.layers.Stat(d)
 		if err != nil {
 			return err
 		}
-		if l.Exact || len(r.Packed) == len(r.config.RootFS.DiffIDs) && s.content.Has(r.Packed[i].Digest) {
+		if l.Exact || len(packed) == len(diffIDs) && s.content.Has(packed[i].Digest) {
 			continue
 		}
 		if b := s.source(hold, d); b != "" {
-			if r.kept == nil {
-				r.kept = map[digest.Digest]digest.Digest{}
-			}
-			r.kept[d] = b
+			keepSource(kept, d, b)
 		}
 	}
 	return nil
+}
+
+func keepSource(kept *map[digest.Digest]digest.Digest, diffID, blob digest.Digest) {
+	if *kept == nil {
+		*kept = map[digest.Digest]digest.Digest{}
+	}
+	(*kept)[diffID] = blob
 }
 
 // source returns a blob that is here and from which a layer can be read, held,
@@ -214,10 +219,7 @@ func (s *Store) add(c *change, r *Registration) error {
 		rec.Packed = r.Packed
 	}
 	for d, b := range r.kept {
-		if rec.Kept == nil {
-			rec.Kept = map[digest.Digest]digest.Digest{}
-		}
-		rec.Kept[d] = b
+		keepSource(&rec.Kept, d, b)
 	}
 	for _, m := range r.Manifests {
 		addDigest(&rec.Manifests, digest.FromBytes(m))
@@ -302,12 +304,23 @@ func (s *Store) Release(hold *layer.Hold) {
 
 // Pushed records what an image or index is called at a registry to which it was
 // just pushed: its layers as they were sent, base first (nil: as before), and
-// its manifest. The next push to there finds everything.
+// its manifest. The next push to there finds everything. Those of packed that
+// are in the content store are held by the caller, and stay there now.
 func (s *Store) Pushed(ctx context.Context, id digest.Digest, packed []ocispec.Descriptor, manifest []byte, name reference.Canonical) error {
 	const op = "record push of"
 	hold := s.content.Hold()
 	defer func() { s.collectBlobs(hold.Release()) }()
 	if err := s.storeDocument(ctx, hold, manifest); err != nil {
+		return fault.Wrap(op, id.String(), err)
+	}
+	s.mu.RLock()
+	st := s.images[id]
+	s.mu.RUnlock()
+	if st == nil {
+		return notFound(id.String())
+	}
+	var kept map[digest.Digest]digest.Digest
+	if err := s.keepSources(hold, st.rec.DiffIDs, packed, &kept); err != nil {
 		return fault.Wrap(op, id.String(), err)
 	}
 	if err := s.content.Sync(); err != nil {
@@ -320,6 +333,9 @@ func (s *Store) Pushed(ctx context.Context, id digest.Digest, packed []ocispec.D
 		}
 		if len(packed) > 0 && len(packed) == len(r.DiffIDs) {
 			r.Packed = packed
+		}
+		for d, b := range kept {
+			keepSource(&r.Kept, d, b)
 		}
 		if d := digest.FromBytes(manifest); d != id {
 			addDigest(&r.Manifests, d)

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/distribution/reference"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -199,6 +200,36 @@ func TestInexactLayerIsSavedFromItsBlob(t *testing.T) {
 			h.empty(t)
 		})
 	}
+}
+
+// TestPushKeepsTheOnlySource: what a registry has as another blob is here still
+// as the one it came with.
+func TestPushKeepsTheOnlySource(t *testing.T) {
+	h := build(t, t.TempDir())
+	ctx := context.Background()
+	l := oneFile("a", "1")
+	if err := h.pull("app:1", l); err != nil {
+		t.Fatal(err)
+	}
+	h.makeInexact(t, digest.FromBytes(l))
+	img, err := h.Get(ctx, "app:1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sent := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayerZstd, Digest: digest.FromBytes(zst(l)), Size: int64(len(zst(l)))}
+	name, _ := reference.WithDigest(mustNamed("app"), digest.FromString("{}"))
+	if err := h.Pushed(ctx, img.ID, []ocispec.Descriptor{sent}, []byte("{}"), name); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.sweep(); err != nil {
+		t.Fatal(err)
+	}
+	var b bytes.Buffer
+	if err := h.WriteLayer(ctx, digest.FromBytes(l), &b); err != nil || !bytes.Equal(b.Bytes(), l) {
+		t.Errorf("%d bytes, %v", b.Len(), err)
+	}
+	h.Remove(ctx, "app:1", RemoveOptions{})
+	h.empty(t)
 }
 
 // makeInexact makes a layer one that an older version unpacked.
