@@ -78,6 +78,14 @@ func (a *app) completeCopy(_ *cobra.Command, args []string, word string) ([]stri
 	return without(out, nil, word), cobra.ShellCompDirectiveNoSpace
 }
 
+// bare takes slashes from the end of a path, which would follow a link there.
+func bare(path string) string {
+	if short := strings.TrimRight(path, "/"); short != "" {
+		return short
+	}
+	return "/"
+}
+
 // meansContents reports whether a path names what is in a directory.
 func meansContents(path string) bool { return path == "." || strings.HasSuffix(path, "/.") }
 
@@ -158,7 +166,7 @@ func targetHere(target, name string, isDir, contents bool) (string, error) {
 // engine never lets it leave the container.
 func followIn(ctx context.Context, c *client.Client, container, at string) (string, error) {
 	for range maxLinks {
-		stat, err := c.PathStat(ctx, container, strings.TrimSuffix(at, "/"))
+		stat, err := c.PathStat(ctx, container, bare(at))
 		if isMissing(err) { // the copy itself will say what is missing
 			return at, nil
 		}
@@ -179,17 +187,21 @@ func followIn(ctx context.Context, c *client.Client, container, at string) (stri
 
 // copyTo copies into a container.
 func (a *app) copyTo(ctx context.Context, c *client.Client, f *cpFlags, source, container, target string) error {
-	stat, err := c.PathStat(ctx, container, strings.TrimSuffix(target, "/"))
+	shown := container + ":" + target
+	stat, err := c.PathStat(ctx, container, bare(target))
 	if err == nil && stat.LinkTarget != "" { // a link to a directory is that directory
 		followed, followErr := followIn(ctx, c, container, target)
 		if followErr != nil {
 			return followErr
 		}
 		target = followed
-		stat, err = c.PathStat(ctx, container, strings.TrimSuffix(target, "/"))
+		stat, err = c.PathStat(ctx, container, bare(target))
 	}
 	exists := err == nil
-	if err != nil && !isMissing(err) {
+	if isMissing(err) { // the path, or the container?
+		_, err = c.ContainerState(ctx, container)
+	}
+	if err != nil {
 		return err
 	}
 	if source == "-" {
@@ -225,7 +237,7 @@ func (a *app) copyTo(ctx context.Context, c *client.Client, f *cpFlags, source, 
 	err = c.CopyTo(ctx, container, dir, r, f.owners)
 	_ = r.CloseWithError(io.ErrClosedPipe)
 	if n := <-sent; err == nil {
-		a.copied(f, n, container+":"+target)
+		a.copied(f, n, shown)
 	}
 	return err
 }

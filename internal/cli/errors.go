@@ -149,6 +149,9 @@ func (a *app) missingContainer(cmd *cobra.Command, c *client.Client, ref string,
 	}
 	var names []string
 	for _, s := range list {
+		if containerName(s) == ref || strings.HasPrefix(s.ID, ref) { // it is something else that is missing
+			return err
+		}
 		names = append(names, containerName(s))
 	}
 	if near := nearest(ref, names); near != "" {

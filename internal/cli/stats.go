@@ -60,6 +60,8 @@ type board struct {
 	client   *client.Client
 	flags    *statsFlags
 	template *format.Template
+	// everything is set when all containers are shown, and those that will come.
+	everything bool
 
 	mu      sync.Mutex // guards the rest
 	order   []string
@@ -73,6 +75,7 @@ type measured struct {
 	ref    string // as it was asked for
 	sample *client.Stats
 	err    error
+	ended  bool // there will be no further samples
 	stop   context.CancelFunc
 }
 
@@ -90,6 +93,7 @@ func (b *board) runNamed(ctx context.Context, refs []string) error {
 
 // runAll shows all containers that run, those that start later too.
 func (b *board) runAll(ctx context.Context) error {
+	b.everything = true
 	list, err := b.client.ContainerList(ctx, client.ListOptions{All: b.flags.all})
 	if err != nil {
 		return err
@@ -163,9 +167,9 @@ func (b *board) follow(ctx context.Context, id, ref string) {
 			b.wake()
 			return true
 		})
-		if err != nil && ctx.Err() == nil {
+		if ctx.Err() == nil {
 			b.mu.Lock()
-			m.err = err
+			m.err, m.ended = err, true
 			b.mu.Unlock()
 			b.wake()
 		}
@@ -259,10 +263,10 @@ func (b *board) failure() error {
 func (b *board) render() (text string, live bool, err error) {
 	b.mu.Lock()
 	rows := make([]format.Row, 0, len(b.order))
-	live = len(b.order) == 0
+	live = b.everything
 	for _, id := range b.order {
 		m := b.rows[id]
-		live = live || m.err == nil
+		live = live || !m.ended
 		if m.err == nil {
 			rows = append(rows, statsRow(id, m, b.flags.noTrunc))
 		}

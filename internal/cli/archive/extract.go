@@ -31,16 +31,27 @@ type Options struct {
 func Extract(r io.Reader, target string, o Options) (int64, error) {
 	x := &extractor{o: o, in: tar.NewReader(bufio.NewReaderSize(r, packBuffer)), buf: make([]byte, packBuffer)}
 	defer x.close()
+	err := x.run(target)
+	if finished := x.finish(); err == nil {
+		err = finished
+	}
+	return x.size, err
+}
+
+func (x *extractor) run(target string) error {
 	for {
 		h, err := x.in.Next()
 		if errors.Is(err, io.EOF) {
-			return x.size, x.finish()
+			if x.root == nil {
+				return errors.New("the archive is empty")
+			}
+			return nil
 		}
 		if err != nil {
-			return x.size, fmt.Errorf("read the archive: %w", err)
+			return fmt.Errorf("read the archive: %w", err)
 		}
 		if err := x.entry(h, target); err != nil {
-			return x.size, err
+			return err
 		}
 	}
 }
@@ -76,16 +87,12 @@ func (x *extractor) entry(h *tar.Header, target string) error {
 	if h.Typeflag == tar.TypeXGlobalHeader {
 		return nil
 	}
-	name := path.Clean("/" + h.Name)[1:]
-	first, rest, _ := strings.Cut(name, "/")
+	first, rest := x.split(h.Name)
 	if x.root == nil {
 		x.top = first // "" for the archive of what "." names
 		if err := x.begin(h, target, rest); err != nil {
 			return err
 		}
-	}
-	if x.top == "" {
-		first, rest = "", name
 	}
 	if first != x.top {
 		return fmt.Errorf("the archive holds %q, which is not below %q", h.Name, x.top)
@@ -100,6 +107,16 @@ func (x *extractor) entry(h *tar.Header, target string) error {
 		rest = "."
 	}
 	return x.extract(h, filepath.FromSlash(rest))
+}
+
+// split takes a name apart into the archive's first element and what is below it.
+func (x *extractor) split(name string) (first, rest string) {
+	name = path.Clean("/" + name)[1:]
+	if x.root != nil && x.top == "" {
+		return "", name
+	}
+	first, rest, _ = strings.Cut(name, "/")
+	return first, rest
 }
 
 // begin opens the target: a directory for a directory, the one that holds it for
@@ -245,8 +262,7 @@ func (x *extractor) file(h *tar.Header, name string) error {
 
 // link makes a hard link to a file that this archive brought.
 func (x *extractor) link(h *tar.Header, name string) error {
-	target := path.Clean("/" + h.Linkname)[1:]
-	first, rest, _ := strings.Cut(target, "/")
+	first, rest := x.split(h.Linkname)
 	if first != x.top || rest == "" || x.base != "" {
 		return fmt.Errorf("%s is a link to %q, which was not copied", h.Name, h.Linkname)
 	}
@@ -268,11 +284,8 @@ func (x *extractor) fifo(h *tar.Header, name string) error {
 	return unix.Mkfifoat(int(dir.Fd()), filepath.Base(name), uint32(x.mode(h).Perm()))
 }
 
-// finish sets what later entries would have changed again.
+// finish sets what later entries needed otherwise, also when one of them failed.
 func (x *extractor) finish() error {
-	if x.root == nil {
-		return errors.New("the archive is empty")
-	}
 	for i := len(x.dirs) - 1; i >= 0; i-- {
 		d := x.dirs[i]
 		info, err := x.root.Lstat(d.name)

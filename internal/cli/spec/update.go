@@ -3,6 +3,7 @@ package spec
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/spf13/pflag"
 
@@ -12,6 +13,7 @@ import (
 // UpdateFlags are the flags of `update`, which changes a container that is there.
 type UpdateFlags struct {
 	set *pflag.FlagSet
+	own []*pflag.Flag // those of set that are about the container
 
 	memory, reservation          sizeValue
 	swap                         swapValue
@@ -40,13 +42,12 @@ func (f *UpdateFlags) Register(fs *pflag.FlagSet) {
 	fs.Int64Var(&f.pids, "pids-limit", 0, "most processes it may have, -1 for no limit")
 	fs.Uint16Var(&f.blkio, "blkio-weight", 0, "its share of block I/O, 10 to 1000")
 	fs.StringVar(&f.restart, "restart", "", "`POLICY` no, on-failure[:N], always or unless-stopped")
+	fs.VisitAll(func(flag *pflag.Flag) { f.own = append(f.own, flag) })
 }
 
 // Request returns what is to change.
 func (f *UpdateFlags) Request() (*client.UpdateRequest, error) {
-	changed := false
-	f.set.VisitAll(func(flag *pflag.Flag) { changed = changed || flag.Changed && flag.Name != "help" })
-	if !changed {
+	if !slices.ContainsFunc(f.own, func(flag *pflag.Flag) bool { return flag.Changed }) {
 		return nil, errors.New("nothing to change was given: name at least one flag")
 	}
 	if f.cpus != 0 && (f.period != 0 || f.quota != 0) {
