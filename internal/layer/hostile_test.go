@@ -178,37 +178,3 @@ func TestWrongDiffID(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
-
-func FuzzApply(f *testing.F) {
-	if os.Geteuid() != 0 {
-		f.Skip("needs root")
-	}
-	f.Add(pack(f, dir("a"), file("a/b", "x"), sym("l", "a"), hard("h", "a/b"), file("a/.wh.c", ""), file("a/.wh..wh..opq", ""), char("c", 1, 3)))
-	f.Add(gz(pack(f, file("x", "y").pax(paxXattr+"user.a", "b"))))
-	f.Add(sparseTar("s", 1<<20))
-	f.Add(rawHeader('0', "f", "\xff\xff", ""))
-	base := f.TempDir()
-	canary := filepath.Join(base, "canary")
-	os.WriteFile(canary, []byte("x"), 0o600)
-	s, err := Open(filepath.Join(base, "root"), Limits{MaxBytes: 1 << 24, MaxEntries: 1000})
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Fuzz(func(t *testing.T, data []byte) {
-		l, err := apply(s, data)
-		if err == nil {
-			if ok, err := deleted(s, l.DiffID); !ok || err != nil {
-				t.Fatal(ok, err)
-			}
-		} else if k := fault.KindOf(err); k == fault.Internal && !errors.Is(err, os.ErrPermission) {
-			t.Fatalf("unclassified: %v", err)
-		}
-		s.Flush()
-		if entries, _ := os.ReadDir(filepath.Join(s.layers, ".tmp")); len(entries) != 0 {
-			t.Fatal("left something behind")
-		}
-		if entries, _ := os.ReadDir(base); len(entries) != 2 {
-			t.Fatal("escaped")
-		}
-	})
-}
