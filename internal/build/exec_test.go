@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -56,7 +55,10 @@ func (r *runner) spec(step solve.Step) (*specs.Spec, func(), error) {
 		}
 		switch m.Kind {
 		case solve.OverlayMount:
-			o := []string{"lowerdir=" + strings.Join(m.Lower, ":"), mode}
+			o := []string{mode} // one by one: the kernel takes 255 bytes for a value
+			for _, dir := range m.Lower {
+				o = append(o, "lowerdir+="+dir)
+			}
 			if m.Upper != "" {
 				o = append(o, "upperdir="+m.Upper, "workdir="+m.Work)
 			}

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"berth/internal/fault"
+	"berth/internal/image"
 )
 
 // secrets are given by name.
@@ -31,3 +32,5 @@ func writeFile(t testing.TB, p, data string) {
 		t.Fatal(err)
 	}
 }
+
+var removeForce = image.RemoveOptions{Force: true}
