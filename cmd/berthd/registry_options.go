@@ -47,34 +47,34 @@ func (o *registryOptions) sections() []section {
 	v := &o.flags
 	return []section{
 		group("Where it listens and lives:", func(f *pflag.FlagSet) {
-			f.StringVar(&v.listen, "listen", registryListen, "`address` to serve on")
-			f.StringVar(&v.root, "root", registryRoot, "`directory` for everything that is pushed")
-			f.StringVar(&o.config, "config", "", "TOML `file` with everything that can be set; flags win over it")
+			f.StringVar(&v.listen, "listen", registryListen, "serve on `HOST:PORT`")
+			f.StringVar(&v.root, "root", registryRoot, "keep everything that is pushed in `DIR`")
+			f.StringVar(&o.config, "config", "", "read `FILE` (TOML), where everything can be set; flags win over it")
 		}),
 		group("Who may use it:", func(f *pflag.FlagSet) {
-			f.StringVar(&v.cert, "tls-cert", "", "PEM `file` of the certificate; read again when it changes")
-			f.StringVar(&v.key, "tls-key", "", "PEM `file` of its key")
-			f.StringVar(&v.clientCA, "tls-client-ca", "", "PEM `file` of authorities; clients need a certificate of one of them")
-			f.StringVar(&v.htpasswd, "htpasswd", "", "`file` of users with bcrypt hashes (htpasswd -B); without rules they may do everything")
-			f.BoolVar(&v.token, "token", false, "let clients log in for short-lived tokens (at /token) in place of passwords")
+			f.StringVar(&v.cert, "tls-cert", "", "serve HTTPS with the certificate in `FILE` (PEM); it is read again when it changes")
+			f.StringVar(&v.key, "tls-key", "", "the certificate's key is in `FILE`")
+			f.StringVar(&v.clientCA, "tls-client-ca", "", "let in clients with a certificate of an authority in `FILE` only")
+			f.StringVar(&v.htpasswd, "htpasswd", "", "let in the users in `FILE` (htpasswd -B); without rules they may do everything")
+			f.BoolVar(&v.token, "token", false, "let users have short-lived tokens (at /token) in place of sending passwords")
 			f.BoolVar(&v.readOnly, "read-only", false, "refuse pushes and deletes")
-			f.StringArrayVar(&v.origins, "cors-origin", nil, "web `origin` whose scripts may use the registry; repeat for several")
+			f.StringArrayVar(&v.origins, "cors-origin", nil, "let scripts of the web `ORIGIN` use the registry; repeat for several")
 		}),
 		group("Cache of another registry:", func(f *pflag.FlagSet) {
-			f.StringVar(&v.upstream, "cache", "", "`URL` of the registry to cache, such as https://registry-1.docker.io")
-			f.StringVar(&v.budget, "cache-budget", "", "`size` of all cached blobs, such as 50g; the least recently used go first")
+			f.StringVar(&v.upstream, "cache", "", "be a cache of the registry at `URL`, such as https://registry-1.docker.io")
+			f.StringVar(&v.budget, "cache-budget", "", "hold blobs of at most `SIZE` together, such as 50g; the least recently used go first")
 		}),
 		group("Garbage:", func(f *pflag.FlagSet) {
-			f.DurationVar(&v.gcInterval, "gc-interval", 0, "collect every so `often`; 0 is never")
-			f.DurationVar(&v.gcGrace, "gc-grace", time.Hour, "`time` for which something must have been unused")
+			f.DurationVar(&v.gcInterval, "gc-interval", 0, "collect every `TIME`, such as 24h; 0 is never")
+			f.DurationVar(&v.gcGrace, "gc-grace", time.Hour, "leave alone what was of use within `TIME`")
 			f.BoolVar(&v.untagged, "gc-untagged", false, "manifests that no tag leads to are garbage, too")
 			f.BoolVar(&o.dryRun, "dry-run", false, "with gc: say what would go, and delete nothing")
 		}),
 		group("Watching it:", func(f *pflag.FlagSet) {
-			f.StringVar(&v.metrics, "metrics", "", "`who` may read /metrics: anyone, users or off (default users if there are any)")
+			f.StringVar(&v.metrics, "metrics", "", "let `WHO` read /metrics: anyone, users or off (default: users if there are any)")
 			f.BoolVar(&v.noPage, "no-page", false, "no page at /")
-			f.StringVar(&v.accessLog, "access-log", "text", "`form` of the log of requests on standard output: text, json or off")
-			f.StringVar(&v.logLevel, "log-level", "info", "`level` of the log on standard error: debug, info, warn or error")
+			f.StringVar(&v.accessLog, "access-log", "text", "log requests on standard output in the `FORM` text, json or off")
+			f.StringVar(&v.logLevel, "log-level", "info", "log from `LEVEL` on (debug, info, warn, error) on standard error")
 			f.BoolP("help", "h", false, "print this help and exit")
 		}),
 	}

@@ -185,7 +185,13 @@ func (r *Registry) mount(req *request, text, from string) (bool, error) {
 			return false, err
 		}
 	}
-	if !validName(from) || !req.caller.May(from, auth.Pull) {
+	if !validName(from) {
+		return false, nil
+	}
+	if !req.caller.May(from, auth.Pull) {
+		if req.caller.Could(from, auth.Pull) {
+			return false, r.refuse(req, "repository:"+req.repo+":pull,push repository:"+from+":pull")
+		}
 		return false, nil
 	}
 	b, err := r.storage.Mount(req.Context(), req.repo, from, d)

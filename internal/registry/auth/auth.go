@@ -102,12 +102,17 @@ type Caller struct {
 	User   string // "" is anonymous
 	bearer bool   // showed a token, which may hold less than its user's rights
 	rights func(repo string) Rights
-	sees   func(repo string) bool // in lists
-	lists  bool                   // may ask for the catalog
+	could  func(repo string) Rights // with another token; nil: no more than now
+	sees   func(repo string) bool   // in lists
+	lists  bool                     // may ask for the catalog
 }
 
 // May reports whether the caller has all the rights in a repository.
 func (c *Caller) May(repo string, r Rights) bool { return c.rights(repo)&r == r }
+
+// Could reports whether the caller would have all the rights with a token that
+// he has only to ask for.
+func (c *Caller) Could(repo string, r Rights) bool { return c.could != nil && c.could(repo)&r == r }
 
 // Sees reports whether the catalog shows the repository to the caller.
 func (c *Caller) Sees(repo string) bool { return c.sees(repo) }
@@ -212,7 +217,7 @@ func (a *Auth) token(text string) (*Caller, error) {
 	if ours {
 		ruled := a.user(c.Subject)
 		out.rights = func(repo string) Rights { return granted[repo] & ruled.rights(repo) }
-		out.sees = ruled.sees
+		out.could, out.sees = ruled.rights, ruled.sees
 	}
 	return out, nil
 }

@@ -95,7 +95,8 @@ func (f *flight) run(ctx context.Context) error {
 		if err == nil {
 			break
 		}
-		if try == tries || ctx.Err() != nil || fault.Is(err, fault.NotFound) || fault.Is(err, fault.Invalid) {
+		// As long as nothing came clients wait for an answer, and hear soon.
+		if try == tries || try > 1 && !f.started() || ctx.Err() != nil || fault.Is(err, fault.NotFound) || fault.Is(err, fault.Invalid) {
 			return err
 		}
 		select {
