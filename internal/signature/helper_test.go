@@ -2,9 +2,12 @@ package signature
 
 import (
 	"context"
+	"crypto/ed25519"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"strings"
 	"testing"
@@ -110,6 +113,20 @@ func itoa(n int) string {
 func key(t testing.TB, kind string) *cosign.PrivateKey {
 	t.Helper()
 	k, err := cosign.GenerateKey(kind)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+// sameKey returns a key that is the same in every process.
+func sameKey(t testing.TB) *cosign.PrivateKey {
+	t.Helper()
+	der, err := x509.MarshalPKCS8PrivateKey(ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	k, err := cosign.ParsePrivateKey(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
