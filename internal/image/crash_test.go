@@ -77,7 +77,7 @@ func workUntilKilled(dir string) {
 func (h *house) crashStep(tag string) (op string, fn func() (digest.Digest, error)) {
 	ctx := context.Background()
 	n := rand.IntN(3)
-	switch rand.IntN(6) {
+	switch rand.IntN(7) {
 	case 0, 1:
 		return "load", func() (digest.Digest, error) {
 			l, err := h.load(dockerArchive([]string{tag}, oneFile("base", "shared"), oneFile("n", strings.Repeat(tag, 1000*n))).bytes())
@@ -91,6 +91,11 @@ func (h *house) crashStep(tag string) (op string, fn func() (digest.Digest, erro
 			data, ids := several(tag)
 			_, err := h.load(data)
 			return ids[1], err
+		}
+	case 6:
+		return "pull", func() (digest.Digest, error) {
+			layers := [][]byte{oneFile("base", "shared"), oneFile("p", strings.Repeat(tag, 500*n))}
+			return digest.FromBytes(mustJSON(config(layers...))), h.pull(tag, layers...)
 		}
 	case 3:
 		return "commit", func() (digest.Digest, error) {

@@ -192,10 +192,10 @@ func (r *removal) byName(id digest.Digest, ref string) error {
 		r.untag(rec, reference.TagNameOnly(named).String())
 		r.dropDigests(rec, named.Name())
 	}
-	if rec.names() > 0 {
-		return nil
+	if rec.names() == 0 && len(r.s.refs.indexes[id]) == 0 { // else an index has the image still
+		r.drop(u)
 	}
-	return r.dropUnnamed(id, u)
+	return nil
 }
 
 // namedElsewhere reports whether an image keeps a name when the unit's go.
@@ -206,25 +206,6 @@ func (r *removal) namedElsewhere(img digest.Digest, u unit) bool {
 		}
 	}
 	return false
-}
-
-// dropUnnamed deletes what has just lost its last name, as far as nothing else
-// keeps it.
-func (r *removal) dropUnnamed(id digest.Digest, u unit) error {
-	if r.c.look(id).isIndex() {
-		delete(r.c.records, id)
-		r.c.gone[id] = true
-		for _, img := range u.images {
-			r.image(img, r.o.Force)
-		}
-		r.answer = append(r.answer, image.DeleteResponse{Deleted: id.String()})
-		return nil
-	}
-	if len(r.s.refs.indexes[id]) > 0 {
-		return nil // an index has it still
-	}
-	r.image(id, r.o.Force)
-	return nil
 }
 
 // dropDigests removes the digest names of a repository of which no tag is left.
@@ -260,23 +241,30 @@ func (r *removal) byID(id digest.Digest) error {
 		}
 	}
 	for _, x := range u.records {
-		if rec := r.c.edit(x); rec != nil {
-			for _, ref := range append(slices.Clone(rec.Tags), rec.Digests...) {
-				r.untag(rec, ref)
-			}
+		rec := r.c.edit(x)
+		for _, ref := range append(slices.Clone(rec.Tags), rec.Digests...) {
+			r.untag(rec, ref)
 		}
 	}
-	for _, x := range u.records {
-		if r.c.look(x) != nil && r.c.look(x).isIndex() {
-			delete(r.c.records, x)
-			r.c.gone[x] = true
-			defer func() { r.answer = append(r.answer, image.DeleteResponse{Deleted: x.String()}) }()
+	r.drop(u)
+	return nil
+}
+
+// drop deletes what a unit holds together: first its indexes, so that nothing
+// in them keeps the images, then these as far as nothing else does.
+func (r *removal) drop(u unit) {
+	var indexes []image.DeleteResponse
+	for _, id := range u.records {
+		if r.c.look(id).isIndex() {
+			delete(r.c.records, id)
+			r.c.gone[id] = true
+			indexes = append(indexes, image.DeleteResponse{Deleted: id.String()})
 		}
 	}
 	for _, img := range u.images {
 		r.image(img, r.o.Force)
 	}
-	return nil
+	r.answer = append(r.answer, indexes...)
 }
 
 // image deletes an image unless something keeps it and, with prune, the parents
