@@ -321,3 +321,22 @@ func TestAClientThatGoesAwayEndsAPull(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func FuzzRegistryAuth(f *testing.F) {
+	for _, seed := range []string{"", "e30=", encoded(`{"username":"a","password":"b"}`), encoded(`{"auth":"YTpi"}`), encoded(`[]`), "%%%", encoded(`{"r.io":{"auth":"YTpi"}}`)} {
+		f.Add(seed, "r.io/a:1")
+	}
+	f.Fuzz(func(t *testing.T, header, ref string) {
+		for _, name := range []string{"X-Registry-Auth", "X-Registry-Config"} {
+			r := httptest.NewRequest("GET", "/", nil)
+			r.Header[name] = []string{header}
+			a := (&exchange{r: r}).registryAuth(ref)
+			if a.err != nil && (a.config != registry.AuthConfig{} || !fault.Is(a.explain(fault.New(fault.Unauthorized, "", "", "no")), fault.Unauthorized)) {
+				t.Errorf("%q: %+v", header, a)
+			}
+			if a.config.Auth != "" && a.config.Username+a.config.Password == "" {
+				t.Errorf("%q: credentials are left unread: %+v", header, a.config)
+			}
+		}
+	})
+}

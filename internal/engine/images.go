@@ -68,13 +68,26 @@ func (e *Engine) ImageRemove(ctx context.Context, ref string, force, prune bool)
 	return gone, nil
 }
 
-// lineage returns an image and those from which it was made, the image first.
+// lineage returns an image, those from which it was made and those that are with
+// it in an index, the image first.
 func (e *Engine) lineage(ctx context.Context, ref string) []*image.Image {
 	var list []*image.Image
 	for img, err := e.images.Get(ctx, ref); err == nil; img, err = e.images.Get(ctx, img.Parent.String()) {
 		list = append(list, img)
 		if img.Parent == "" || len(list) > 1000 {
 			break
+		}
+	}
+	if len(list) == 0 || list[0].Index == "" {
+		return list
+	}
+	members, _, err := e.images.Members(ctx, list[0].Index.String())
+	if err != nil {
+		return list // it has gone meanwhile
+	}
+	for _, m := range members {
+		if m.Image != nil && m.Image.ID != list[0].ID {
+			list = append(list, m.Image)
 		}
 	}
 	return list
