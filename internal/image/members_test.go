@@ -1,11 +1,13 @@
 package image
 
 import (
+	"archive/tar"
 	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"testing"
@@ -277,5 +279,59 @@ func TestSaveOfSeveralPlatforms(t *testing.T) {
 	}
 	if all, _ := fourth.List(ctx); len(all) != 1 {
 		t.Errorf("%d images", len(all))
+	}
+}
+
+// TestWhatDockerWithContainerdSaves is both forms at once: the layout has the
+// whole index but only the blobs of some platforms, manifest.json one image.
+func TestWhatDockerWithContainerdSaves(t *testing.T) {
+	ctx := context.Background()
+	data, ids := several("app:v1")
+	names, files := []string{}, map[string][]byte{}
+	for tr := tar.NewReader(bytes.NewReader(data)); ; {
+		h, err := tr.Next()
+		if err != nil {
+			break
+		}
+		names = append(names, h.Name)
+		files[h.Name], _ = io.ReadAll(tr)
+	}
+	var mine ocispec.Manifest
+	var others []string // manifests for other platforms
+	for name, data := range files {
+		if doc, err := ParseDocument(data, ""); err == nil && doc.Manifest != nil {
+			if doc.Manifest.Config.Digest == ids[1] {
+				mine = *doc.Manifest
+			} else {
+				others = append(others, name)
+			}
+		}
+	}
+	docker := dockerManifest{Config: blobs + ids[1].Encoded(), RepoTags: []string{"app:v1"}}
+	for _, l := range mine.Layers {
+		docker.Layers = append(docker.Layers, blobs+l.Digest.Encoded())
+	}
+	for want, missing := range map[int][]string{3: nil, 1: others} {
+		b := new(tarball)
+		for _, n := range names {
+			if !slices.Contains(missing, n) {
+				b.file(n, files[n])
+			}
+		}
+		h := build(t, t.TempDir())
+		loaded := h.mustLoad(t, b.json("manifest.json", []dockerManifest{docker}).bytes())
+		if len(loaded) != 1 || loaded[0] != (Loaded{"app:v1", ids[1]}) {
+			t.Errorf("loaded %v", loaded)
+		}
+		here := 0
+		for _, id := range ids {
+			if _, err := h.Get(ctx, string(id)); err == nil {
+				here++
+			}
+		}
+		if img, err := h.Get(ctx, "app:v1"); err != nil || img.ID != ids[1] || here != want || (img.Index != "") != (want > 1) {
+			t.Errorf("%d images, want %d: %+v, %v", here, want, img, err)
+		}
+		h.noWaste(t)
 	}
 }
