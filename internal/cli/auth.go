@@ -49,6 +49,9 @@ func withLoginHint(ref string, err error) error {
 		return err
 	}
 	text := err.Error()
+	if contains(text, "berth login") { // the engine has said so
+		return err
+	}
 	if !fault.Is(err, fault.Unauthorized) && !contains(text, "unauthorized", "denied", "authentication required", "no basic auth") {
 		return err
 	}

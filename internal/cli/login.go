@@ -61,7 +61,7 @@ func (a *app) login(cmd *cobra.Command, f *loginFlags, key string) error {
 	}
 	if f.user == "" && f.password == "" && !known.Empty() {
 		fmt.Fprintf(a.out, "Authenticating with existing credentials%s\n", ofUser(known.Username))
-		err := a.tryLogin(ctx, c, config, known)
+		err := a.tryLogin(ctx, c, config, known, known)
 		if err == nil || !refusedLogin(err) {
 			return err
 		}
@@ -71,7 +71,7 @@ func (a *app) login(cmd *cobra.Command, f *loginFlags, key string) error {
 	if err != nil {
 		return err
 	}
-	return a.tryLogin(ctx, c, config, auth)
+	return a.tryLogin(ctx, c, config, auth, credentials.Auth{})
 }
 
 func ofUser(name string) string {
@@ -146,8 +146,9 @@ func (a *app) askLogin(f *loginFlags, key, known string) (credentials.Auth, erro
 	return auth, nil
 }
 
-// tryLogin asks the registry and remembers what it accepted.
-func (a *app) tryLogin(ctx context.Context, c *client.Client, config *credentials.Config, auth credentials.Auth) error {
+// tryLogin asks the registry and remembers what it accepted, unless that is what
+// was known already.
+func (a *app) tryLogin(ctx context.Context, c *client.Client, config *credentials.Config, auth, known credentials.Auth) error {
 	answer, err := c.RegistryLogin(ctx, client.Login{Username: auth.Username, Password: auth.Password,
 		ServerAddress: auth.ServerAddress, IdentityToken: auth.IdentityToken})
 	if err != nil {
@@ -156,19 +157,25 @@ func (a *app) tryLogin(ctx context.Context, c *client.Client, config *credential
 	if answer.IdentityToken != "" {
 		auth.Password, auth.IdentityToken = "", answer.IdentityToken
 	}
-	kept, err := config.Save(ctx, auth)
-	if err != nil {
-		return err
-	}
-	if kept.Helper == "" {
-		fmt.Fprintf(a.err, "\nWARNING! Your credentials are stored unencrypted in '%s'.\n"+
-			"Configure a credential helper to remove this warning: \"credsStore\" in that file.\n\n", kept.File)
+	if auth != known {
+		if err := a.remember(ctx, config, auth); err != nil {
+			return err
+		}
 	}
 	status := answer.Status
 	if status == "" {
 		status = "Login Succeeded"
 	}
 	_, err = fmt.Fprintln(a.out, status)
+	return err
+}
+
+func (a *app) remember(ctx context.Context, config *credentials.Config, auth credentials.Auth) error {
+	kept, err := config.Save(ctx, auth)
+	if err == nil && kept.Helper == "" {
+		fmt.Fprintf(a.err, "\nWARNING! Your credentials are stored unencrypted in '%s'.\n"+
+			"Configure a credential helper to remove this warning: \"credsStore\" in that file.\n\n", kept.File)
+	}
 	return err
 }
 

@@ -170,6 +170,9 @@ func (a *app) keyPassword(prompt string, twice bool) ([]byte, error) {
 	}
 	if !a.inputIsTerminal() {
 		text, err := io.ReadAll(io.LimitReader(a.in, maxPassword))
+		if err == nil && len(text) == 0 {
+			err = wrong("the key needs a password").WithHint("set BERTH_KEY_PASSWORD, or write it to standard input")
+		}
 		return []byte(strings.TrimRight(string(text), "\r\n")), err
 	}
 	first, err := a.askSecret(prompt)

@@ -99,8 +99,10 @@ func (p *Policy) unsigned(h *hunt) error {
 	if h.rule.threshold > 1 {
 		wants = fmt.Sprintf("signatures by %d of %d keys", h.rule.threshold, len(h.rule.keys))
 	}
-	what := "the rule %q wants %s, and "
-	args := []any{h.rule.name, wants}
+	what, args := "the rule %q wants %s, and ", []any{h.rule.name, wants}
+	if p.byHand {
+		what, args = "", nil
+	}
 	switch n := h.count(); {
 	case n > 0:
 		what, args = what+"there are valid ones by %d only", append(args, n)
@@ -114,6 +116,10 @@ func (p *Policy) unsigned(h *hunt) error {
 	}
 	if len(h.notes) > 0 {
 		what, args = what+": %s", append(args, strings.Join(h.notes, "; "))
+	}
+	if p.byHand {
+		return fault.New(fault.Forbidden, "check signature of", reference.FamiliarString(h.named), what, args...).
+			WithHint("sign it with 'berth image sign --key KEY %s', or check it with the key that signed it", reference.FamiliarString(h.named))
 	}
 	return p.refuse(h.named, what, args...).WithHint("sign it with 'berth image sign --key KEY %s', or change the rule%s",
 		reference.FamiliarString(h.named), p.where())

@@ -40,6 +40,7 @@ type Policy struct {
 	path     string
 	rules    []rule
 	fallback Action
+	byHand   bool // made of keys that somebody gave, not of a file
 }
 
 // rule is one entry of the file, ready for use.
@@ -239,5 +240,5 @@ func WithKeys(texts ...[]byte) (*Policy, error) {
 	if len(r.keys) == 0 {
 		return nil, fault.New(fault.Invalid, "check signature", "", "no key was given")
 	}
-	return &Policy{rules: []rule{r}, fallback: Deny}, nil
+	return &Policy{rules: []rule{r}, fallback: Deny, byHand: true}, nil
 }
