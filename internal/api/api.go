@@ -34,6 +34,8 @@ type API struct {
 	mux    *http.ServeMux
 	server string // value of the Server header
 
+	failures answers
+
 	closing context.Context // done when streams must end
 	close   context.CancelFunc
 }

@@ -77,6 +77,7 @@ func (x *exchange) fail(err error) {
 		status = statusClientGone
 	}
 	x.logFailure(status, err)
+	x.api.failures.count(status)
 	if code, ok := exitCode(err); ok && !x.started {
 		x.Header().Set(exitCodeHeader, strconv.Itoa(code))
 	}

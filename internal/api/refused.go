@@ -25,18 +25,14 @@ const (
 
 // refusals lists the rest of the Docker API.
 var refusals = []refusal{
-	{pattern: "GET /containers/{id}/attach/ws", what: "attach over a websocket", instead: "POST /containers/{id}/attach"},
 	{pattern: "GET /containers/{id}/checkpoints", what: "checkpoints"},
 	{pattern: "POST /containers/{id}/checkpoints", what: "checkpoints"},
 	{pattern: "DELETE /containers/{id}/checkpoints/{checkpoint}", what: "checkpoints"},
-	{pattern: "POST /containers/prune", what: "prune of containers", instead: "remove them by name"},
 
 	{pattern: "POST /build", what: "image build", instead: "load or import an image"},
-	{pattern: "POST /build/prune", what: "the build cache"},
 	{pattern: "POST /build/cancel", what: "image build"},
 	{pattern: "POST /session", what: "build sessions"},
 	{pattern: "POST /grpc", what: "the BuildKit control interface"},
-	{pattern: "GET /system/df", what: "the account of disk usage (system df)"},
 
 	{pattern: "PUT /volumes/{name}", swarm: notManager},
 

@@ -5,6 +5,8 @@ type lifeEngine interface {
 	archiveEngine
 	resourceEngine
 	volumeEngine
+	usageEngine
+	metricsEngine
 }
 
 // routesLife are the endpoints for what containers hold, use and share.
@@ -29,4 +31,11 @@ var routesLife = []route{
 	{"DELETE /networks/{id}", removeNetwork},
 	{"POST /networks/{id}/connect", connectNetwork},
 	{"POST /networks/{id}/disconnect", disconnectNetwork},
+
+	{"POST /containers/prune", pruneContainers},
+	{"GET /system/df", diskUsage},
+	{"POST /build/prune", pruneBuilds},
+
+	{"GET /containers/{id}/attach/ws", attachWebsocket},
+	{"GET /metrics", getMetrics},
 }

@@ -114,9 +114,9 @@ func TestSwarmAndPluginsAnswerInDockersWords(t *testing.T) {
 	if w := ask(t, &stub{}, "GET", "/v1.41/plugins", ""); w.Code != http.StatusOK || strings.TrimSpace(w.Body.String()) != "[]" {
 		t.Errorf("plugins: %d %s", w.Code, w.Body)
 	}
-	w := ask(t, &stub{}, "GET", "/containers/x/attach/ws", "")
-	if w.Code != http.StatusNotImplemented || !strings.Contains(w.Body.String(), "websocket") {
-		t.Errorf("websocket attach: %d %s", w.Code, w.Body)
+	w := ask(t, &stub{}, "GET", "/containers/x/checkpoints", "")
+	if w.Code != http.StatusNotImplemented || !strings.Contains(w.Body.String(), "checkpoints") {
+		t.Errorf("checkpoints: %d %s", w.Code, w.Body)
 	}
 }
 

@@ -86,3 +86,13 @@ func (s *lifeStub) NetworkDisconnect(_ context.Context, _ string, req network.Di
 func (s *lifeStub) NetworkPrune(context.Context, engine.Filters, bool) (engine.NetworkPruneReport, error) {
 	return engine.NetworkPruneReport{}, nil
 }
+
+func (s *lifeStub) DiskUsage(context.Context, engine.DiskUsageOptions) (engine.DiskUsageReport, error) {
+	return engine.DiskUsageReport{}, nil
+}
+
+func (s *lifeStub) ContainerPrune(context.Context, engine.Filters, bool) (engine.ContainerPruneReport, error) {
+	return engine.ContainerPruneReport{}, nil
+}
+
+func (s *lifeStub) Metrics(context.Context, io.Writer) error { return nil }

@@ -70,6 +70,7 @@ type Engine struct {
 	restarts   restarts
 	probes     probes
 	sampler    sampler
+	metrics    metrics
 	nets       networks
 	netRecords metadata.Bucket[netRecord]
 
@@ -113,6 +114,9 @@ func Open(ctx context.Context, cfg Config) (_ *Engine, err error) {
 	happenings := e.monitor.Events(e.life)
 	if e.network, err = network.Open(ctx, e.networkConfig()); err != nil {
 		return nil, err
+	}
+	if err := e.bus.Keep(filepath.Join(cfg.RunDir, "events.log")); err != nil {
+		e.log.Warn("events will not outlive this engine", "error", err)
 	}
 	if err := e.readNetworks(); err != nil {
 		return nil, err

@@ -23,6 +23,7 @@ func (e *Engine) follow(happenings <-chan monitor.Event) {
 			}
 		case monitor.EventOOM:
 			if c := e.containers.Get(ev.ID); c != nil {
+				e.metrics.ooms.Add(1)
 				e.emit(c.Record(), events.ActionOOM, nil)
 			}
 		case monitor.EventExecExit:
@@ -139,6 +140,10 @@ func (e *Engine) ended(c *container.Container, exit monitor.Exit) {
 	e.execs.EndAll(c.ID, monitor.UnknownCode, exit.At)
 	x := exitOf(exit)
 	delay, again := e.restarts.next(c.Record(), x)
+	e.metrics.exits.Add(1)
+	if again {
+		e.metrics.restarts.Add(1)
+	}
 	if c.Record().HostConfig.AutoRemove {
 		e.endForGood(ctx, c, x)
 		return

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"path/filepath"
+	"time"
 
 	"berth/internal/container"
 	"berth/internal/engine/spec"
@@ -69,6 +70,7 @@ func (e *Engine) start(ctx context.Context, c *container.Container) error {
 	ctx = context.WithoutCancel(ctx)
 	rec := c.Record()
 	c.Hold()
+	began := time.Now()
 	started, err := e.launch(ctx, rec)
 	if fault.Is(err, fault.Conflict) && e.beganBefore(c) {
 		return nil
@@ -82,6 +84,7 @@ func (e *Engine) start(ctx context.Context, c *container.Container) error {
 	}
 	state.Health = initialHealth(rec.Config)
 	c.SetState(state)
+	e.metrics.started(time.Since(began))
 	e.laggards.add(c)
 	e.probes.start(e, c)
 	e.emit(rec, events.ActionStart, nil)
@@ -242,6 +245,7 @@ func (e *Engine) namespaceOf(id, kind string) (string, error) {
 // startFailed undoes what a failed start made and records why.
 func (e *Engine) startFailed(ctx context.Context, c *container.Container, cause error) error {
 	rec := c.Record()
+	e.metrics.startFailures.Add(1)
 	e.release(ctx, c)
 	code, cause := explainStart(cause)
 	if rec.HostConfig.AutoRemove {

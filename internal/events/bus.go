@@ -6,6 +6,7 @@ package events
 
 import (
 	"context"
+	"os"
 	"sync"
 	"time"
 
@@ -24,6 +25,10 @@ type Bus struct {
 	wake    chan struct{} // closed when an event comes; nil while nobody waits
 	readers int
 	last    int64 // time of the last event, ns; times never go back
+
+	path  string // of the file that keeps the events; see Keep
+	file  *os.File
+	lines int // in the file
 }
 
 // Publish appends an event and wakes the subscribers. It never blocks on them.
@@ -37,16 +42,22 @@ func (b *Bus) Publish(typ events.Type, action events.Action, id string, attribut
 		Actor: events.Actor{ID: id, Attributes: attributes},
 		Time:  b.last / int64(time.Second), TimeNano: b.last,
 	}
+	b.append(m)
+	b.write(&m)
+	if b.wake != nil {
+		close(b.wake)
+		b.wake = nil
+	}
+}
+
+// append puts an event into the ring. The caller holds the lock.
+func (b *Bus) append(m events.Message) {
 	if len(b.ring) < kept {
 		b.ring = append(b.ring, m)
 	} else {
 		b.ring[b.next%kept] = m
 	}
 	b.next++
-	if b.wake != nil {
-		close(b.wake)
-		b.wake = nil
-	}
 }
 
 // Readers returns the number of subscribers.

@@ -1,0 +1,114 @@
+package engine
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"berth/internal/container"
+
+	"github.com/moby/moby/api/types/events"
+)
+
+// ContainerPruneReport is what a prune did or, after a dry run, what it would do.
+type ContainerPruneReport struct {
+	ContainersDeleted []string
+	SpaceReclaimed    uint64 // bytes
+	Remove, Keep      []PlanItem
+}
+
+// pruneAtOnce is how many containers are removed side by side: their commits are
+// shared and their files are deleted in parallel.
+const pruneAtOnce = 16
+
+// ContainerPrune removes the containers that do not run.
+func (e *Engine) ContainerPrune(ctx context.Context, f Filters, dryRun bool) (ContainerPruneReport, error) {
+	out := ContainerPruneReport{ContainersDeleted: []string{}}
+	if err := f.Check("label", "label!", "until"); err != nil {
+		return out, err
+	}
+	until, err := untilTime(f)
+	if err != nil {
+		return out, err
+	}
+	var chosen []*container.Container
+	for _, c := range e.containers.All() {
+		rec := c.Record()
+		item := PlanItem{Kind: "container", ID: rec.ID, Names: []string{rec.Name}}
+		if item.Reason = keepContainer(rec, f, until); item.Reason != "" {
+			out.Keep = append(out.Keep, item)
+			continue
+		}
+		item.Reason = "it does not run"
+		chosen = append(chosen, c)
+		out.Remove = append(out.Remove, item)
+	}
+	var mu sync.Mutex // guards out and next
+	var work sync.WaitGroup
+	next := 0
+	for range min(pruneAtOnce, len(chosen)) {
+		work.Go(func() {
+			for ctx.Err() == nil {
+				mu.Lock()
+				i := next
+				next++
+				mu.Unlock()
+				if i >= len(chosen) {
+					return
+				}
+				size, gone := e.pruneContainer(ctx, chosen[i], dryRun)
+				mu.Lock()
+				out.Remove[i].Size = size
+				if gone {
+					out.ContainersDeleted = append(out.ContainersDeleted, chosen[i].ID)
+					out.SpaceReclaimed += uint64(size)
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	work.Wait()
+	if err := ctx.Err(); err != nil {
+		return out, err
+	}
+	if !dryRun {
+		e.publishPrune(events.ContainerEventType, out.SpaceReclaimed)
+	}
+	return out, nil
+}
+
+// keepContainer says why a prune keeps a container; "" means that it goes.
+func keepContainer(rec *container.Record, f Filters, until time.Time) string {
+	switch {
+	case rec.State.Up():
+		return "it runs"
+	case !until.IsZero() && !rec.Created.Before(until):
+		return "it is younger than the filter until"
+	case !f.Labels("label", rec.Config.Labels) || f.HasLabels("label!", rec.Config.Labels):
+		return "the label filter leaves it out"
+	}
+	return ""
+}
+
+// pruneContainer removes one container unless it has been started meanwhile.
+func (e *Engine) pruneContainer(ctx context.Context, c *container.Container, dryRun bool) (size int64, gone bool) {
+	size, err := e.layers.WritableSize(c.ID)
+	if err != nil {
+		e.log.Debug("measure a writable layer", "container", c.ID, "error", err)
+	}
+	if dryRun {
+		return max(size, 0), true
+	}
+	if c.Lock(ctx) != nil {
+		return 0, false
+	}
+	defer c.Unlock()
+	if c.Gone() || c.State().Up() {
+		return 0, false
+	}
+	if err := e.destroy(context.WithoutCancel(ctx), c, false); err != nil {
+		e.log.Warn("prune container", "container", c.ID, "error", err)
+		return 0, false
+	}
+	return max(size, 0), true
+}
