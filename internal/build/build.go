@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/distribution/reference"
@@ -47,6 +48,8 @@ type Builder struct {
 	solver  *solve.Solver
 	history *History
 	log     *slog.Logger
+	pruning sync.Mutex     // held while the budget is enforced
+	work    sync.WaitGroup // in the background
 }
 
 // Open opens the builder's cache and history, and goes on where a killed engine
@@ -67,8 +70,11 @@ func Open(o Options) (*Builder, error) {
 	return b, err
 }
 
-// Close brings to disk what is not there yet.
-func (b *Builder) Close() error { return b.solver.Close() }
+// Close brings to disk what is not there yet. No build may run.
+func (b *Builder) Close() error {
+	b.work.Wait()
+	return b.solver.Close()
+}
 
 // Cache is where steps' results are kept.
 func (b *Builder) Cache() *solve.Solver { return b.solver }
@@ -114,14 +120,18 @@ func (b *Builder) Build(ctx context.Context, req Request) (*Result, error) {
 	return res, nil
 }
 
-// budget removes what is used least when the cache has become too large.
+// budget removes, in the background, what is used least when the cache has
+// become too large.
 func (b *Builder) budget(ctx context.Context) {
-	if b.o.Keep <= 0 {
+	if b.o.Keep <= 0 || !b.pruning.TryLock() {
 		return
 	}
-	if _, err := b.solver.Prune(context.WithoutCancel(ctx), solve.PruneOptions{Keep: b.o.Keep}); err != nil {
-		b.log.Warn("build cache cannot be pruned", "error", err)
-	}
+	b.work.Go(func() {
+		defer b.pruning.Unlock()
+		if _, err := b.Prune(context.WithoutCancel(ctx), solve.PruneOptions{Keep: b.o.Keep}); err != nil {
+			b.log.Warn("build cache cannot be pruned", "error", err)
+		}
+	})
 }
 
 func (o *one) close() {

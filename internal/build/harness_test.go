@@ -126,6 +126,7 @@ func (h *house) context(files map[string]string) string {
 	dir := h.t.TempDir()
 	for name, data := range files {
 		if link, target, ok := strings.Cut(name, " -> "); ok {
+			os.MkdirAll(filepath.Dir(filepath.Join(dir, link)), 0o755)
 			os.Symlink(target, filepath.Join(dir, link))
 			continue
 		}
@@ -262,7 +263,7 @@ func (h *house) layerFiles(o *outcome, i int) []string {
 func (o *outcome) ran() string {
 	var out []string
 	for _, s := range o.Steps {
-		if !s.Cached && !s.Skipped {
+		if !s.Cached && !s.Skipped && !strings.HasPrefix(s.Name, "[internal] load") {
 			out = append(out, s.Name)
 		}
 	}

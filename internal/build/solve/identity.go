@@ -9,6 +9,7 @@ import (
 	"path"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
@@ -165,7 +166,7 @@ func (r *run) identifyCopy(ctx context.Context, id *stepIdentity, n *graph.Node,
 			return fault.New(fault.Invalid, "read build context", local.Name, "no such context was given").
 				WithHint("give it with --build-context %s=DIRECTORY", local.Name)
 		}
-		d, list, m, err := selected(ctx, c.Dir, sel)
+		d, list, m, err := r.look(ctx, in, c.Dir, sel)
 		if err != nil {
 			return err
 		}
@@ -180,6 +181,27 @@ func (r *run) identifyCopy(ctx context.Context, id *stepIdentity, n *graph.Node,
 	}
 	id.part(name, "%s", d)
 	return nil
+}
+
+// look selects from a caller's directory and shows that as the step that loads
+// the context.
+func (r *run) look(ctx context.Context, in *graph.Node, d *tree.Dir, sel tree.Selection) (digest.Digest, tree.Listing, []tree.Match, error) {
+	t := r.tasks[in]
+	t.mu.Lock()
+	first := !t.shown
+	if first {
+		t.begin(r, "")
+	}
+	t.mu.Unlock()
+	dg, list, m, err := selected(ctx, d, sel)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if first {
+		_ = t.end(r, err)
+	} else if err == nil {
+		t.info.Finished = time.Now()
+	}
+	return dg, list, m, err
 }
 
 func selection(a *graph.Copy) tree.Selection {

@@ -23,8 +23,6 @@ type run struct {
 	tasks map[*graph.Node]*task
 	ids   map[*graph.Node]int
 
-	work sync.WaitGroup // goroutines that use what belongs to the run
-
 	mu    sync.Mutex // guards Job.Progress and what follows; nothing is locked under it
 	trees map[digest.Digest]*openTree
 	spent bool
@@ -85,11 +83,8 @@ func (t *task) emit(r *run, kind EventKind, change func(*Event)) {
 	r.emit(e)
 }
 
-func (r *run) wait() { r.work.Wait() }
-
-// leave closes what the run has open.
+// leave closes what the run has open. Nothing of it runs any more.
 func (r *run) leave() {
-	r.work.Wait()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.spent = true

@@ -203,17 +203,16 @@ type StepInfo struct {
 // after an error, if it is not nil. Cancelling ctx ends all steps that no other
 // build waits for.
 func (s *Solver) Solve(ctx context.Context, j Job) (*Solved, error) {
+	if err := j.Graph.Validate(); err != nil {
+		return nil, err
+	}
 	r := newRun(s, j)
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	defer r.leave()
 	out := &Solved{Hold: r.hold, Made: map[*graph.Node]bool{}, Finished: map[*graph.Node]time.Time{}}
 	var err error
 	if t := j.Graph.Target; t != nil {
 		out.Result, err = r.present(ctx, t)
 	}
-	cancel()
-	r.wait()
 	out.Steps = r.steps()
 	for n, t := range r.tasks {
 		if t.made != "" {

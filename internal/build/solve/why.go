@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -126,6 +127,29 @@ func (s *Solver) keepListing(d digest.Digest, list tree.Listing) {
 	// Only an explanation is lost if this fails.
 	if os.WriteFile(p+".new", []byte(b.String()), 0o600) == nil {
 		_ = os.Rename(p+".new", p)
+	}
+	s.trimListings()
+}
+
+// maxListings bounds how many lists are kept.
+const maxListings = 256
+
+// trimListings removes the oldest lists when there are too many.
+func (s *Solver) trimListings() {
+	dir := filepath.Join(s.o.Dir, "lists")
+	files, err := os.ReadDir(dir)
+	if err != nil || len(files) <= maxListings {
+		return
+	}
+	age := func(e os.DirEntry) time.Time {
+		if fi, err := e.Info(); err == nil {
+			return fi.ModTime()
+		}
+		return time.Time{}
+	}
+	slices.SortFunc(files, func(a, b os.DirEntry) int { return age(a).Compare(age(b)) })
+	for _, f := range files[:len(files)-maxListings*3/4] {
+		_ = os.Remove(filepath.Join(dir, f.Name()))
 	}
 }
 

@@ -154,7 +154,7 @@ func TestUnchangedFilesAreNotReadAgain(t *testing.T) {
 	}
 	for name, change := range map[string]func() error{
 		"content": func() error { return os.WriteFile(filepath.Join(dir, "a"), []byte("uno"), 0o644) },
-		"mode":    func() error { return os.Chmod(filepath.Join(dir, "d/b"), 0o600) },
+		"mode":    func() error { return os.Chmod(filepath.Join(dir, "a"), 0o600) },
 		"name":    func() error { return os.Rename(filepath.Join(dir, "d/b"), filepath.Join(dir, "d/c")) },
 		"link":    func() error { return os.Symlink("x", filepath.Join(dir, "l")) },
 		"xattr":   func() error { return unix.Setxattr(filepath.Join(dir, "a"), "user.k", []byte("v"), 0) },

@@ -14,7 +14,7 @@ func Names(fd int) ([]string, error) { return names(fd) }
 // Plant makes an empty directory or file at p for something to be mounted on,
 // unless something is there. The directory that it is made in keeps its times.
 func (r *Root) Plant(p string, dir bool) error {
-	p = rel(p)
+	p = r.leadsTo(rel(p))
 	kind, err := r.kind(p)
 	if err != nil {
 		return classify("find", p, err)
@@ -55,6 +55,27 @@ func (r *Root) Plant(p string, dir bool) error {
 	}
 	t := []unix.Timespec{st.Atim, st.Mtim}
 	return classify("set times", above, unix.UtimesNanoAt(unix.AT_FDCWD, procPath(fd), t, 0))
+}
+
+// leadsTo follows a link at p, as far as there are directories: what is mounted on
+// a link to nothing is mounted where it leads.
+func (r *Root) leadsTo(p string) string {
+	for range 40 {
+		parent, err := r.dir(path.Dir(p))
+		if err != nil {
+			return p
+		}
+		target, err := readlinkat(parent, path.Base(p))
+		unix.Close(parent)
+		if err != nil {
+			return p
+		}
+		if !path.IsAbs(target) {
+			target = path.Join("/", path.Dir(p), target)
+		}
+		p = rel(target)
+	}
+	return p
 }
 
 // StatBeneath looks at the real path p below an open directory.
