@@ -6,18 +6,12 @@ import (
 	"io"
 	"strconv"
 
-	"github.com/klauspost/compress/gzip"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"berth/internal/content"
 	"berth/internal/fault"
 )
-
-// packLevel is the effort of packing. The same layer always gives the same
-// bytes with one version of the library, so it has the same digest wherever and
-// whenever it is pushed.
-const packLevel = gzip.DefaultCompression
 
 // packed is a layer that was packed here. It must be closed.
 type packed struct {
@@ -79,33 +73,26 @@ type closerFunc func() error
 func (f closerFunc) Close() error { return f() }
 
 // compress writes a layer's tar, packed, to w. The tar is put together in one
-// goroutine and packed in another.
+// goroutine and packed in others.
 func (c *Client) compress(ctx context.Context, diffID digest.Digest, w io.Writer, passed func(n int64)) error {
-	z, err := gzip.NewWriterLevel(w, packLevel)
-	if err != nil {
-		return err
-	}
-	pipe, in := io.Pipe()
-	done := make(chan error, 1)
-	go func() {
-		err := c.c.Layers.Export(ctx, diffID, in)
-		in.CloseWithError(err)
-		done <- err
-	}()
-	_, err = io.CopyBuffer(onlyWriter{z}, &passing{r: pipe, passed: passed}, make([]byte, 256<<10))
-	pipe.CloseWithError(err)
-	if exportErr := <-done; exportErr != nil {
-		err = exportErr
-	}
-	if err != nil {
-		return err
-	}
-	return z.Close()
+	z := newGzipWriter(w)
+	err := c.c.Layers.Export(ctx, diffID, &counted{w: z, passed: passed})
+	return errors.Join(err, z.Close())
 }
 
-// onlyWriter hides every other method, so that a buffer of the right size is
-// used.
-type onlyWriter struct{ io.Writer }
+// counted tells how much was written.
+type counted struct {
+	w      io.Writer
+	n      int64
+	passed func(n int64)
+}
+
+func (c *counted) Write(p []byte) (int, error) {
+	n, err := c.w.Write(p)
+	c.n += int64(n)
+	c.passed(c.n)
+	return n, err
+}
 
 // tee writes to two, and forgets the second when it fails.
 type tee struct{ w, also io.Writer }

@@ -114,14 +114,14 @@ func dockerArchive(t *testing.T, file string, layers ...[]byte) string {
 }
 
 // startRegistry runs Debian's docker-registry on a free port.
-func startRegistry(t *testing.T, dir string) string {
+func startRegistry(t testing.TB, dir string) string {
 	t.Helper()
 	return startRegistryWith(t, dir, "", "")
 }
 
 // startRegistryWith is startRegistry with further settings: lines below http
 // and at the top level.
-func startRegistryWith(t *testing.T, dir, http, more string) string {
+func startRegistryWith(t testing.TB, dir, http, more string) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
