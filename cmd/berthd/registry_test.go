@@ -87,7 +87,6 @@ func TestRegistryFlagsWinOverTheFile(t *testing.T) {
 // runningRegistry is `berthd registry` with TLS and users, in this process.
 type runningRegistry struct {
 	address, cert, root string
-	out                 bytes.Buffer
 }
 
 func startTestRegistry(t *testing.T, args ...string) *runningRegistry {

@@ -303,8 +303,7 @@ func TestCredentialsGoNowhereElse(t *testing.T) {
 	defer other.Close()
 	d := digest.FromString("from elsewhere")
 	var realm atomic.Value
-	var up *httptest.Server
-	up = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	up := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case r.URL.Path == "/token":
 			if user, pw, _ := r.BasicAuth(); user != "me" || pw != "secret" {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"syscall"
 
 	"berth/internal/content"
 	"berth/internal/fault"
@@ -69,7 +70,11 @@ func problemOf(err error, unknown string) []*problem {
 	case errors.Is(err, content.ErrSize):
 		return []*problem{fail(http.StatusBadRequest, codeSizeInvalid, "the content does not have the length it was announced with")}
 	}
-	switch fault.KindOf(err) {
+	kind := fault.KindOf(err)
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		kind = fault.Exhausted
+	}
+	switch kind {
 	case fault.NotFound:
 		return []*problem{fail(http.StatusNotFound, unknown, "not known in this repository")}
 	case fault.Invalid:

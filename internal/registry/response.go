@@ -32,11 +32,13 @@ func newResponse(w http.ResponseWriter) *response {
 // Unwrap lets http.ResponseController find the connection.
 func (w *response) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// WriteHeader remembers the status.
+// WriteHeader remembers the status. The deadline is that of this answer and not
+// what an earlier one on the same connection left behind.
 func (w *response) WriteHeader(status int) {
 	if w.status == 0 && status >= 200 {
 		w.status = status
 	}
+	w.extend()
 	w.ResponseWriter.WriteHeader(status)
 }
 
@@ -122,7 +124,11 @@ func (b *body) Read(p []byte) (int, error) {
 	n, err := b.Reader.Read(p)
 	b.left -= int64(n)
 	b.bytes += int64(n)
-	if err != nil && err != io.EOF {
+	switch {
+	case err == io.EOF:
+		// What is done with it may take longer than a client may.
+		_ = b.control.SetReadDeadline(time.Time{})
+	case err != nil:
 		b.cut = err
 	}
 	return n, err

@@ -32,6 +32,8 @@ type sessions struct {
 	boot    [4]byte // which ids are of this process's life
 	age     time.Duration
 
+	opened atomic.Int64 // sessions with an open file
+
 	mu    sync.Mutex // guards the fields below
 	live  map[string]*session
 	ended map[string]time.Time // ids of an earlier life that are of no use any more
@@ -152,20 +154,38 @@ func (s *sessions) open(ctx context.Context, n *session) error {
 			return err
 		}
 		n.upload = u
+		s.opened.Add(1)
 	}
 	n.size.Store(n.upload.Size())
 	return nil
 }
 
-// release keeps the session for its next request.
+// shut closes the session's file and keeps what is in it; the caller holds it.
+func (s *sessions) shut(n *session) {
+	if n.upload != nil {
+		_ = n.upload.Close()
+		n.upload = nil
+		s.opened.Add(-1)
+	}
+}
+
+// release keeps the session for its next request. An open file spares it reading
+// what is there for the digest, but there are only so many.
 func (s *sessions) release(n *session) {
+	if s.opened.Load() > mostOpen {
+		s.shut(n)
+	}
 	n.last.Store(time.Now().UnixNano())
 	<-n.lock
 }
 
 // finish forgets the session; the caller holds it and has closed its file.
 func (s *sessions) finish(n *session) {
-	n.gone, n.upload = true, nil
+	if n.upload != nil {
+		n.upload = nil
+		s.opened.Add(-1)
+	}
+	n.gone = true
 	s.mu.Lock()
 	delete(s.live, n.id)
 	if n.id[:8] != hex.EncodeToString(s.boot[:]) {
@@ -175,8 +195,7 @@ func (s *sessions) finish(n *session) {
 	<-n.lock
 }
 
-// expire closes the files of idle sessions, the oldest first when there are too
-// many, and forgets the old ones. Their bytes go with the next collection.
+// expire closes the files of idle sessions and drops the old ones.
 func (s *sessions) expire(now time.Time) {
 	s.mu.Lock()
 	all := make([]*session, 0, len(s.live))
@@ -185,7 +204,6 @@ func (s *sessions) expire(now time.Time) {
 	}
 	maps.DeleteFunc(s.ended, func(_ string, t time.Time) bool { return now.Sub(t) > s.age })
 	s.mu.Unlock()
-	open := 0
 	for _, n := range all {
 		idle := now.Sub(time.Unix(0, n.last.Load()))
 		select {
@@ -193,18 +211,16 @@ func (s *sessions) expire(now time.Time) {
 		default:
 			continue
 		}
-		if n.upload != nil {
-			if open++; idle > idleOpen || open > mostOpen {
-				_ = n.upload.Close()
-				n.upload = nil
-			}
-		}
 		if idle > s.age {
-			if n.upload != nil {
+			// Opened to be dropped, where there is something.
+			if n.upload != nil || n.size.Load() != 0 && s.open(context.Background(), n) == nil {
 				_ = n.upload.Discard()
 			}
 			s.finish(n)
 			continue
+		}
+		if idle > idleOpen {
+			s.shut(n)
 		}
 		<-n.lock
 	}
@@ -216,9 +232,7 @@ func (s *sessions) close() {
 	defer s.mu.Unlock()
 	for _, n := range s.live {
 		n.lock <- struct{}{}
-		if n.upload != nil {
-			_ = n.upload.Close()
-		}
+		s.shut(n)
 		n.gone = true
 		<-n.lock
 	}

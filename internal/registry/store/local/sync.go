@@ -28,8 +28,7 @@ type syncer struct {
 	cond    *sync.Cond
 	pending map[digest.Digest]bool // linked, and not in a sync that has begun
 	done    map[digest.Digest]bool // on disk, and still in the database's list
-	asked   uint64                 // syncs wanted; a caller waits for the one that begins after it asked
-	ended   uint64
+	ended   uint64                 // syncs so far; a caller waits for one that began after it asked
 	running bool
 	err     error // of the last one
 }
