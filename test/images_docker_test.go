@@ -173,6 +173,19 @@ func TestDockerLogsInToOurRegistry(t *testing.T) {
 	if got := d.ok("run", "--rm", name, "echo", "from our registry"); got != "from our registry" {
 		t.Errorf("it printed %q", got)
 	}
+	// A second engine, which has nothing, runs it in exactly the same state.
+	second := "unix://" + h.path("run2", "berth.sock")
+	h.background(binary(t, "berthd"), "--root", h.path("data2"), "--run", h.path("run2"), "--registries", registries, "--policy", h.write("policy.toml", "default = \"allow\"\n", 0o600))
+	h.eventually("the second engine answers", func() bool { return d.docker("-H", second, "version").code == 0 })
+	if out := d.ok("-H", second, "pull", name); !strings.Contains(out, "Downloaded newer image") {
+		t.Errorf("the second engine's pull said %q", out)
+	}
+	if got := d.ok("-H", second, "image", "inspect", "--format", "{{.Id}}", name); got != id {
+		t.Errorf("the second engine has %s, want %s", got, id)
+	}
+	if got := d.ok("-H", second, "run", "--rm", name, "cat", "/www/index.html"); got != "hello from a container" {
+		t.Errorf("in the second engine it printed %q", got)
+	}
 	// The engine's sweep at its start knows what the registry has.
 	d.ok("rmi", name)
 	h.stopEngine()
