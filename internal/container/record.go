@@ -67,6 +67,9 @@ type State struct {
 	// StoppedByHand is set by stop and kill: the restart policy leaves the
 	// container alone until somebody starts it.
 	StoppedByHand bool `json:",omitempty"`
+	// Reviving is set while an unhealthy container is stopped in order to be
+	// started again.
+	Reviving bool `json:",omitempty"`
 	// Note says what a user would want to know about the last stop.
 	Note string `json:",omitempty"`
 	// Boot is the boot in which StartedAt lies; a record which says running but

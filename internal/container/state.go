@@ -44,7 +44,7 @@ func (s State) Running(pid int, at time.Time, boot string) (State, error) {
 	}
 	n.Pid, n.StartedAt, n.Boot = pid, at, boot
 	n.FinishedAt = s.FinishedAt
-	n.ExitCode, n.Error, n.OOMKilled = 0, "", false
+	n.ExitCode, n.Error, n.OOMKilled, n.Reviving = 0, "", false, false
 	return n, nil
 }
 

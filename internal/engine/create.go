@@ -47,6 +47,9 @@ func (e *Engine) ContainerCreate(ctx context.Context, name string, req api.Creat
 	if err != nil {
 		return none, err
 	}
+	if err := checkOnUnhealthy(r.Config, r.HostConfig); err != nil {
+		return none, err
+	}
 	rec, err := e.newRecord(r, img)
 	if err != nil {
 		return none, err

@@ -172,6 +172,9 @@ func (e *Engine) judge(c *container.Container, result *api.HealthcheckResult, in
 	})
 	if before != after {
 		e.emit(rec, events.Action("health_status: "+string(after)), nil)
+		if after == api.Unhealthy {
+			e.unhealthy(c)
+		}
 	}
 }
 

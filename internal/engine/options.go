@@ -31,6 +31,8 @@ type StopOptions struct {
 	Timeout *int   // seconds; nil means the container's own, negative waits forever
 	// Note, unless nil, is told what a user would want to know about the stop.
 	Note func(text string)
+
+	revive bool // the container is started again
 }
 
 // RemoveOptions tell what to remove with a container.

@@ -145,7 +145,7 @@ func (e *Engine) adopt(ctx context.Context, c *container.Container, s monitor.Co
 		return false, nil
 	case known:
 		e.adoptExited(c, s)
-		return false, nil
+		return c.State().Reviving && !c.Gone(), nil
 	case rec.State.Status == api.StateRemoving:
 		return false, e.destroy(ctx, c, rec.HostConfig.AutoRemove)
 	case rec.State.Alive():
@@ -158,7 +158,7 @@ func (e *Engine) adopt(ctx context.Context, c *container.Container, s monitor.Co
 		return false, e.destroy(ctx, c, true)
 	}
 	p := rec.HostConfig.RestartPolicy
-	again := (p.IsAlways() && !rec.State.StartedAt.IsZero()) || (rec.State.Wanted && policyWants(p, max(rec.State.ExitCode, 1), 0))
+	again := rec.State.Reviving || (p.IsAlways() && !rec.State.StartedAt.IsZero()) || (rec.State.Wanted && policyWants(p, max(rec.State.ExitCode, 1), 0))
 	return again, nil
 }
 
@@ -180,6 +180,9 @@ func (e *Engine) adoptRunning(c *container.Container, s monitor.ContainerState) 
 	e.adoptExecs(s)
 	e.laggards.add(c)
 	e.probes.start(e, c)
+	if h := c.State().Health; h != nil && h.Status == api.Unhealthy {
+		e.unhealthy(c)
+	}
 }
 
 // adoptExited records an end that the last engine did not get to.
@@ -267,7 +270,7 @@ func (e *Engine) sweep(live map[string]bool) {
 
 // startWanted starts what its policy wants up, after a boot or a crash.
 func (e *Engine) startWanted(list []*container.Container) {
-	for _, c := range list {
+	for _, c := range e.inOrder(list) {
 		if e.life.Err() != nil || c.Lock(e.life) != nil {
 			return
 		}

@@ -78,7 +78,7 @@ func (e *Engine) stop(ctx context.Context, c *container.Container, o StopOptions
 	if err != nil {
 		return err
 	}
-	if err := e.leaveStopped(ctx, c); err != nil {
+	if err := e.leave(ctx, c, o.revive); err != nil {
 		return err
 	}
 	ended, forget := c.Wait(api.WaitConditionNotRunning)
@@ -114,6 +114,12 @@ func (e *Engine) stop(ctx context.Context, c *container.Container, o StopOptions
 // policy this must be on disk before the container ends. A container between two
 // starts ends here and now.
 func (e *Engine) leaveStopped(ctx context.Context, c *container.Container) error {
+	return e.leave(ctx, c, false)
+}
+
+// leave is leaveStopped, or, with revive, the same for a container that is to be
+// started again after its end by this engine or by the next one.
+func (e *Engine) leave(ctx context.Context, c *container.Container, revive bool) error {
 	if err := c.Lock(ctx); err != nil {
 		return err
 	}
@@ -122,8 +128,9 @@ func (e *Engine) leaveStopped(ctx context.Context, c *container.Container) error
 		return nil
 	}
 	e.restarts.forget(c.ID)
+	was := c.State().Reviving
 	rec := c.Change(func(s *container.State) {
-		s.StoppedByHand, s.Wanted, s.Note = true, false, ""
+		s.StoppedByHand, s.Wanted, s.Note, s.Reviving = true, false, "", revive
 		if s.Status == api.StateRestarting {
 			s.Status = api.StateExited
 		}
@@ -131,7 +138,7 @@ func (e *Engine) leaveStopped(ctx context.Context, c *container.Container) error
 	if rec.State.Status == api.StateExited {
 		c.AnswerExit(container.Result{ExitCode: rec.State.ExitCode})
 	}
-	if mustSaveStart(rec) {
+	if mustSaveStart(rec) || was || revive {
 		return e.save(rec)
 	}
 	return nil

@@ -10,7 +10,6 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
-	"strings"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -409,68 +408,6 @@ func (m *Manager) SetNames(id, netID string, list []string) error {
 	return m.rewrite(id, a)
 }
 
-// Publish publishes ports of a container on a network that it has joined.
-func (m *Manager) Publish(ctx context.Context, id, netID string, wants []Port) ([]Published, error) {
-	a, err := m.attached(id)
-	if err != nil {
-		return nil, err
-	}
-	at := slices.IndexFunc(a.joined, func(j *joinedEnd) bool { return j.Network == netID })
-	if at < 0 || len(wants) == 0 || len(a.bindings) > 0 {
-		return nil, nil
-	}
-	j := a.joined[at]
-	if j.net.def.Internal {
-		return nil, nil // docker's behaviour: nothing leads into such a network
-	}
-	wants = slices.Clone(wants)
-	for i := range wants {
-		if !wants[i].HostIP.IsValid() {
-			wants[i].HostIP = j.net.def.HostIP
-		}
-	}
-	published, bindings, err := m.ports.reserve(id, wants, j.IPv4, j.IPv6)
-	if err != nil {
-		return nil, err
-	}
-	m.mu.Lock()
-	a.bindings, a.ports, a.to4, a.to6 = bindings, published, j.IPv4, j.IPv6
-	m.mu.Unlock()
-	if err := m.rewrite(id, a); err != nil {
-		m.withdraw(id, a)
-		return nil, err
-	}
-	if err := m.firewall.change(elementsOf(bindings), nil); err != nil {
-		m.withdraw(id, a)
-		return nil, err
-	}
-	m.flows.forget(bindings)
-	return published, nil
-}
-
-// withdraw takes back what Publish has published.
-func (m *Manager) withdraw(id string, a *attachment) {
-	m.ports.forget(a.bindings)
-	if err := m.firewall.change(nil, elementsOf(a.bindings)); err != nil {
-		m.log.Warn("cannot withdraw published ports", "container", id, "error", err)
-	}
-	m.ports.release(a.bindings)
-	m.flows.forget(a.bindings)
-	m.mu.Lock()
-	a.bindings, a.ports, a.to4, a.to6 = nil, nil, netip.Addr{}, netip.Addr{}
-	m.mu.Unlock()
-}
-
-// Ports returns what Publish has published for a container.
-func (m *Manager) Ports(id string) []Published {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if a := m.endpoints[id]; a != nil {
-		return a.ports
-	}
-	return nil
-}
-
 // adoptJoined takes over the networks of a living container.
 func (m *Manager) adoptJoined(a *attachment, r record) {
 	a.ports, a.to4, a.to6, a.upstream = r.Ports, r.To4, r.To6, r.Upstream
@@ -508,75 +445,4 @@ func (m *Manager) buryJoined(id string, a *attachment) {
 		j.net.mu.Unlock()
 		m.reaper.bury(j.Veth, j.Index, func() { j.net.free(j.IPv4, j.IPv6) })
 	}
-}
-
-// lookup finds the addresses that a name has for a container: those of everybody
-// with that name on the networks that both are on.
-func (m *Manager) lookup(id, name string) (ip4, ip6 []netip.Addr, known bool) {
-	m.mu.Lock()
-	a := m.endpoints[id]
-	var nets []*userNet
-	if a != nil {
-		for _, j := range a.joined {
-			nets = append(nets, j.net)
-		}
-	}
-	m.mu.Unlock()
-	for _, n := range nets {
-		short, within := strings.CutSuffix(name, "."+strings.ToLower(n.def.Name))
-		n.mu.Lock()
-		linked := ""
-		if own := n.ends[id]; own != nil {
-			for alias, target := range own.Links {
-				if strings.EqualFold(alias, name) {
-					linked = target
-				}
-			}
-		}
-		for _, j := range n.ends {
-			if linked != "" && j.container == linked {
-				known = true
-				ip4 = append(ip4, j.IPv4)
-				if j.IPv6.IsValid() {
-					ip6 = append(ip6, j.IPv6)
-				}
-				continue
-			}
-			for _, have := range j.Names {
-				if !strings.EqualFold(have, name) && !(within && strings.EqualFold(have, short)) {
-					continue
-				}
-				known = true
-				ip4 = append(ip4, j.IPv4)
-				if j.IPv6.IsValid() {
-					ip6 = append(ip6, j.IPv6)
-				}
-				break
-			}
-		}
-		n.mu.Unlock()
-	}
-	return ip4, ip6, known
-}
-
-// reverse finds the name of an address on a container's networks.
-func (m *Manager) reverse(id string, addr netip.Addr) (string, bool) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	a := m.endpoints[id]
-	if a == nil {
-		return "", false
-	}
-	for _, j := range a.joined {
-		j.net.mu.Lock()
-		for _, other := range j.net.ends {
-			if (other.IPv4 == addr || other.IPv6 == addr) && len(other.Names) > 0 {
-				name := other.Names[0] + "." + j.net.def.Name
-				j.net.mu.Unlock()
-				return name, true
-			}
-		}
-		j.net.mu.Unlock()
-	}
-	return "", false
 }
