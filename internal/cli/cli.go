@@ -245,6 +245,9 @@ func (a *app) memberCommand(g *group, names []string, target string) *cobra.Comm
 	if target == "inspect" && child.Flags().Lookup("type") != nil {
 		_ = child.Flags().Set("type", g.name)
 		_ = child.Flags().MarkHidden("type")
+		if g.name != "image" {
+			_ = child.Flags().MarkHidden("platform")
+		}
 		child.Short = "Show everything about " + g.name + "s"
 		child.Example = ""
 	}

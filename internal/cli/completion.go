@@ -41,7 +41,7 @@ func (a *app) completionCommand() *cobra.Command {
 }
 
 // names fetches names from an engine that already runs.
-func (a *app) names(fetch func(context.Context, *client.Client) ([]string, error)) []string {
+func (a *app) names(fetch lister) []string {
 	c, err := a.engine()
 	if err != nil {
 		return nil
@@ -158,26 +158,31 @@ func (a *app) completeContainer(states ...string) completer {
 	}
 }
 
-func (a *app) networkNames() []string {
-	return a.names(func(ctx context.Context, c *client.Client) ([]string, error) {
-		list, err := c.NetworkList(ctx, nil)
-		var names []string
-		for _, n := range list {
-			names = append(names, n.Name)
-		}
-		return names, err
-	})
+func containerNamesOf(ctx context.Context, c *client.Client) ([]string, error) {
+	list, err := c.ContainerList(ctx, client.ListOptions{All: true})
+	var names []string
+	for _, s := range list {
+		names = append(names, containerName(s))
+	}
+	return names, err
 }
 
-func (a *app) volumeNames() []string {
-	return a.names(func(ctx context.Context, c *client.Client) ([]string, error) {
-		list, _, err := c.VolumeList(ctx, nil)
-		var names []string
-		for _, v := range list {
-			names = append(names, v.Name)
-		}
-		return names, err
-	})
+func networkNamesOf(ctx context.Context, c *client.Client) ([]string, error) {
+	list, err := c.NetworkList(ctx, nil)
+	var names []string
+	for _, n := range list {
+		names = append(names, n.Name)
+	}
+	return names, err
+}
+
+func volumeNamesOf(ctx context.Context, c *client.Client) ([]string, error) {
+	list, _, err := c.VolumeList(ctx, nil)
+	var names []string
+	for _, v := range list {
+		names = append(names, v.Name)
+	}
+	return names, err
 }
 
 // completeNetworks completes networks as all arguments, and with a container's
@@ -190,10 +195,10 @@ func (a *app) completeNetworks(container bool) completer {
 		case container && len(args) > 1:
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
-		return without(a.networkNames(), args, word), cobra.ShellCompDirectiveNoFileComp
+		return without(a.names(networkNamesOf), args, word), cobra.ShellCompDirectiveNoFileComp
 	}
 }
 
 func (a *app) completeVolumes(_ *cobra.Command, args []string, word string) ([]string, cobra.ShellCompDirective) {
-	return without(a.volumeNames(), args, word), cobra.ShellCompDirectiveNoFileComp
+	return without(a.names(volumeNamesOf), args, word), cobra.ShellCompDirectiveNoFileComp
 }

@@ -151,7 +151,7 @@ func (a *app) printUsage(u *diskUsage) error {
 	now := time.Now()
 	table, _ := format.Parse("") // always parses
 	section := func(heading, columns string, rows []format.Row) error {
-		fmt.Fprintf(a.out, "%s:\n\n", heading)
+		fmt.Fprintf(a.out, "%s\n\n", heading)
 		if err := a.listOf(false, columns, "").Write(a.out, table, rows); err != nil {
 			return err
 		}
@@ -182,15 +182,15 @@ func (a *app) printUsage(u *diskUsage) error {
 		cache = append(cache, format.Row{Values: map[string]string{"ID": format.Truncate(b.ID, 12), "Type": b.Type, "Size": format.Bytes(b.Size),
 			"Created": format.Since(b.CreatedAt.Unix(), now), "Last": last, "Usage": strconv.Itoa(b.UsageCount), "Shared": strconv.FormatBool(b.Shared)}})
 	}
-	if err := section("Images space usage", "Repository~=REPOSITORY Tag=TAG ID=IMAGE_ID CreatedSince=CREATED Size=SIZE SharedSize=SHARED_SIZE "+
+	if err := section("Images space usage:", "Repository~=REPOSITORY Tag=TAG ID=IMAGE_ID CreatedSince=CREATED Size=SIZE SharedSize=SHARED_SIZE "+
 		"UniqueSize=UNIQUE_SIZE Containers=CONTAINERS", images); err != nil {
 		return err
 	}
-	if err := section("Containers space usage", "ID=CONTAINER_ID Image~=IMAGE Command~=COMMAND LocalVolumes=LOCAL_VOLUMES Size=SIZE "+
+	if err := section("Containers space usage:", "ID=CONTAINER_ID Image~=IMAGE Command~=COMMAND LocalVolumes=LOCAL_VOLUMES Size=SIZE "+
 		"RunningFor=CREATED Status=STATUS Names=NAMES", containers); err != nil {
 		return err
 	}
-	if err := section("Local Volumes space usage", "Name~=VOLUME_NAME Links=LINKS Size=SIZE", volumes); err != nil {
+	if err := section("Local Volumes space usage:", "Name~=VOLUME_NAME Links=LINKS Size=SIZE", volumes); err != nil {
 		return err
 	}
 	return section("Build cache usage: "+format.Bytes(u.BuildCacheUsage.TotalSize), "ID=CACHE_ID Type=CACHE_TYPE Size=SIZE Created=CREATED "+

@@ -1,8 +1,10 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -136,25 +138,27 @@ func editDistance(a, b string) int {
 	return previous[len(b)]
 }
 
+// lister fetches the names of all things of a kind.
+type lister = func(context.Context, *client.Client) ([]string, error)
+
 // missingContainer adds the name of a container that was probably meant to an
 // error that says there is none.
 func (a *app) missingContainer(cmd *cobra.Command, c *client.Client, ref string, err error) error {
+	return meant(cmd.Context(), c, ref, containerNamesOf, err)
+}
+
+// meant adds the name that was probably meant to an error that says there is
+// nothing of the name ref.
+func meant(ctx context.Context, c *client.Client, ref string, names lister, err error) error {
 	var refusal *client.Refusal
 	if !errors.As(err, &refusal) || refusal.Status != 404 {
 		return err
 	}
-	list, listErr := c.ContainerList(cmd.Context(), client.ListOptions{All: true})
-	if listErr != nil {
+	known, listErr := names(ctx, c)
+	if listErr != nil || slices.Contains(known, ref) { // it is something else that is missing
 		return err
 	}
-	var names []string
-	for _, s := range list {
-		if containerName(s) == ref || strings.HasPrefix(s.ID, ref) { // it is something else that is missing
-			return err
-		}
-		names = append(names, containerName(s))
-	}
-	if near := nearest(ref, names); near != "" {
+	if near := nearest(ref, known); near != "" {
 		return &fault.Error{Kind: fault.NotFound, Err: refusal, Hint: "did you mean " + near + "?"}
 	}
 	return err

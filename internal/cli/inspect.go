@@ -19,11 +19,12 @@ const inspectExample = `  berth inspect web
   berth inspect --type image alpine`
 
 func buildInspect(a *app, cmd *cobra.Command) {
-	var layout, kind string
+	var layout, kind, platform string
 	var size bool
 	cmd.Flags().StringVarP(&layout, "format", "f", "", "`FORMAT` json or a Go template")
 	cmd.Flags().StringVar(&kind, "type", "", "`KIND` look among container, image, network or volume alone")
 	cmd.Flags().BoolVarP(&size, "size", "s", false, "show what a container has written")
+	cmd.Flags().StringVar(&platform, "platform", "", "`OS/ARCH` show what an image has for this platform")
 	cmd.Args = atLeast(1, "a container or an image")
 	cmd.ValidArgsFunction = a.completeAnything
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -35,7 +36,7 @@ func buildInspect(a *app, cmd *cobra.Command) {
 		if err != nil {
 			return err
 		}
-		lookups, err := inspectors(c, kind, size)
+		lookups, err := inspectors(c, kind, platform, size)
 		if err != nil {
 			return err
 		}
@@ -69,17 +70,26 @@ func (a *app) inspect(ctx context.Context, t *format.Template, lookups []inspect
 type inspector func(ctx context.Context, ref string) (json.RawMessage, error)
 
 // inspectors returns where to look for a name, in order.
-func inspectors(c *client.Client, kind string, size bool) ([]inspector, error) {
+func inspectors(c *client.Client, kind, platform string, size bool) ([]inspector, error) {
 	containers := func(ctx context.Context, ref string) (json.RawMessage, error) {
 		return c.ContainerInspect(ctx, ref, size)
 	}
+	images := func(ctx context.Context, ref string) (json.RawMessage, error) {
+		return c.ImageInspect(ctx, ref, platform)
+	}
+	switch {
+	case platform != "" && (kind == "" || kind == "image"):
+		return []inspector{images}, nil
+	case platform != "":
+		return nil, wrong("--platform is about images alone")
+	}
 	switch kind {
 	case "":
-		return []inspector{containers, c.ImageInspect, c.NetworkInspect, c.VolumeInspect}, nil
+		return []inspector{containers, images, c.NetworkInspect, c.VolumeInspect}, nil
 	case "container":
 		return []inspector{containers}, nil
 	case "image":
-		return []inspector{c.ImageInspect}, nil
+		return []inspector{images}, nil
 	case "network":
 		return []inspector{c.NetworkInspect}, nil
 	case "volume":

@@ -245,7 +245,7 @@ func buildNetworkRm(a *app, cmd *cobra.Command) {
 	cmd.Args = atLeast(1, "a network")
 	cmd.ValidArgsFunction = a.completeNetworks(false)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		return a.each(cmd, args, func(ctx context.Context, c *client.Client, ref string) error {
+		return a.eachOf(cmd, args, networkNamesOf, func(ctx context.Context, c *client.Client, ref string) error {
 			err := c.NetworkRemove(ctx, ref)
 			if isMissing(err) && (force || isSecond(ctx)) {
 				return nil

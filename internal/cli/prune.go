@@ -3,6 +3,7 @@ package cli
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -162,6 +163,53 @@ func (a *app) planned(ctx context.Context, c *client.Client, f *pruneFlags, name
 	}
 	_, err := fmt.Fprintln(a.out, "Space that would come back:", format.Bytes(int64(freed)))
 	return err
+}
+
+// plannedRemoval prints what a removal of containers would do, by the rule that
+// the engine goes by: one that runs stays, unless it is killed first.
+func (a *app) plannedRemoval(cmd *cobra.Command, refs []string, force, explain bool) error {
+	c, err := a.engine()
+	if err != nil {
+		return err
+	}
+	var remove, keep []client.PlanItem
+	freed, failed := int64(0), false
+	for _, ref := range refs {
+		raw, err := c.ContainerInspect(cmd.Context(), ref, true)
+		var s struct {
+			ID     string `json:"Id"`
+			Name   string
+			SizeRw int64
+			State  struct{ Running bool }
+		}
+		if err == nil {
+			err = json.Unmarshal(raw, &s)
+		}
+		if err != nil {
+			a.complain(a.missingContainer(cmd, c, ref, err))
+			failed = failed || !force || !isMissing(err)
+			continue
+		}
+		item := client.PlanItem{Kind: "container", ID: s.ID, Names: []string{trimSlash(s.Name)}, Size: s.SizeRw, Reason: "it was named, and does not run"}
+		switch {
+		case s.State.Running && !force:
+			item.Reason = "it runs: stop it first, or use --force"
+			keep = append(keep, item)
+			continue
+		case s.State.Running:
+			item.Reason = "it was named; it runs and would be killed"
+		}
+		remove, freed = append(remove, item), freed+s.SizeRw
+	}
+	a.printPlan("Would remove:", remove)
+	if explain {
+		a.printPlan("Would keep:", keep)
+	}
+	fmt.Fprintln(a.out, "Space that would come back:", format.Bytes(freed))
+	if failed {
+		return &exit{codeFailed, nil}
+	}
+	return nil
 }
 
 func (a *app) printPlan(heading string, items []client.PlanItem) {

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"berth/internal/cli/progress"
 	"berth/internal/cli/spec"
@@ -77,18 +78,30 @@ func (a *app) download(path string, fetch func(io.Writer) error) error {
 	return replaceFile(path, 0o644, func(w io.Writer) error { return fetch(&sink{w, 0, show}) })
 }
 
-// replaceFile puts a whole file in the place of another, or leaves that one.
+// replaceFile puts a whole file in the place of another, or leaves that one. What
+// is half done has no name yet where the file system can do that, so that nothing
+// is left of it however the program ends.
 func replaceFile(path string, mode os.FileMode, write func(io.Writer) error) error {
 	if real, err := filepath.EvalSymlinks(path); err == nil {
 		path = real
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
+	dir := filepath.Dir(path)
+	named := ""
+	f, err := os.OpenFile(dir, os.O_WRONLY|unix.O_TMPFILE, 0o600)
 	if err != nil {
-		return err
+		if f, err = os.CreateTemp(dir, "."+filepath.Base(path)+"-*"); err != nil {
+			return err
+		}
+		named = f.Name()
+		defer os.Remove(named)
 	}
-	defer os.Remove(f.Name())
 	if err = write(f); err == nil {
 		err = f.Chmod(mode)
+	}
+	if err == nil && named == "" {
+		named = filepath.Join(dir, fmt.Sprintf(".%s-%d", filepath.Base(path), os.Getpid()))
+		defer os.Remove(named)
+		err = unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", f.Fd()), unix.AT_FDCWD, named, unix.AT_SYMLINK_FOLLOW)
 	}
 	if closed := f.Close(); err == nil {
 		err = closed
@@ -96,7 +109,7 @@ func replaceFile(path string, mode os.FileMode, write func(io.Writer) error) err
 	if err != nil {
 		return err
 	}
-	return os.Rename(f.Name(), path)
+	return os.Rename(named, path)
 }
 
 const commitExample = `  berth commit web app:fixed

@@ -21,6 +21,12 @@ const parallel = 16
 // was done, what the engine remarked and what failed in the order of the
 // references. Its error says nothing more.
 func (a *app) each(cmd *cobra.Command, refs []string, do func(ctx context.Context, c *client.Client, ref string) error) error {
+	return a.eachOf(cmd, refs, containerNamesOf, do)
+}
+
+// eachOf is each for other things than containers; names lists what there is, for
+// the sake of those who mistyped.
+func (a *app) eachOf(cmd *cobra.Command, refs []string, names lister, do func(ctx context.Context, c *client.Client, ref string) error) error {
 	c, err := a.engine()
 	if err != nil {
 		return err
@@ -45,7 +51,7 @@ func (a *app) each(cmd *cobra.Command, refs []string, do func(ctx context.Contex
 			continue
 		}
 		failed = true
-		a.complain(a.missingContainer(cmd, c, ref, failures[i]))
+		a.complain(meant(cmd.Context(), c, ref, names, failures[i]))
 	}
 	if failed {
 		return &exit{codeFailed, nil}

@@ -88,7 +88,7 @@ func buildVolumeRm(a *app, cmd *cobra.Command) {
 	cmd.Args = atLeast(1, "a volume")
 	cmd.ValidArgsFunction = a.completeVolumes
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		return a.each(cmd, args, func(ctx context.Context, c *client.Client, ref string) error {
+		return a.eachOf(cmd, args, volumeNamesOf, func(ctx context.Context, c *client.Client, ref string) error {
 			err := c.VolumeRemove(ctx, ref, force)
 			if isMissing(err) && (force || isSecond(ctx)) {
 				return nil

@@ -142,9 +142,16 @@ func (c *Client) ImageList(ctx context.Context, all, digests bool, filters Filte
 	return fetch[[]ImageSummary](ctx, c, "GET", "/images/json", q, nil)
 }
 
-// ImageInspect returns everything about an image as the engine wrote it.
-func (c *Client) ImageInspect(ctx context.Context, ref string) (json.RawMessage, error) {
-	return fetch[json.RawMessage](ctx, c, "GET", "/images/"+segment(ref)+"/json", nil, nil)
+// ImageInspect returns everything about an image as the engine wrote it; "" is
+// the engine's own platform.
+func (c *Client) ImageInspect(ctx context.Context, ref, platform string) (json.RawMessage, error) {
+	q := url.Values{}
+	if platform != "" {
+		if err := setPlatforms(q, []string{platform}); err != nil {
+			return nil, err
+		}
+	}
+	return fetch[json.RawMessage](ctx, c, "GET", "/images/"+segment(ref)+"/json", q, nil)
 }
 
 // ImageRemove removes a name of an image, and the image with its last one.
@@ -153,7 +160,12 @@ func (c *Client) ImageRemove(ctx context.Context, ref string, force, keepParents
 	setFlag(q, "force", force)
 	setFlag(q, "noprune", keepParents)
 	if platform != "" {
-		q.Set("platforms", platform)
+		p, err := ParsePlatform(platform)
+		if err != nil {
+			return nil, err
+		}
+		raw, _ := json.Marshal(p) // strings always encode
+		q.Set("platforms", string(raw))
 	}
 	return fetch[[]DeleteResponse](ctx, c, "DELETE", "/images/"+segment(ref), q, nil)
 }
