@@ -153,6 +153,9 @@ func parseArtifact(a Artifact) (*artifactManifest, error) {
 		if err := content.CheckDigest(d.Digest); err != nil {
 			return nil, err
 		}
+		if d.Size < 0 {
+			return nil, fault.New(fault.Invalid, op, d.Digest.String(), "%w: %d bytes", image.ErrSize, d.Size)
+		}
 	}
 	return &artifactManifest{m, a.Manifest}, nil
 }

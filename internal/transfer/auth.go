@@ -276,8 +276,8 @@ func (e *endpoint) tokenRequest(ctx context.Context, realm *url.URL, service str
 }
 
 func (e *endpoint) tryToken(ctx context.Context, s *session, client *http.Client, realm *url.URL, service string, scopes []string) (string, error) {
-	ctx, cancel := context.WithCancel(ctx)
-	req, err := e.tokenRequest(ctx, realm, service, scopes)
+	reqCtx, cancel := context.WithCancel(ctx)
+	req, err := e.tokenRequest(reqCtx, realm, service, scopes)
 	if err != nil {
 		cancel()
 		return "", fault.New(fault.Invalid, tokenOp, s.subject(), "%w", err)
@@ -286,7 +286,7 @@ func (e *endpoint) tryToken(ctx context.Context, s *session, client *http.Client
 	res, err := client.Do(req)
 	if err != nil {
 		cancel()
-		return "", networkError(tokenOp, s.subject(), err)
+		return "", networkError(ctx, tokenOp, s.subject(), err)
 	}
 	res.Body = newStallBody(res.Body, s.c.c.Stall, cancel)
 	defer drop(res)
@@ -299,7 +299,7 @@ func (e *endpoint) tryToken(ctx context.Context, s *session, client *http.Client
 	}
 	body, err := io.ReadAll(io.LimitReader(res.Body, maxTokenBody))
 	if err != nil {
-		return "", networkError(tokenOp, s.subject(), err)
+		return "", networkError(ctx, tokenOp, s.subject(), err)
 	}
 	var answer struct {
 		Token        string `json:"token"`

@@ -142,7 +142,7 @@ func (c *Client) speaksPlain(ctx context.Context, e *endpoint) (bool, error) {
 	var record tls.RecordHeaderError
 	if !errors.As(err, &record) && !strings.Contains(err.Error(), "server gave HTTP response to HTTPS client") &&
 		!errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, syscall.ECONNREFUSED) {
-		return false, networkError("find registry", e.host, err)
+		return false, networkError(ctx, "find registry", e.host, err)
 	}
 	if !errors.Is(err, syscall.ECONNREFUSED) {
 		c.mu.Lock()

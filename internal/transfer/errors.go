@@ -37,9 +37,9 @@ func attemptsAt(err error) int {
 }
 
 // networkError classifies a failure to get an answer at all.
-func networkError(op, subject string, err error) error {
-	if kind := fault.KindOf(err); kind == fault.Canceled && !isTimeout(err) {
-		return &fault.Error{Kind: kind, Op: op, Subject: subject, Err: err}
+func networkError(ctx context.Context, op, subject string, err error) error {
+	if ctx.Err() != nil { // a time-out of the transport's looks the same
+		return &fault.Error{Kind: fault.Canceled, Op: op, Subject: subject, Err: ctx.Err()}
 	}
 	e := &fault.Error{Kind: fault.Unavailable, Op: op, Subject: subject, Err: withoutQuery(err)}
 	var unknown x509.UnknownAuthorityError
@@ -71,11 +71,6 @@ func withoutQuery(err error) error {
 		return err
 	}
 	return &url.Error{Op: u.Op, URL: bare, Err: u.Err}
-}
-
-func isTimeout(err error) bool {
-	var n net.Error
-	return errors.As(err, &n) && n.Timeout() && !errors.Is(err, context.DeadlineExceeded)
 }
 
 // statusError says what an answer means. It reads the body but does not close

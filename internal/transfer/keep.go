@@ -114,7 +114,7 @@ func (k *keeper) release(ctx context.Context, err error) {
 	for k.running {
 		k.idle.Wait()
 	}
-	layers, blobs, leased := k.here, k.packed, k.leased
+	layers, blobs, leased := k.here, k.packed, k.leased || err == nil // an earlier try may have left one
 	k.mu.Unlock()
 	switch {
 	case err != nil && len(layers) > 0 && !fault.Is(err, fault.Exhausted):

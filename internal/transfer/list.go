@@ -51,7 +51,7 @@ func (s *session) pages(ctx context.Context, r request, read func(data []byte, h
 		data, err := io.ReadAll(io.LimitReader(res.Body, image.MaxManifest+1))
 		res.Body.Close()
 		if err != nil {
-			return networkError(r.op, s.subject(), err)
+			return networkError(ctx, r.op, s.subject(), err)
 		}
 		if len(data) > image.MaxManifest {
 			return fault.New(fault.Invalid, r.op, s.subject(), "%w: more than %d bytes", image.ErrTooLarge, image.MaxManifest)

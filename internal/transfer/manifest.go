@@ -38,7 +38,7 @@ func (s *session) fetchManifest(ctx context.Context, ref string) (raw, error) {
 		if err != nil {
 			return raw{}, err
 		}
-		m, err := s.readManifest(res, ref, isTag)
+		m, err := s.readManifest(ctx, res, ref, isTag)
 		if err == nil || res.from.mirror == nil || ctx.Err() != nil {
 			return m, err
 		}
@@ -46,11 +46,11 @@ func (s *session) fetchManifest(ctx context.Context, ref string) (raw, error) {
 	}
 }
 
-func (s *session) readManifest(res *response, ref string, isTag bool) (raw, error) {
+func (s *session) readManifest(ctx context.Context, res *response, ref string, isTag bool) (raw, error) {
 	defer res.Body.Close()
 	data, err := io.ReadAll(io.LimitReader(res.Body, image.MaxManifest+1))
 	if err != nil {
-		return raw{}, networkError(fetchOp, s.subject(), err)
+		return raw{}, networkError(ctx, fetchOp, s.subject(), err)
 	}
 	if len(data) > image.MaxManifest {
 		return raw{}, fault.New(fault.Invalid, fetchOp, s.subject(), "%w: more than %d bytes", image.ErrTooLarge, image.MaxManifest)

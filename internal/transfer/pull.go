@@ -2,6 +2,8 @@ package transfer
 
 import (
 	"context"
+	"errors"
+	"regexp"
 	"slices"
 	"sync"
 
@@ -88,15 +90,32 @@ func (c *Client) pullTags(ctx context.Context, s *session, o Options, progress i
 		if err != nil {
 			return nil, "", fault.New(fault.Invalid, "pull", name, "the registry lists %.100q as a tag", tag)
 		}
-		last = &pull{c: c, session: s, ref: tagged, o: o, progress: progress}
-		if err := last.run(ctx); err != nil {
+		p := &pull{c: c, session: s, ref: tagged, o: o, progress: progress}
+		err = p.run(ctx)
+		if isArtifact(tag, err) {
+			progress.Status(tag, "Passed over: it is no image to run")
+			continue
+		}
+		if err != nil {
 			return nil, "", fault.Wrap("pull", reference.FamiliarString(tagged), err)
 		}
-		newer = newer || last.newer
+		last, newer = p, newer || p.newer
+	}
+	if last == nil {
+		return nil, "", fault.New(fault.Unsupported, "pull", name, "none of the repository's %d tags is an image to run", len(tags))
 	}
 	s.showQuota()
 	last.finish(name, newer)
 	return last.image, last.digest, nil
+}
+
+// referrerTag is what clients call signatures and lists of referrers.
+var referrerTag = regexp.MustCompile(`^sha256-[0-9a-f]{64}(\.[a-z]+)?$`)
+
+// isArtifact reports whether a tag could not be pulled because it stands for
+// something other than an image.
+func isArtifact(tag string, err error) bool {
+	return err != nil && (errors.Is(err, image.ErrMediaType) || referrerTag.MatchString(tag) && errors.Is(err, image.ErrPlatform))
 }
 
 // serial makes a Progress that is called from one goroutine at a time, and not

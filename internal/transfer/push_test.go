@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/distribution/reference"
 	"github.com/moby/moby/api/types/jsonstream"
@@ -329,4 +330,46 @@ func TestPushIndex(t *testing.T) {
 	if d, _ := h.push(t, g.host+"/app:v1", PushOptions{}); g.manifests[d.String()].mediaType != ocispec.MediaTypeImageManifest {
 		t.Error("what was pulled for one platform is pushed as an index")
 	}
+}
+
+// TestPushToServerThatStalls: one that takes nothing more is left, and the
+// upload goes on.
+func TestPushToServerThatStalls(t *testing.T) {
+	src, g := newRegistry(t), newPushRegistry(t)
+	src.push("v1", arch, ociGzip, oneFile("a", noise(20<<20, 3))) // more than sockets hold
+	h := build(t, func(c *Config) { c.Stall = 2 * time.Second })
+	h.pull(t, src.host+"/app:v1")
+	h.tag(t, src.host+"/app:v1", g.host+"/app:v1")
+	var stalls atomic.Int32
+	release := make(chan struct{})
+	t.Cleanup(func() { close(release) })
+	g.setFault(func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Method != http.MethodPatch && r.Method != http.MethodPut || !strings.Contains(r.URL.Path, "/uploads/") || stalls.Add(1) > 1 {
+			return false
+		}
+		select {
+		case <-r.Context().Done():
+		case <-release:
+		case <-time.After(20 * time.Second):
+			t.Error("the stalled upload goes on")
+		}
+		return true
+	})
+	h.push(t, g.host+"/app:v1", PushOptions{})
+	build(t, nil).pull(t, g.host+"/app:v1")
+}
+
+// TestPullAllTagsPassesOverArtifacts: signatures have tags, too.
+func TestPullAllTagsPassesOverArtifacts(t *testing.T) {
+	g := newRegistry(t)
+	g.push("v1", arch, ociGzip, oneFile("a", "1"))
+	g.pushBent("sha256-"+strings.Repeat("a", 64)+".sig", arch, ociGzip, func(m *ocispec.Manifest) {
+		m.Layers[0].MediaType = "application/vnd.dev.cosign.simplesigning.v1+json"
+	}, oneFile("a", "2"))
+	h := build(t, nil)
+	l := &lines{}
+	if _, _, err := h.Pull(context.Background(), g.host+"/app", Options{AllTags: true, Progress: l.add}); err != nil {
+		t.Fatal(err)
+	}
+	l.has(t, "sha256-"+strings.Repeat("a", 64)+".sig Passed over: it is no image to run", "Status: Downloaded newer image for "+g.host+"/app")
 }

@@ -54,7 +54,7 @@ func (c *Client) Search(ctx context.Context, term string, limit int, auth Auth) 
 	}
 	res, err := at.client.Do(req)
 	if err != nil {
-		return nil, networkError(op, host, err)
+		return nil, networkError(ctx, op, host, err)
 	}
 	defer res.Body.Close()
 	switch res.StatusCode {

@@ -150,7 +150,7 @@ func (s *session) doAt(ctx context.Context, e *endpoint, r request) (*response, 
 		var again time.Duration
 		switch {
 		case err != nil:
-			if err = networkError(r.op, s.subject(), err); !mayPass(err) {
+			if err = networkError(ctx, r.op, s.subject(), err); !mayPass(err) {
 				return nil, err
 			}
 			refused = 0
@@ -215,6 +215,11 @@ func (s *session) limit(e *endpoint, r request, err error) int {
 // nothing comes for too long.
 func (s *session) send(ctx context.Context, e *endpoint, r request, authorization string) (*http.Response, error) {
 	ctx, cancel := context.WithCancel(ctx)
+	var body *stallUpload
+	if r.stream != nil {
+		body = newStallUpload(r.stream, s.c.c.Stall, cancel)
+		r.stream = body
+	}
 	req, err := s.newRequest(ctx, e, r)
 	if err != nil {
 		cancel()
@@ -227,7 +232,7 @@ func (s *session) send(ctx context.Context, e *endpoint, r request, authorizatio
 	res, err := e.client.Do(req)
 	if err != nil {
 		cancel()
-		return nil, err
+		return nil, body.explain(err)
 	}
 	if q, ok := quotaOf(res.Header); ok && atHome(e, res) {
 		s.mu.Lock()
