@@ -62,7 +62,7 @@ func (e *Engine) Info(ctx context.Context) (system.Info, error) {
 	}
 	info.Swarm.LocalNodeState = "inactive"
 	info.Plugins = system.PluginsInfo{
-		Volume: []string{"local"}, Network: []string{"bridge", "host", "null"}, Log: []string{"json-file", "none"},
+		Volume: []string{"local"}, Network: []string{"bridge", "host", "null"}, Log: []string{"json-file", "local", "none"},
 	}
 	e.countContainers(&info)
 	e.limits(&info)

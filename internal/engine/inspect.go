@@ -10,6 +10,7 @@ import (
 
 	"berth/internal/container"
 	"berth/internal/engine/spec"
+	"berth/internal/engine/vocabulary"
 	netroom "berth/internal/network"
 	"berth/internal/volume"
 
@@ -68,7 +69,7 @@ func (e *Engine) hostConfig(rec *container.Record) *api.HostConfig {
 
 // filePaths fills in where the container's files are on the host.
 func (e *Engine) filePaths(rec *container.Record, out *api.InspectResponse) {
-	if rec.Log.Driver != "none" {
+	if rec.Log.Driver == vocabulary.LogJSONFile {
 		out.LogPath = e.logPath(rec.ID)
 	}
 	if rec.State.StartedAt.IsZero() {

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"maps"
 	"path/filepath"
 	"time"
 
@@ -174,6 +175,13 @@ func (e *Engine) logConfig(rec *container.Record) monitor.LogConfig {
 		return l
 	}
 	l.Path = e.logPath(rec.ID)
+	if tag, err := vocabulary.LogTag(rec.HostConfig.LogConfig.Config["tag"], rec); err == nil && tag != "" {
+		l.Attrs = maps.Clone(l.Attrs)
+		if l.Attrs == nil {
+			l.Attrs = make(map[string]string, 1)
+		}
+		l.Attrs["tag"] = tag
+	}
 	if l.MaxSize == 0 {
 		l.MaxSize = e.cfg.LogMaxSize
 	}

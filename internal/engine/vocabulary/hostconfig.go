@@ -17,7 +17,14 @@ import (
 // Log drivers on offer.
 const (
 	LogJSONFile = "json-file"
+	LogLocal    = "local" // the same lines, in a file that is the engine's own affair
 	LogNone     = "none"
+)
+
+// Docker's defaults of the driver local.
+const (
+	localMaxSize  = 20_000_000 // bytes
+	localMaxFiles = 5
 )
 
 func checkLog(r *Request) error {
@@ -31,18 +38,20 @@ func Log(c api.LogConfig, config *api.Config) (container.LogConfig, error) {
 	out := container.LogConfig{Driver: c.Type}
 	switch c.Type {
 	case LogJSONFile:
+	case LogLocal:
+		out.MaxSize, out.MaxFiles = localMaxSize, localMaxFiles
 	case LogNone:
 		return out, nil
 	default:
 		return out, fault.New(fault.Unsupported, "", "", "log driver %q is not supported", c.Type).
-			WithHint("this engine has %s and %s", LogJSONFile, LogNone)
+			WithHint("this engine has %s, %s and %s", LogJSONFile, LogLocal, LogNone)
 	}
 	o, err := logs.ParseOptions(c.Config)
 	if err != nil {
 		return out, err
 	}
-	if o.Tag != "" {
-		return out, unsupported("log option tag", "lines can carry labels and env")
+	if _, err := LogTag(o.Tag, &container.Record{Config: config}); err != nil {
+		return out, err
 	}
 	if _, set := c.Config["max-size"]; set {
 		out.MaxSize = o.MaxSize
