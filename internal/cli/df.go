@@ -83,12 +83,12 @@ func buildDf(a *app, cmd *cobra.Command) {
 }
 
 func usageRow[T any](name string, u *diskUse[T]) format.Row {
-	reclaimable := format.Bytes(u.Reclaimable)
+	reclaimable := format.TotalBytes(u.Reclaimable)
 	if u.TotalSize > 0 {
 		reclaimable += fmt.Sprintf(" (%d%%)", u.Reclaimable*100/u.TotalSize)
 	}
 	return format.Row{Values: map[string]string{"Type": name, "TotalCount": strconv.FormatInt(u.TotalCount, 10),
-		"Active": strconv.FormatInt(u.ActiveCount, 10), "Size": format.Bytes(u.TotalSize), "Reclaimable": reclaimable}}
+		"Active": strconv.FormatInt(u.ActiveCount, 10), "Size": format.TotalBytes(u.TotalSize), "Reclaimable": reclaimable}}
 }
 
 // settle works out what an older engine leaves to its clients.
@@ -193,6 +193,6 @@ func (a *app) printUsage(u *diskUsage) error {
 	if err := section("Local Volumes space usage:", "Name~=VOLUME_NAME Links=LINKS Size=SIZE", volumes); err != nil {
 		return err
 	}
-	return section("Build cache usage: "+format.Bytes(u.BuildCacheUsage.TotalSize), "ID=CACHE_ID Type=CACHE_TYPE Size=SIZE Created=CREATED "+
+	return section("Build cache usage: "+format.TotalBytes(u.BuildCacheUsage.TotalSize), "ID=CACHE_ID Type=CACHE_TYPE Size=SIZE Created=CREATED "+
 		"Last=LAST_USED Usage=USAGE Shared=SHARED", cache)
 }

@@ -286,6 +286,10 @@ func TestPrune(t *testing.T) {
 	t.Parallel()
 	e := newFakeEngine(t)
 	e.more.HandleFunc("POST /images/prune", func(w http.ResponseWriter, r *http.Request) {
+		if strings.Contains(r.URL.Query().Get("filters"), nothing) {
+			_, _ = io.WriteString(w, `{"DryRun":true}`)
+			return
+		}
 		if r.URL.Query().Get("dryRun") == "1" {
 			_, _ = io.WriteString(w, `{"DryRun":true,"SpaceReclaimed":5000,"Remove":[{"Kind":"image","ID":"sha256:0123456789abcdef","Size":5000,"Reason":"no name"}],
 "Keep":[{"Kind":"image","ID":"sha256:aa","Names":["app:1"],"Size":1,"Reason":"used by web"}]}`)

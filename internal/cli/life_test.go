@@ -295,5 +295,10 @@ func TestSystemPrune(t *testing.T) {
 			t.Errorf("%s: asked %s", kind, got)
 		}
 	}
-	e.table(t, []line{{"an engine without dry runs", []string{"container", "prune", "--dry-run"}, 1, "Deleted Containers:\nc1\n\n", "no dry run"}})
+	e.table(t, []line{{"an engine without dry runs", []string{"container", "prune", "--dry-run"}, 1, "", "no dry run"}})
+	for _, r := range e.recorded("POST", "/containers/prune")[1:] { // only ever asked to remove nothing
+		if !strings.Contains(r.query.Get("filters"), nothing) {
+			t.Errorf("an engine without dry runs was asked %v", r.query)
+		}
+	}
 }

@@ -88,7 +88,7 @@ func (a *app) prune(cmd *cobra.Command, f *pruneFlags, name, what string) error 
 	}
 	a.printPruned(kind, &report)
 	if kind.sized {
-		fmt.Fprintln(a.out, "Total reclaimed space:", format.Bytes(int64(report.SpaceReclaimed)))
+		fmt.Fprintln(a.out, "Total reclaimed space:", format.TotalBytes(int64(report.SpaceReclaimed)))
 	}
 	return nil
 }
@@ -147,13 +147,12 @@ func (a *app) planned(ctx context.Context, c *client.Client, f *pruneFlags, name
 		if err != nil {
 			return err
 		}
+		if err := hasDryRun(ctx, c, pruneKind(name)); err != nil {
+			return err
+		}
 		report, err := c.Prune(ctx, pruneKind(name).path, filters, true)
 		if err != nil {
 			return err
-		}
-		if !report.DryRun { // an engine that does not know the word has removed them
-			a.printPruned(pruneKind(name), &report)
-			return wrong("this engine has no dry run, and has removed what is listed above")
 		}
 		remove, keep, freed = append(remove, report.Remove...), append(keep, report.Keep...), freed+report.SpaceReclaimed
 	}
@@ -161,8 +160,26 @@ func (a *app) planned(ctx context.Context, c *client.Client, f *pruneFlags, name
 	if f.explain {
 		a.printPlan("Would keep:", keep)
 	}
-	_, err := fmt.Fprintln(a.out, "Space that would come back:", format.Bytes(int64(freed)))
+	_, err := fmt.Fprintln(a.out, "Space that would come back:", format.TotalBytes(int64(freed)))
 	return err
+}
+
+// nothing is a label that no thing has: a prune narrowed by it removes nothing.
+const nothing = "berth.dry-run.probe.1f6c0d9b"
+
+// hasDryRun asks for a dry run of nothing. An engine that does not know the word
+// would take a dry run for the real thing.
+func hasDryRun(ctx context.Context, c *client.Client, kind kindOfPrune) error {
+	filters := client.Filters{}
+	filters.Add("label", nothing)
+	probe, err := c.Prune(ctx, kind.path, filters, true)
+	if err != nil {
+		return err
+	}
+	if !probe.DryRun {
+		return wrong("this engine has no dry run of %s", kind.path).WithHint("nothing was removed")
+	}
+	return nil
 }
 
 // plannedRemoval prints what a removal of containers would do, by the rule that
@@ -205,7 +222,7 @@ func (a *app) plannedRemoval(cmd *cobra.Command, refs []string, force, explain b
 	if explain {
 		a.printPlan("Would keep:", keep)
 	}
-	fmt.Fprintln(a.out, "Space that would come back:", format.Bytes(freed))
+	fmt.Fprintln(a.out, "Space that would come back:", format.TotalBytes(freed))
 	if failed {
 		return &exit{codeFailed, nil}
 	}
@@ -328,6 +345,6 @@ func (a *app) pruneAll(cmd *cobra.Command, f *pruneFlags) error {
 	if len(report.CachesDeleted) > 0 {
 		fmt.Fprintf(a.out, "Deleted build cache objects:\n%s\n\n", strings.Join(report.CachesDeleted, "\n"))
 	}
-	fmt.Fprintln(a.out, "Total reclaimed space:", format.Bytes(int64(freed+report.SpaceReclaimed)))
+	fmt.Fprintln(a.out, "Total reclaimed space:", format.TotalBytes(int64(freed+report.SpaceReclaimed)))
 	return nil
 }

@@ -66,6 +66,10 @@ func settleMap(m map[string]any) any {
 // Bytes returns a size in decimal units with three digits: 4.41MB.
 func Bytes(n int64) string { return units.HumanSizeWithPrecision(float64(n), 3) }
 
+// TotalBytes returns a size in decimal units with four digits, as docker writes
+// sums: 4.412MB.
+func TotalBytes(n int64) string { return units.HumanSize(float64(n)) }
+
 // BinaryBytes returns a size in binary units: 1.944GiB.
 func BinaryBytes(n int64) string { return units.BytesSize(float64(n)) }
 
