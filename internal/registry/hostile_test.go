@@ -131,8 +131,8 @@ func TestNobodyGetsMoreThanTheRulesGive(t *testing.T) {
 	h.want(404, codeNameUnknown, "GET", "/?repository=ann/secret", nil)
 
 	h.user = ""
-	for _, path := range []string{"/v2/", "/v2/ann/secret/manifests/t", "/metrics"} {
-		if a := h.want(401, codeUnauthorized, "GET", path, nil); !strings.HasPrefix(a.Header.Get("WWW-Authenticate"), "Basic realm=") {
+	for path, want := range map[string]string{"/v2/": "Bearer realm=", "/v2/ann/secret/manifests/t": "Bearer realm=", "/metrics": "Basic realm="} {
+		if a := h.want(401, codeUnauthorized, "GET", path, nil); !strings.HasPrefix(a.Header.Get("WWW-Authenticate"), want) {
 			t.Errorf("%s: %v", path, a.Header)
 		}
 	}
@@ -140,6 +140,37 @@ func TestNobodyGetsMoreThanTheRulesGive(t *testing.T) {
 	h.want(401, codeUnauthorized, "GET", "/v2/", nil, "Authorization: Basic bm86cGU=")
 	h.want(401, codeUnauthorized, "GET", "/v2/public/x/tags/list", nil, "Authorization: Basic !!")
 	h.want(401, codeUnauthorized, "GET", "/v2/public/x/tags/list", nil, "Authorization: Negotiate x")
+}
+
+func TestAnonymousAndUsersSideBySide(t *testing.T) {
+	h := newHarness(t, rules(t,
+		auth.Rule{Who: []string{"user:ann"}, Repositories: []string{"**"}, Allow: auth.All},
+		auth.Rule{Who: []string{"anonymous"}, Repositories: []string{"public/*"}, Allow: auth.Pull},
+	))
+	h.user = "ann"
+	h.pushImage("public/app", "t")
+	h.pushImage("private/app", "t")
+	h.user = ""
+	// What docker does: it asks how to log in, and gets a token without a name.
+	if a := h.want(401, codeUnauthorized, "GET", "/v2/", nil); !strings.HasPrefix(a.Header.Get("WWW-Authenticate"), "Bearer realm=\""+h.server.URL+"/token\"") {
+		t.Fatalf("%v", a.Header)
+	}
+	var answer struct{ Token string }
+	a := h.want(200, "", "GET", "/token?service=berth&scope=repository:public/app:pull&scope=repository:private/app:pull", nil)
+	if err := json.Unmarshal(a.body, &answer); err != nil {
+		t.Fatal(err)
+	}
+	h.want(200, "", "GET", "/v2/public/app/manifests/t", nil, "Authorization: Bearer "+answer.Token)
+	h.want(401, codeUnauthorized, "GET", "/v2/private/app/manifests/t", nil, "Authorization: Bearer "+answer.Token)
+
+	// Where nobody can log in there is no use in asking for it.
+	open := newHarness(t, func(c *Config) {
+		c.Auth.Rules = []auth.Rule{{Who: []string{"anonymous"}, Repositories: []string{"public/*"}, Allow: auth.Pull | auth.Push}}
+	})
+	open.want(200, "", "GET", "/v2/", nil)
+	open.pushImage("public/app", "t")
+	open.want(403, codeDenied, "POST", "/v2/private/app/blobs/uploads/", nil)
+	open.want(403, codeDenied, "DELETE", "/v2/public/app/manifests/t", nil)
 }
 
 func TestUploadsBelongToWhoBeganThem(t *testing.T) {

@@ -112,6 +112,7 @@ func New(cfg Config) (*Registry, error) {
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	r := &Registry{cfg: cfg, storage: cfg.Storage, log: cfg.Log, metrics: newMetrics(), ctx: ctx, stop: stop}
+	cfg.Auth.Token.Endpoint = cfg.Auth.Token.Endpoint || cfg.Auth.NeedsTokens()
 	secret, err := r.note(noteUploads, 32)
 	if err == nil && cfg.Auth.Token.Endpoint {
 		cfg.Auth.Token.Seed, err = r.note(noteToken, ed25519.SeedSize)
@@ -263,7 +264,7 @@ func (r *Registry) check(req *request) error {
 	switch req.route {
 	case routeBase:
 		// Who asks here wants to know how to log in.
-		if req.caller.User == "" && !r.auth.Open() && req.Header.Get("Authorization") == "" {
+		if req.caller.User == "" && r.auth.Closed() && req.Header.Get("Authorization") == "" {
 			return r.refuse(req, "")
 		}
 		return nil

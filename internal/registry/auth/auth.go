@@ -38,6 +38,14 @@ type Token struct {
 	Service string
 }
 
+// NeedsTokens reports whether there are users and rules for anonymous callers
+// as well. docker asks once whether a registry wants a password, and sends one
+// with everything or with nothing: only with tokens, which anonymous callers get
+// too, can it do both.
+func (c Config) NeedsTokens() bool {
+	return c.Htpasswd != "" && slices.ContainsFunc(c.Rules, func(r Rule) bool { return slices.Contains(r.Who, "anonymous") })
+}
+
 // Auth tells callers apart. It is safe for concurrent use.
 type Auth struct {
 	cfg    Config
@@ -232,6 +240,9 @@ func (a *Auth) issuer() string {
 // Open reports whether everybody may do everything.
 func (a *Auth) Open() bool { return a.open }
 
+// Closed reports whether there is a way to log in.
+func (a *Auth) Closed() bool { return a.pass != nil || a.signer != nil || len(a.keys) > 0 }
+
 // HasToken reports whether the built-in token endpoint is on.
 func (a *Auth) HasToken() bool { return a.signer != nil }
 
@@ -277,9 +288,9 @@ func (a *Auth) base(r *http.Request) string {
 }
 
 // Refusal is what a caller without a right is told: to log in (or to come with
-// another token), or that he may not.
+// another token) where that is possible, else that he may not.
 func (a *Auth) Refusal(c *Caller) fault.Kind {
-	if c.User == "" || c.bearer {
+	if a.Closed() && (c.User == "" || c.bearer) {
 		return fault.Unauthorized
 	}
 	return fault.Forbidden

@@ -109,6 +109,8 @@ func (f *flight) run(ctx context.Context) error {
 	if _, err := u.Commit(ctx, f.repo, f.d); err != nil {
 		if errors.Is(err, content.ErrDigest) {
 			_ = u.Discard()
+			// Not the client's mistake, as it would be in a push.
+			return fault.New(fault.Unavailable, "fetch blob", f.d.String(), "the upstream sent other bytes: %v", err)
 		}
 		return err
 	}
