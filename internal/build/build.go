@@ -369,10 +369,14 @@ type finder struct{ o *one }
 // Resolve implements dockerfile.Images.
 func (f finder) Resolve(ctx context.Context, ref string, platform ocispec.Platform) (dockerfile.Base, error) {
 	b := f.o.b
+	find := b.o.Find
+	if f.o.req.Find != nil {
+		find = f.o.req.Find
+	}
 	var img *image.Image
 	var err error
-	if b.o.Find != nil {
-		img, err = b.o.Find.Find(ctx, ref, platform, f.o.req.Pull)
+	if find != nil {
+		img, err = find.Find(ctx, ref, platform, f.o.req.Pull)
 	} else {
 		img, err = b.o.Images.GetPlatform(ctx, ref, &platform)
 	}

@@ -57,6 +57,7 @@ type Request struct {
 	// KeepFailed leaves a failed step's root for a shell: see solve.StepError.
 	KeepFailed bool
 
+	Find     Images      // of base images; nil: the builder's own
 	Progress func(Event) // may be nil; not called concurrently
 	Version  string      // of whoever asks, for the history
 }

@@ -185,7 +185,7 @@ func (r *run) identifyCopy(ctx context.Context, id *stepIdentity, n *graph.Node,
 
 // look selects from a caller's directory and shows that as the step that loads
 // the context.
-func (r *run) look(ctx context.Context, in *graph.Node, d *tree.Dir, sel tree.Selection) (digest.Digest, tree.Listing, []tree.Match, error) {
+func (r *run) look(ctx context.Context, in *graph.Node, d *tree.Dir, sel tree.Selection) (digest.Digest, *tree.Contents, []tree.Match, error) {
 	t := r.tasks[in]
 	t.mu.Lock()
 	first := !t.shown
@@ -208,7 +208,7 @@ func selection(a *graph.Copy) tree.Selection {
 	return tree.Selection{Src: a.Src, Literal: a.Literal, Parents: a.Parents, Pattern: a.Pattern, Exclude: a.Exclude, Required: a.Required}
 }
 
-func selected(ctx context.Context, d *tree.Dir, sel tree.Selection) (digest.Digest, tree.Listing, []tree.Match, error) {
+func selected(ctx context.Context, d *tree.Dir, sel tree.Selection) (digest.Digest, *tree.Contents, []tree.Match, error) {
 	m, err := d.Select(ctx, sel)
 	if err != nil {
 		return "", nil, nil, err

@@ -112,17 +112,17 @@ func short(s string) string {
 const maxListing = 200_000
 
 // keepListing writes down what a digest was made of.
-func (s *Solver) keepListing(d digest.Digest, list tree.Listing) {
+func (s *Solver) keepListing(d digest.Digest, list *tree.Contents) {
 	p := filepath.Join(s.o.Dir, "lists", d.Encoded())
-	if len(list) > maxListing {
+	if list == nil || list.Len() > maxListing {
 		return
 	}
 	if _, err := os.Lstat(p); err == nil {
 		return
 	}
 	var b strings.Builder
-	for _, i := range list {
-		fmt.Fprintf(&b, "%s %q\n", i.Sum, i.Path)
+	for i := range list.All {
+		fmt.Fprintf(&b, "%x %q\n", i.Sum, i.Path)
 	}
 	// Only an explanation is lost if this fails.
 	if os.WriteFile(p+".new", []byte(b.String()), 0o600) == nil {

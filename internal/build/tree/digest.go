@@ -4,9 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
-	"encoding/hex"
 	"fmt"
-	"hash"
 	"io"
 	"os"
 	"runtime"
@@ -25,61 +23,82 @@ import (
 // ErrChanged says that a file changed while it was read.
 var ErrChanged = fmt.Errorf("the file changes while it is being read")
 
-// Item is one entry of a Listing: a path and what identifies what is there.
+// Item is one entry of a Contents: a path and what identifies what is there.
 type Item struct {
 	Path string
-	Sum  string // hexadecimal, 16 digits
+	Sum  [8]byte
 }
 
-// Listing is what a digest was made of, so that two can be compared.
-type Listing []Item
+// Contents is what a digest was made of, so that two can be compared.
+type Contents struct {
+	matches []Match
+	sums    [][8]byte // of all entries in order
+}
+
+// Len returns how many entries there are.
+func (c *Contents) Len() int { return len(c.sums) }
+
+// All calls yield for each entry in order.
+func (c *Contents) All(yield func(Item) bool) {
+	k := 0
+	for i := range c.matches {
+		for j := range c.matches[i].Entries {
+			if !yield(Item{c.matches[i].Entries[j].Path, c.sums[k]}) {
+				return
+			}
+			k++
+		}
+	}
+}
 
 // Digest identifies what the matches would copy: names, order, kinds, modes,
 // owners, links, extended attributes and content, but not times. What it read is
 // remembered in the tree's Sums.
-func (d *Dir) Digest(ctx context.Context, matches []Match) (digest.Digest, Listing, error) {
+func (d *Dir) Digest(ctx context.Context, matches []Match) (digest.Digest, *Contents, error) {
 	sums, err := d.sums(ctx, matches)
 	if err != nil {
 		return "", nil, err
 	}
 	all := sha256.New()
-	var list Listing
-	one := sha256.New()
+	c := &Contents{matches: matches, sums: make([][8]byte, 0, len(sums))}
+	var buf []byte
 	k := 0
 	for i := range matches {
 		m := &matches[i]
 		fmt.Fprintf(all, "match %q %v\n", m.Name, m.Dir())
 		for j := range m.Entries {
-			e := &m.Entries[j]
-			one.Reset()
-			d.entryDigest(one, e, sums[k])
+			buf = d.describe(buf[:0], &m.Entries[j], &sums[k])
 			k++
-			sum := one.Sum(nil)
-			all.Write(sum)
-			name := e.Path
-			list = append(list, Item{Path: name, Sum: hex.EncodeToString(sum[:8])})
+			sum := sha256.Sum256(buf)
+			all.Write(sum[:])
+			c.sums = append(c.sums, [8]byte(sum[:8]))
 		}
 	}
-	return digest.NewDigest(digest.SHA256, all), list, nil
+	return digest.NewDigest(digest.SHA256, all), c, nil
 }
 
-func (d *Dir) entryDigest(h hash.Hash, e *Entry, s Sum) {
+// describe appends everything that identifies an entry. Strings come with their
+// lengths, so that no two entries have the same description.
+func (d *Dir) describe(b []byte, e *Entry, s *Sum) []byte {
 	uid, gid := d.owner(e)
-	mode := e.Stat.Mode
-	size := int64(0)
+	mode, size, rdev := e.Stat.Mode, int64(0), uint64(0)
 	switch e.format() {
 	case unix.S_IFREG:
 		size = e.Stat.Size
 	case unix.S_IFLNK:
 		mode = unix.S_IFLNK | 0o777
-	}
-	rdev := uint64(0)
-	if f := e.format(); f == unix.S_IFCHR || f == unix.S_IFBLK {
+	case unix.S_IFCHR, unix.S_IFBLK:
 		rdev = uint64(e.Stat.Rdev)
 	}
-	fmt.Fprintf(h, "%q %o %d %d %d %q %d %d\n", e.Rel, mode, uid, gid, size, e.Link, rdev, e.Same)
-	h.Write(s.Data[:])
-	h.Write(s.Xattrs[:])
+	for _, text := range [...]string{e.Rel, e.Link} {
+		b = binary.BigEndian.AppendUint32(b, uint32(len(text)))
+		b = append(b, text...)
+	}
+	for _, n := range [...]uint64{uint64(mode), uint64(uid), uint64(gid), uint64(size), rdev, uint64(int64(e.Same))} {
+		b = binary.BigEndian.AppendUint64(b, n)
+	}
+	b = append(b, s.Data[:]...)
+	return append(b, s.Xattrs[:]...)
 }
 
 // owner returns whom the copy of an entry belongs to.
