@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"berth/internal/cli/format"
 	"berth/internal/cli/terminal"
 	"berth/internal/client"
 	"berth/internal/fault"
@@ -30,9 +31,9 @@ func (a *app) complain(err error) {
 	if t := a.errTerminal(); t != nil && terminal.Colours(t) {
 		name = "\x1b[1;31mberth:\x1b[0m"
 	}
-	fmt.Fprintln(a.err, name, strings.TrimRight(text, "\n"))
+	fmt.Fprintln(a.err, name, format.Printable(strings.TrimRight(text, "\n")))
 	if hint != "" {
-		fmt.Fprintln(a.err, "  "+hint)
+		fmt.Fprintln(a.err, "  "+format.Printable(hint))
 	}
 }
 

@@ -91,5 +91,5 @@ func eventLine(raw json.RawMessage) string {
 		}
 		text += " (" + strings.Join(pairs, ", ") + ")"
 	}
-	return text + "\n"
+	return format.Printable(text) + "\n"
 }

@@ -72,7 +72,7 @@ func (a *app) printTree(raw json.RawMessage) error {
 	for i := range t.Empty {
 		b.WriteString(t.Empty[i].line() + ", no layers\n")
 	}
-	_, err := io.WriteString(a.out, b.String())
+	_, err := io.WriteString(a.out, format.Printable(b.String()))
 	return err
 }
 

@@ -52,6 +52,17 @@ func TestFormats(t *testing.T) {
 	}
 }
 
+func TestWhatStrangersWroteDoesNotDriveTheTerminal(t *testing.T) {
+	t.Parallel()
+	evil := []Row{{Values: map[string]string{"ID": "1", "Image": "a\x1b]0;owned\x07b\u009b2J", "Names": "x\r"}}}
+	if got := written(t, list, "", evil); strings.ContainsAny(got, "\x1b\x07\r\u009b") || !strings.Contains(got, "a�]0;owned�b�2J") {
+		t.Errorf("got %q", got)
+	}
+	if got := written(t, list, "{{.Image}}", evil); !strings.Contains(got, "\x1b") {
+		t.Errorf("a template must give what there is: %q", got)
+	}
+}
+
 func TestTablesFitTheTerminal(t *testing.T) {
 	t.Parallel()
 	narrow := list

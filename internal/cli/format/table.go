@@ -130,6 +130,11 @@ func columnWidths(cells [][]string) []int {
 
 // writeAligned prints cells in columns, without spaces at line ends.
 func writeAligned(w io.Writer, cells [][]string) error {
+	for _, line := range cells {
+		for i := range line {
+			line[i] = Printable(line[i])
+		}
+	}
 	widths := columnWidths(cells)
 	var b bytes.Buffer
 	for _, line := range cells {

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	units "github.com/docker/go-units"
 )
@@ -72,6 +73,23 @@ func TotalBytes(n int64) string { return units.HumanSize(float64(n)) }
 
 // BinaryBytes returns a size in binary units: 1.944GiB.
 func BinaryBytes(n int64) string { return units.BytesSize(float64(n)) }
+
+// Printable makes text that somebody else wrote fit for a terminal: characters
+// that would move the cursor, change colours or answer for the person become
+// marks. Line ends and tabs stay.
+func Printable(text string) string {
+	if !strings.ContainsFunc(text, controls) {
+		return text
+	}
+	return strings.Map(func(r rune) rune {
+		if controls(r) {
+			return '\uFFFD'
+		}
+		return r
+	}, text)
+}
+
+func controls(r rune) bool { return unicode.IsControl(r) && r != '\n' && r != '\t' }
 
 // Since returns how long ago a Unix time was: "3 minutes ago".
 func Since(unix int64, now time.Time) string {

@@ -61,6 +61,7 @@ func New(o Options) *Display {
 
 // Update shows a message.
 func (d *Display) Update(m client.Progress) {
+	m.Stream, m.Status, m.ID = format.Printable(m.Stream), format.Printable(m.Status), format.Printable(m.ID)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if m.Stream != "" {
