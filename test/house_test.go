@@ -19,12 +19,12 @@ var imports = map[string][]string{
 	"cmd/berth":         {"cli"},
 	"cmd/berthd":        {"api", "engine", "network", "registry"},
 	"cmd/berth-runtime": {"runtime", "monitor"},
-	"cli":               {"client", "credentials", "signature"},
-	"client":            {},
+	"cli":               {"client", "credentials", "signature", "wire"},
+	"client":            {"wire"},
 	"credentials":       {},
 	"signature":         {},
-	"api":               {"engine"},
-	"engine":            {"container", "content", "events", "image", "layer", "logs", "metadata", "monitor", "network", "registry", "runtime", "signature", "transfer", "volume"},
+	"api":               {"build", "engine", "wire"},
+	"engine":            {"build", "container", "content", "events", "image", "layer", "logs", "metadata", "monitor", "network", "registry", "runtime", "signature", "transfer", "volume"},
 	"build":             {"container", "content", "image", "layer", "metadata", "overlay"},
 	"container":         {"metadata", "overlay", "volume"},
 	"events":            {},
@@ -43,6 +43,7 @@ var imports = map[string][]string{
 	"fault":             {},
 	"version":           {},
 	"sysmon":            {},
+	"wire":              {},
 }
 
 const longestFile = 500

@@ -93,9 +93,10 @@ func serveUntil(stop <-chan struct{}, a *api.API, listeners []*listener, log *sl
 // not to hold connections open, others are not.
 func newServer(a *api.API, remote bool, log *slog.Logger) *http.Server {
 	s := &http.Server{
-		Handler:   a,
-		ErrorLog:  slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-		Protocols: new(http.Protocols),
+		Handler:     a,
+		ConnContext: api.ConnContext,
+		ErrorLog:    slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		Protocols:   new(http.Protocols),
 	}
 	s.Protocols.SetHTTP1(true)
 	if remote {

@@ -25,6 +25,7 @@ type Engine interface {
 	networkEngine
 	systemEngine
 	lifeEngine
+	buildEngine
 }
 
 // API is an http.Handler for one engine.
@@ -35,6 +36,7 @@ type API struct {
 	server string // value of the Server header
 
 	failures answers
+	builds   running
 
 	closing context.Context // done when streams must end
 	close   context.CancelFunc
@@ -47,7 +49,7 @@ func New(e Engine, log *slog.Logger) *API {
 	}
 	a := &API{engine: e, log: log, mux: http.NewServeMux(), server: "Berth/" + version.String() + " (linux)"}
 	a.closing, a.close = context.WithCancel(context.Background())
-	for _, rt := range slices.Concat(routes, routesLife) {
+	for _, rt := range slices.Concat(routes, routesLife, routesBuild) {
 		a.handle(rt.pattern, rt.serve)
 	}
 	for _, rf := range refusals {

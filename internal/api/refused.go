@@ -29,8 +29,6 @@ var refusals = []refusal{
 	{pattern: "POST /containers/{id}/checkpoints", what: "checkpoints"},
 	{pattern: "DELETE /containers/{id}/checkpoints/{checkpoint}", what: "checkpoints"},
 
-	{pattern: "POST /build", what: "image build", instead: "load or import an image"},
-	{pattern: "POST /build/cancel", what: "image build"},
 	{pattern: "POST /session", what: "build sessions"},
 	{pattern: "POST /grpc", what: "the BuildKit control interface"},
 

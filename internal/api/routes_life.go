@@ -34,7 +34,6 @@ var routesLife = []route{
 
 	{"POST /containers/prune", pruneContainers},
 	{"GET /system/df", diskUsage},
-	{"POST /build/prune", pruneBuilds},
 
 	{"GET /containers/{id}/attach/ws", attachWebsocket},
 	{"GET /metrics", getMetrics},

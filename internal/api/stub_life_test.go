@@ -4,8 +4,11 @@ import (
 	"context"
 	"io"
 
+	"berth/internal/build"
 	"berth/internal/engine"
+	"berth/internal/fault"
 
+	api "github.com/moby/moby/api/types/build"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/network"
 	"github.com/moby/moby/api/types/volume"
@@ -96,3 +99,20 @@ func (s *lifeStub) ContainerPrune(context.Context, engine.Filters, bool) (engine
 }
 
 func (s *lifeStub) Metrics(context.Context, io.Writer) error { return nil }
+
+// buildStub is the part of the stub behind routesBuild.
+type buildStub struct{}
+
+func (buildStub) Build(context.Context, build.Request, engine.Authorizer) (*build.Result, error) {
+	return nil, fault.New(fault.Invalid, "", "", "the stub builds nothing")
+}
+
+func (buildStub) BuildFiles(context.Context, *build.Result, io.Writer) error { return nil }
+
+func (buildStub) BuildHistory() *build.History { return new(build.History) }
+
+func (buildStub) BuildCache(context.Context) ([]api.CacheRecord, error) { return nil, nil }
+
+func (buildStub) BuildPrune(context.Context, engine.BuildPruneOptions) (*api.CachePruneReport, error) {
+	return &api.CachePruneReport{}, nil
+}

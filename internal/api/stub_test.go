@@ -29,6 +29,7 @@ var _ Engine = (*engine.Engine)(nil)
 // between the socket and the engine. Single use cases can be replaced.
 type stub struct {
 	lifeStub
+	buildStub
 	create  func(name string, req container.CreateRequest, p *ocispec.Platform) (container.CreateResponse, error)
 	stop    func(o engine.StopOptions) error
 	list    func(o engine.ListOptions) ([]container.Summary, error)

@@ -109,9 +109,3 @@ func pruneContainers(x *exchange) error {
 	}
 	return x.reply(http.StatusOK, prunedContainers{r.ContainersDeleted, r.SpaceReclaimed, planOf(x.flag("dryRun"), r.Remove, r.Keep)})
 }
-
-// pruneBuilds answers that there was nothing to remove: this engine keeps no cache
-// of builds, and a prune of everything asks for it.
-func pruneBuilds(x *exchange) error {
-	return x.reply(http.StatusOK, build.CachePruneReport{CachesDeleted: []string{}})
-}

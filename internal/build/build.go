@@ -201,12 +201,17 @@ func (o *one) run(ctx context.Context, res *Result) error {
 	if err := o.open(ctx); err != nil {
 		return err
 	}
+	for _, doc := range o.req.CacheFrom {
+		if _, err := o.b.solver.Accept(doc); err != nil {
+			o.b.log.Info("build cache is not imported", "error", err) // a build without it is only slower
+		}
+	}
 	g, err := o.translate(ctx)
 	if err != nil || o.req.Check {
 		return err
 	}
 	solved, err := o.b.solver.Solve(ctx, solve.Job{
-		ID: o.rec.ID, Graph: g, Contexts: o.contexts, Secrets: o.req.Secrets, Project: o.project(), KeepFailed: o.req.KeepFailed,
+		ID: o.rec.ID, Graph: g, Contexts: o.contexts, Secrets: o.req.Secrets, Project: o.project(), KeepFailed: o.req.KeepFailed, Fetch: o.req.Fetch,
 		Progress: func(e solve.Event) { o.emit(Event{Event: e}) },
 	})
 	if solved != nil {
@@ -216,7 +221,7 @@ func (o *one) run(ctx context.Context, res *Result) error {
 	if err != nil {
 		return o.explain(err)
 	}
-	if res.Config, err = assemble(g, solved); err != nil {
+	if res.Config, err = assemble(g, solved, o.inline(solved)); err != nil {
 		return err
 	}
 	if o.req.FilesOnly {
@@ -229,6 +234,18 @@ func (o *one) run(ctx context.Context, res *Result) error {
 	res.Image = images[0]
 	res.Release()
 	return nil
+}
+
+// inline returns the document about the steps, if the image is to have it.
+func (o *one) inline(solved *solve.Solved) []byte {
+	if !o.req.InlineCache {
+		return nil
+	}
+	doc, _, err := o.b.solver.Share(solved.Keys())
+	if err != nil {
+		return nil
+	}
+	return doc
 }
 
 func (o *one) emit(e Event) {

@@ -50,7 +50,14 @@ type Request struct {
 	// Reproducible makes all times SOURCE_DATE_EPOCH, which is 0 unless it is
 	// given as a build argument.
 	Reproducible bool
-	// Check only looks for mistakes; CheckError makes findings an error.
+	// CacheFrom are documents that Cache().Share made elsewhere, and Fetch brings
+	// the layers that they name.
+	CacheFrom [][]byte
+	Fetch     func(ctx context.Context, layers []digest.Digest) error
+	// InlineCache puts such a document into the image's config, under InlineKey.
+	InlineCache bool
+
+	// Check only looks for mistakes.
 	Check bool
 	// FilesOnly makes no image: the caller exports the result's layers.
 	FilesOnly bool
@@ -61,6 +68,9 @@ type Request struct {
 	Progress func(Event) // may be nil; not called concurrently
 	Version  string      // of whoever asks, for the history
 }
+
+// InlineKey is the field of an image's config that holds its build cache.
+const InlineKey = "berth.build.cache.v1"
 
 // Event is one thing that happens in a build: a step's, or a finding of the
 // checks.

@@ -24,6 +24,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"berth/internal/build"
 	"berth/internal/container"
 	"berth/internal/content"
 	"berth/internal/engine/spec"
@@ -54,6 +55,7 @@ type Engine struct {
 	content *content.Store
 	layers  *layer.Store
 	images  *image.Store
+	builder *build.Builder
 	client  atomic.Pointer[transfer.Client] // see transfers
 	policy  livePolicy
 	own     ownRegistry
@@ -163,6 +165,9 @@ func (e *Engine) openStores(ctx context.Context) (err error) {
 	if e.images, err = image.Open(ctx, image.Options{DB: e.db, Content: e.content, Layers: e.layers, Logger: e.log}); err != nil {
 		return err
 	}
+	if err := e.openBuilder(); err != nil {
+		return err
+	}
 	if err := e.openRegistry(); err != nil {
 		return err
 	}
@@ -202,6 +207,9 @@ func (e *Engine) close() error {
 	errs := []error{e.closeRegistry()}
 	if e.monitor != nil {
 		errs = append(errs, e.monitor.Close())
+	}
+	if e.builder != nil {
+		errs = append(errs, e.builder.Close())
 	}
 	if e.network != nil {
 		e.network.Close()

@@ -22,7 +22,10 @@ type Config struct {
 	Debug         bool              // shown by info
 	Network       network.Config    // RunDir and DataRoot are filled in
 	Registry      RegistryConfig
-	Logger        *slog.Logger // nil discards
+	// BuildCacheKeep is how many bytes the cache of builds may have after a
+	// build; 0 means no limit.
+	BuildCacheKeep int64
+	Logger         *slog.Logger // nil discards
 }
 
 // StopOptions tell how to stop or restart a container.

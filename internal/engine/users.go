@@ -63,7 +63,16 @@ func (e *Engine) identity(rec *container.Record, user string, groups []string) (
 	if !untouched {
 		lower = append([]string{upper}, lower...)
 	}
-	view, err := rootview.Open(lower)
+	id, err := lookUp(lower, user, groups)
+	if err == nil && untouched {
+		e.users.put(key, id)
+	}
+	return id, err
+}
+
+// lookUp finds out who a user is in a stack of layers, top first.
+func lookUp(layers []string, user string, groups []string) (identity.Identity, error) {
+	view, err := rootview.Open(layers)
 	if err != nil {
 		return identity.Identity{}, err
 	}
@@ -71,11 +80,7 @@ func (e *Engine) identity(rec *container.Record, user string, groups []string) (
 	open := func(path string) func() (io.ReadCloser, error) {
 		return func() (io.ReadCloser, error) { return view.OpenFile(path, maxUserFile) }
 	}
-	id, err := identity.Resolve(user, groups, identity.Files{Passwd: open("/etc/passwd"), Group: open("/etc/group")})
-	if err == nil && untouched {
-		e.users.put(key, id)
-	}
-	return id, err
+	return identity.Resolve(user, groups, identity.Files{Passwd: open("/etc/passwd"), Group: open("/etc/group")})
 }
 
 // changedUsers reports whether a writable layer may hide the image's user files:

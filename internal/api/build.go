@@ -1,0 +1,268 @@
+package api
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"sync"
+
+	"berth/internal/build"
+	"berth/internal/build/solve"
+	"berth/internal/build/tree"
+	"berth/internal/engine"
+	"berth/internal/fault"
+	"berth/internal/wire"
+
+	api "github.com/moby/moby/api/types/build"
+	"github.com/moby/moby/api/types/registry"
+	"golang.org/x/sys/unix"
+)
+
+// buildEngine is what the endpoints about builds call.
+type buildEngine interface {
+	Build(ctx context.Context, req build.Request, auth engine.Authorizer) (*build.Result, error)
+	BuildFiles(ctx context.Context, res *build.Result, w io.Writer) error
+	BuildHistory() *build.History
+	BuildCache(ctx context.Context) ([]api.CacheRecord, error)
+	BuildPrune(ctx context.Context, o engine.BuildPruneOptions) (*api.CachePruneReport, error)
+}
+
+type connKey struct{}
+
+// ConnContext lets handlers know who is at the other end; servers of an API have
+// it as their ConnContext.
+func ConnContext(ctx context.Context, c net.Conn) context.Context {
+	return context.WithValue(ctx, connKey{}, c)
+}
+
+// caller returns whose rights apply to files that the client names, nil for
+// root's (SO_PEERCRED and SO_PEERGROUPS, unix(7)). Only who shares the machine
+// can name files: others get an error.
+func (x *exchange) caller() (*tree.Credentials, error) {
+	conn := x.r.Context().Value(connKey{})
+	if w, ok := conn.(interface{ NetConn() net.Conn }); ok {
+		conn = w.NetConn()
+	}
+	unixConn, ok := conn.(*net.UnixConn)
+	if !ok {
+		return nil, fault.New(fault.Forbidden, "", "", "only clients on a unix socket may name files of the engine's machine").
+			WithHint("send the build context as an archive")
+	}
+	raw, err := unixConn.SyscallConn()
+	if err != nil {
+		return nil, fault.New(fault.Internal, "ask who the client is", "", "%w", err)
+	}
+	var cred *unix.Ucred
+	var groups []uint32
+	cerr := raw.Control(func(fd uintptr) {
+		if cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
+			groups, err = peerGroups(int(fd))
+		}
+	})
+	if err = errors.Join(cerr, err); err != nil {
+		return nil, fault.New(fault.Internal, "ask who the client is", "", "%w", err)
+	}
+	if cred.Uid == 0 {
+		return nil, nil
+	}
+	return &tree.Credentials{UID: cred.Uid, GID: cred.Gid, Groups: groups}, nil
+}
+
+// startBuild is POST /berth/build; see wire.BuildRequest.
+func startBuild(x *exchange) error {
+	// Events are told while the archive still comes.
+	if err := http.NewResponseController(x.ResponseWriter).EnableFullDuplex(); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return fault.Wrap("build", "", err)
+	}
+	body := bufio.NewReaderSize(x.r.Body, 64<<10)
+	doc, err := readLine(body, wire.MaxBuildRequest)
+	if err != nil {
+		return err
+	}
+	var w wire.BuildRequest
+	if err := decodeStrict(doc, &w); err != nil {
+		return err
+	}
+	req, err := x.buildRequest(&w)
+	if err != nil {
+		return err
+	}
+	if w.Archive {
+		req.Archive = body
+	}
+	x.Header()["Content-Type"] = jsonType
+	s := newStream(x, true)
+	t := &buildTeller{out: s}
+	req.Progress = t.event
+	res, err := x.api.engine.Build(x.ctx(), *req, func(ref string) registry.AuthConfig { return authFor(w.Auths, ref) })
+	defer res.Release()
+	if err == nil && w.Files {
+		err = x.api.engine.BuildFiles(x.ctx(), res, filesWriter{t})
+	}
+	t.end(res, err)
+	_ = s.finish() // a client that is gone does not hear the end
+	return nil
+}
+
+// readLine reads up to a newline.
+func readLine(r *bufio.Reader, most int) ([]byte, error) {
+	var line []byte
+	for {
+		part, err := r.ReadSlice('\n')
+		line = append(line, part...)
+		switch {
+		case len(line) > most:
+			return nil, fault.New(fault.Invalid, "", "", "the build request is larger than %d MiB", most>>20)
+		case err == nil, err == io.EOF && len(line) > 0:
+			return bytes.TrimSpace(line), nil
+		case err != bufio.ErrBufferFull:
+			return nil, fault.New(fault.Invalid, "read build request", "", "%w", err)
+		}
+	}
+}
+
+func (x *exchange) buildRequest(w *wire.BuildRequest) (*build.Request, error) {
+	req := &build.Request{
+		ContextDir: w.ContextDir, Remote: w.Remote, Dockerfile: w.Dockerfile, Text: w.Text, Tags: w.Tags, Target: w.Target,
+		Args: w.Args, Labels: w.Labels, Contexts: w.Contexts, Allow: w.Allow, Network: w.Network, Hosts: w.Hosts,
+		Limits: engine.BuildLimits(w.Resources, w.ShmSize), Pull: w.Pull, NoCache: w.NoCache, NoCacheOnly: w.NoCacheOnly,
+		Reproducible: w.Reproducible, Check: w.Check, FilesOnly: w.Files, Version: "berth",
+	}
+	if w.Platform != "" {
+		p, err := parsePlatform(w.Platform)
+		if err != nil {
+			return nil, err
+		}
+		req.Platform = p
+	}
+	if w.ContextDir != "" || len(w.SSH) > 0 || namesDirectories(w.Contexts) {
+		var err error
+		if req.Credentials, err = x.caller(); err != nil {
+			return nil, err
+		}
+	}
+	req.Secrets = &secrets{values: w.Secrets, sockets: w.SSH, caller: req.Credentials}
+	return req, nil
+}
+
+// namesDirectories reports whether one of the named contexts is a directory: what
+// no address of another kind is.
+func namesDirectories(contexts map[string]string) bool {
+	for _, value := range contexts {
+		if len(value) > 0 && value[0] == '/' {
+			return true
+		}
+	}
+	return false
+}
+
+// secrets are what came with a request, for as long as it lasts.
+type secrets struct {
+	values  map[string][]byte
+	sockets map[string]string
+	caller  *tree.Credentials // who named the sockets; nil is root
+}
+
+// Secret implements solve.Secrets.
+func (s *secrets) Secret(_ context.Context, id string) ([]byte, error) {
+	if v, ok := s.values[id]; ok {
+		return v, nil
+	}
+	return nil, fault.New(fault.NotFound, "find secret", id, "it was not given")
+}
+
+// SSH implements solve.Secrets. A socket must be the caller's own.
+func (s *secrets) SSH(_ context.Context, id string) (string, func(), error) {
+	path, ok := s.sockets[id]
+	if !ok {
+		return "", nil, fault.New(fault.NotFound, "find agent", id, "it was not given")
+	}
+	var st unix.Stat_t
+	if err := unix.Lstat(path, &st); err != nil {
+		return "", nil, fault.New(fault.Invalid, "find agent", path, "%w", err)
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFSOCK {
+		return "", nil, fault.New(fault.Invalid, "find agent", path, "it is no socket")
+	}
+	if s.caller != nil && st.Uid != s.caller.UID {
+		return "", nil, fault.New(fault.Forbidden, "find agent", path, "%w: it belongs to another user", os.ErrPermission)
+	}
+	return path, func() {}, nil
+}
+
+// buildTeller writes the events of a build.
+type buildTeller struct {
+	mu  sync.Mutex // guards out
+	out io.Writer
+}
+
+func (t *buildTeller) tell(e wire.BuildEvent) error {
+	line, err := json.Marshal(e)
+	if err != nil {
+		return err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	_, err = t.out.Write(append(line, '\n'))
+	return err
+}
+
+var buildKinds = map[solve.EventKind]string{
+	solve.Planned: wire.BuildPlanned, solve.Started: wire.BuildStarted, solve.Cached: wire.BuildCached, solve.Done: wire.BuildDone,
+	solve.Errored: wire.BuildErrored, solve.Output: wire.BuildOutput, solve.Progress: wire.BuildProgress, solve.Warned: wire.BuildWarning,
+}
+
+func (t *buildTeller) event(e build.Event) {
+	w := wire.BuildEvent{
+		Kind: buildKinds[e.Kind], Time: e.Time, Step: e.Vertex, Name: e.Name, Stage: e.Stage, Inputs: e.Inputs, Line: e.Lines.Start,
+		Stream: e.Stream, Data: e.Data, Why: e.Why, Current: e.Current, Total: e.Total, Message: e.Message,
+	}
+	if e.Err != nil {
+		w.Message = e.Err.Error()
+	}
+	if e.Warning != nil {
+		w.Rule, w.URL = e.Warning.Rule, e.Warning.URL
+	}
+	_ = t.tell(w) // a client that is gone ends the build by its context
+}
+
+// end tells how the build ended.
+func (t *buildTeller) end(res *build.Result, err error) {
+	if err != nil {
+		_ = t.tell(failedBuild(err))
+		return
+	}
+	b := &wire.Build{ID: res.ID, Config: res.Config}
+	if res.Image != nil {
+		b.ImageID = res.Image.ID.String()
+	}
+	_ = t.tell(wire.BuildEvent{Kind: wire.BuildResult, Result: b})
+}
+
+func failedBuild(err error) wire.BuildEvent {
+	e := wire.BuildEvent{Kind: wire.BuildFailed, Message: err.Error()}
+	var f *build.Failure
+	if errors.As(err, &f) {
+		e.Excerpt = f.Excerpt
+		e.Failure = &wire.BuildFailure{
+			Step: f.Name, Args: f.Args, Env: f.Env, Dir: f.Dir, User: f.User, Code: f.Exit.Code, OOM: f.Exit.OOMKilled, Tail: f.Tail,
+		}
+	}
+	return e
+}
+
+// filesWriter sends an archive as events.
+type filesWriter struct{ t *buildTeller }
+
+func (f filesWriter) Write(p []byte) (int, error) {
+	if err := f.t.tell(wire.BuildEvent{Kind: wire.BuildFiles, Data: p}); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}

@@ -1,0 +1,310 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+
+	"berth/internal/build"
+	"berth/internal/build/solve"
+	"berth/internal/engine"
+	"berth/internal/fault"
+
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/jsonstream"
+	"github.com/moby/moby/api/types/registry"
+)
+
+// routesBuild are the endpoints for builds.
+var routesBuild = []route{
+	{"POST /build", buildImage},
+	{"POST /build/cancel", cancelBuild},
+	{"POST /build/prune", pruneBuilds},
+	{"POST /berth/build", startBuild},
+	{"GET /berth/build/cache", buildCache},
+	{"GET /berth/builds", listBuilds},
+	{"GET /berth/builds/{id}", inspectBuild},
+	{"DELETE /berth/builds/{id}", removeBuild},
+	{"GET /berth/builds/{id}/logs", buildLogs},
+	{"GET /berth/builds/{id}/trace", buildTrace},
+}
+
+// buildImage is docker's build: the context is the body, or what remote names,
+// and everything else is in the query.
+func buildImage(x *exchange) error {
+	req, err := x.classicRequest()
+	if err != nil {
+		return err
+	}
+	all, err := x.registryConfig()
+	if err != nil {
+		return err
+	}
+	if err := http.NewResponseController(x.ResponseWriter).EnableFullDuplex(); err != nil {
+		x.api.log.Debug("no full duplex", "error", err)
+	}
+	ctx, cancel := context.WithCancelCause(x.ctx())
+	defer cancel(nil)
+	if id := x.query("buildid"); id != "" {
+		if !x.api.builds.add(id, cancel) {
+			return fault.New(fault.Conflict, "", "", "a build %q is running", id)
+		}
+		defer x.api.builds.remove(id)
+	}
+	return x.progress(func(out io.Writer) error {
+		c := &classic{out: out, quiet: x.flag("q"), sections: map[int]*section{}}
+		req.Progress = c.event
+		if len(x.queries("cachefrom")) > 0 && x.query("cachefrom") != "null" && x.query("cachefrom") != "[]" {
+			c.stream("[Warning] cache-from has no effect: steps are found again by their content, whoever ran them here\n")
+		}
+		res, err := x.api.engine.Build(ctx, *req, func(ref string) registry.AuthConfig { return authFor(all, ref) })
+		defer res.Release()
+		if err != nil {
+			return err
+		}
+		c.result(res, req.Tags)
+		return nil
+	})
+}
+
+// classicRequest reads docker's query. What has no meaning here is refused by
+// name; rm and forcerm hold anyway, since a step leaves no container.
+func (x *exchange) classicRequest() (*build.Request, error) {
+	switch v := x.query("version"); v {
+	case "", "1":
+	default:
+		return nil, fault.New(fault.Unsupported, "", "", "BuildKit's session protocol is not offered by this engine").
+			WithHint("use berth build, or set DOCKER_BUILDKIT=0")
+	}
+	for _, key := range []string{"squash", "outputs", "securityopt"} {
+		if v := x.query(key); v != "" && v != "[]" && v != "null" && (key != "squash" || x.flag(key)) {
+			return nil, fault.New(fault.Unsupported, "", "", "the build option %q is not offered by this engine", key)
+		}
+	}
+	if v := x.query("isolation"); v != "" && v != "default" {
+		return nil, fault.New(fault.Unsupported, "", "", "isolation %q is not offered by this engine", v)
+	}
+	req := &build.Request{
+		Dockerfile: x.query("dockerfile"), Tags: x.queries("t"), Target: x.query("target"), NoCache: x.flag("nocache"), Pull: x.flag("pull"),
+		Network: x.query("networkmode"), Version: "docker",
+	}
+	if remote := x.query("remote"); remote == "client-session" {
+		return nil, fault.New(fault.Unsupported, "", "", "build sessions are not offered by this engine")
+	} else if remote != "" {
+		req.Remote = remote
+	} else {
+		req.Archive = x.r.Body
+	}
+	for _, h := range strings.Split(x.query("extrahosts"), ",") {
+		if h != "" {
+			req.Hosts = append(req.Hosts, h)
+		}
+	}
+	if req.Network == "bridge" {
+		req.Network = "default"
+	}
+	if req.Network == "host" {
+		req.Allow = []string{"network.host"} // docker's own builder asks nobody
+	}
+	var err error
+	if req.Platform, err = x.platform(32); err != nil {
+		return nil, err
+	}
+	return req, x.classicMaps(req)
+}
+
+// classicMaps reads the parameters that are JSON or numbers.
+func (x *exchange) classicMaps(req *build.Request) error {
+	var args map[string]*string
+	var ulimits []*container.Ulimit
+	for _, p := range []struct {
+		key string
+		to  any
+	}{{"buildargs", &args}, {"labels", &req.Labels}, {"ulimits", &ulimits}} {
+		if v := x.query(p.key); v != "" {
+			if err := json.Unmarshal([]byte(v), p.to); err != nil {
+				return badQuery(p.key, v, "is not JSON of the right form")
+			}
+		}
+	}
+	req.Args = map[string]string{}
+	for k, v := range args {
+		if v != nil {
+			req.Args[k] = *v
+		}
+	}
+	var r container.Resources
+	var shm int64
+	for _, p := range []struct {
+		key string
+		to  *int64
+	}{{"memory", &r.Memory}, {"memswap", &r.MemorySwap}, {"cpushares", &r.CPUShares}, {"cpuperiod", &r.CPUPeriod}, {"cpuquota", &r.CPUQuota}, {"shmsize", &shm}} {
+		if v := x.query(p.key); v != "" {
+			n, err := strconv.ParseInt(v, 10, 64)
+			if err != nil {
+				return badQuery(p.key, v, "is not a whole number")
+			}
+			*p.to = n
+		}
+	}
+	r.CpusetCpus, r.CpusetMems, r.CgroupParent, r.Ulimits = x.query("cpusetcpus"), x.query("cpusetmems"), x.query("cgroupparent"), ulimits
+	req.Limits = engine.BuildLimits(r, shm)
+	return nil
+}
+
+// running are the builds that a client may cancel by the name it gave them.
+type running struct {
+	mu sync.Mutex // guards by
+	by map[string]context.CancelCauseFunc
+}
+
+func (r *running) add(id string, cancel context.CancelCauseFunc) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.by == nil {
+		r.by = map[string]context.CancelCauseFunc{}
+	}
+	if r.by[id] != nil {
+		return false
+	}
+	r.by[id] = cancel
+	return true
+}
+
+func (r *running) remove(id string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.by, id)
+}
+
+// cancelBuild ends a build; one that is over is no error, as in docker.
+func cancelBuild(x *exchange) error {
+	id := x.query("id")
+	if id == "" {
+		return fault.New(fault.Invalid, "", "", "the parameter id is missing")
+	}
+	x.api.builds.mu.Lock()
+	cancel := x.api.builds.by[id]
+	x.api.builds.mu.Unlock()
+	if cancel != nil {
+		cancel(fault.New(fault.Canceled, "build", id, "canceled"))
+	}
+	return x.done(http.StatusOK)
+}
+
+// classic tells a build the way docker's first builder does, step after step.
+// Ours runs steps at the same time: the output of one is shown as it comes,
+// that of the others follows when they are done.
+type classic struct {
+	out      io.Writer
+	quiet    bool
+	sections map[int]*section
+	order    []*section
+	steps    int // those of the Dockerfile
+	current  *section
+}
+
+// section is what is told about one step.
+type section struct {
+	title string
+	held  strings.Builder
+	begun bool
+	over  bool
+}
+
+func (c *classic) stream(text string) {
+	if !c.quiet {
+		c.line(jsonstream.Message{Stream: text})
+	}
+}
+
+func (c *classic) line(m jsonstream.Message) {
+	if line, err := json.Marshal(m); err == nil {
+		_, _ = c.out.Write(append(line, '\r', '\n'))
+	}
+}
+
+// event implements build.Request.Progress.
+func (c *classic) event(e build.Event) {
+	switch e.Kind {
+	case solve.Planned:
+		s := &section{title: e.Name}
+		if _, text, ok := strings.Cut(e.Name, "] "); ok {
+			s.title = text
+		}
+		c.sections[e.Vertex] = s
+		if !strings.HasPrefix(e.Name, "[internal]") {
+			c.steps++
+			c.order = append(c.order, s)
+		}
+		return
+	case solve.Warned:
+		c.stream("[Warning] " + e.Message + "\n")
+		return
+	}
+	s := c.sections[e.Vertex]
+	if s == nil {
+		return
+	}
+	switch e.Kind {
+	case solve.Started:
+		s.begun = true
+	case solve.Cached:
+		s.begun, s.over = true, true
+		s.held.WriteString(" ---> Using cache\n")
+	case solve.Output:
+		s.held.Write(e.Data)
+	case solve.Done, solve.Errored:
+		s.over = true
+	}
+	c.flush()
+}
+
+// flush tells what can be told: the step that is shown, and the next ones.
+func (c *classic) flush() {
+	for {
+		if c.current == nil {
+			for i, s := range c.order {
+				if s != nil && s.begun {
+					c.current, c.order[i] = s, nil
+					c.stream(fmt.Sprintf("Step %d/%d : %s\n", i+1, c.steps, s.title))
+					break
+				}
+			}
+			if c.current == nil {
+				return
+			}
+		}
+		if text := c.current.held.String(); text != "" {
+			c.stream(text)
+			c.current.held.Reset()
+		}
+		if !c.current.over {
+			return
+		}
+		c.current = nil
+	}
+}
+
+// result tells what was built.
+func (c *classic) result(res *build.Result, tags []string) {
+	id := res.Image.ID.String()
+	if c.quiet {
+		c.line(jsonstream.Message{Stream: id + "\n"})
+		return
+	}
+	aux, _ := json.Marshal(map[string]string{"ID": id})
+	c.line(jsonstream.Message{Aux: (*json.RawMessage)(&aux)})
+	c.stream("Successfully built " + res.Image.ID.Encoded()[:12] + "\n")
+	for _, t := range tags {
+		if !strings.Contains(t[strings.LastIndexByte(t, '/')+1:], ":") {
+			t += ":latest"
+		}
+		c.stream("Successfully tagged " + t + "\n")
+	}
+}
