@@ -15,7 +15,8 @@ import (
 
 // assemble makes the image's config. Times are those at which the steps were run
 // for the first time, so building again what is cached gives the same image.
-func assemble(g *graph.Graph, s *solve.Solved) ([]byte, error) {
+// cache, if not nil, goes in as it is.
+func assemble(g *graph.Graph, s *solve.Solved, cache []byte) ([]byte, error) {
 	img := g.Image.Config
 	img.RootFS = ocispec.RootFS{Type: "layers", DiffIDs: slices.Clone(s.Layers)}
 	if img.RootFS.DiffIDs == nil {
@@ -61,6 +62,9 @@ func assemble(g *graph.Graph, s *solve.Solved) ([]byte, error) {
 	var fields map[string]json.RawMessage
 	if err := json.Unmarshal(data, &fields); err != nil {
 		return nil, fault.Wrap("write image config", "", err)
+	}
+	if cache != nil {
+		fields[InlineKey] = cache
 	}
 	return json.Marshal(fields)
 }

@@ -131,11 +131,23 @@ func (r *run) present(ctx context.Context, n *graph.Node) (Result, error) {
 	defer t.mu.Unlock()
 	if t.err == nil {
 		r.hold.Add(t.result.Layers...)
-		if !r.s.has(t.result.Layers) {
+		if !r.s.has(t.result.Layers) && !r.fetched(ctx, t.result.Layers) {
 			t.result, t.err = r.solve(ctx, t, true)
 		}
 	}
 	return t.result, t.err
+}
+
+// fetched reports whether missing layers could be brought from elsewhere.
+func (r *run) fetched(ctx context.Context, layers []digest.Digest) bool {
+	if r.j.Fetch == nil {
+		return false
+	}
+	if err := r.j.Fetch(ctx, layers); err != nil {
+		r.s.log.Info("layers of an imported build cache are made anew", "error", err)
+		return false
+	}
+	return r.s.has(layers)
 }
 
 // all calls fn for each input at once.

@@ -158,6 +158,9 @@ type Job struct {
 	// the context's and Dockerfile's path, say.
 	Project  string
 	Progress func(Event) // may be nil; not called concurrently
+	// Fetch brings layers from where an accepted cache came from; nil: there is
+	// no such place. Layers that it does not bring are made anew.
+	Fetch func(ctx context.Context, layers []digest.Digest) error
 	// KeepFailed leaves the root of a failed step in place: StepError.Failed.
 	KeepFailed bool
 }
@@ -197,6 +200,17 @@ type StepInfo struct {
 	Size     int64  `json:",omitempty"` // bytes of its layer
 	Error    string `json:",omitempty"`
 	Skipped  bool   `json:",omitempty"` // not needed, because what it is for was cached
+}
+
+// Keys returns the keys of the records of all steps, for Share.
+func (s *Solved) Keys() []string {
+	var out []string
+	for _, i := range s.Steps {
+		if i.Key != "" {
+			out = append(out, i.Key)
+		}
+	}
+	return out
 }
 
 // Solve runs the job's graph. Hold of the result is released by the caller also
