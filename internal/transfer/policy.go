@@ -19,13 +19,6 @@ type Verifier interface {
 // maxSmallBlob bounds blobs that are read into memory, in bytes.
 const maxSmallBlob = 4 << 20
 
-// Source lets its user look at the manifests, small blobs and referrers of the
-// repository that ref is in, as checks of signatures want it.
-func (c *Client) Source(ctx context.Context, ref string, auth Auth) (signature.Source, error) {
-	s, _, err := c.at(ctx, ref, auth)
-	return source{s}, err
-}
-
 // source lets a Verifier look at what a repository holds.
 type source struct{ s *session }
 
