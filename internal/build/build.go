@@ -9,6 +9,7 @@ import (
 	"maps"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -238,7 +239,7 @@ func (o *one) run(ctx context.Context, res *Result) error {
 
 // inline returns the document about the steps, if the image is to have it.
 func (o *one) inline(solved *solve.Solved) []byte {
-	if !o.req.InlineCache {
+	if !o.req.InlineCache && o.req.Args["BUILDKIT_INLINE_CACHE"] != "1" {
 		return nil
 	}
 	doc, _, err := o.b.solver.Share(solved.Keys())
@@ -282,6 +283,9 @@ func (o *one) open(ctx context.Context) error {
 		case gerr != nil:
 			err = gerr
 		case git:
+			if keep, kerr := strconv.ParseBool(r.Args["BUILDKIT_CONTEXT_KEEP_GIT_DIR"]); kerr == nil && ref.KeepDir == nil {
+				ref.KeepDir = &keep
+			}
 			main, err = s.Repository(ctx, ref, o.agent(ctx), ignoreFor)
 		default:
 			main, err = s.URL(ctx, r.Remote, o.file)
@@ -330,6 +334,10 @@ func (o *one) translate(ctx context.Context) (*graph.Graph, error) {
 	if r.Reproducible && args["SOURCE_DATE_EPOCH"] == "" {
 		args["SOURCE_DATE_EPOCH"] = "0"
 	}
+	hostname := r.Hostname
+	if v := args["BUILDKIT_SANDBOX_HOSTNAME"]; v != "" && hostname == "" {
+		hostname = v
+	}
 	network := r.Network
 	if network == "default" {
 		network = ""
@@ -337,9 +345,9 @@ func (o *one) translate(ctx context.Context) (*graph.Graph, error) {
 	return dockerfile.Translate(ctx, o.text, dockerfile.Options{
 		File: o.file, Target: r.Target, Args: args, Labels: r.Labels, Platform: o.platform, PlatformGiven: r.Platform != nil,
 		Build: image.HostPlatform(), NoCache: r.NoCache, NoCacheFilter: r.NoCacheOnly, Network: network, Hosts: r.Hosts,
-		Hostname: r.Hostname, Limits: r.Limits, Images: finder{o}, Contexts: contexts, AllStages: r.Check,
+		Hostname: hostname, Limits: r.Limits, Images: finder{o}, Contexts: contexts, AllStages: r.Check,
 		HostNetwork: slices.Contains(r.Allow, "network.host"), Insecure: slices.Contains(r.Allow, "security.insecure"),
-		Ignored: o.contexts["context"].Ignored,
+		Ignored: o.contexts["context"].Ignored, CheckRules: args["BUILDKIT_DOCKERFILE_CHECK"], CacheNamespace: args["BUILDKIT_CACHE_MOUNT_NS"],
 		Warn: func(w dockerfile.Warning) {
 			o.warnings = append(o.warnings, w)
 			o.emit(Event{Event: solve.Event{Kind: solve.Warned, Time: time.Now(), Message: w.Message, Lines: w.Lines}, Warning: &w})

@@ -33,6 +33,9 @@ func newCanary(t *testing.T) *canary {
 func (c *canary) look() map[string]string {
 	out := map[string]string{}
 	filepath.WalkDir(c.dir, func(p string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
 		fi, err := e.Info()
 		if err != nil {
 			return err

@@ -89,6 +89,10 @@ type Options struct {
 	Ignored func(path string) bool
 	// AllStages translates stages that the target does not need, for checks.
 	AllStages bool
+	// CheckRules takes the place of the file's check directive.
+	CheckRules string
+	// CacheNamespace keeps cache mounts apart from others of the same id.
+	CacheNamespace string
 	// Warn receives findings of the build checks. It may be nil.
 	Warn func(Warning)
 }
@@ -194,6 +198,9 @@ func (t *translation) parse(text []byte) ([]instructions.Stage, []instructions.A
 		return nil, nil, err
 	}
 	check, _, at, _ := parser.ParseDirective("check", text)
+	if t.o.CheckRules != "" {
+		check, at = t.o.CheckRules, nil
+	}
 	config, err := linter.ParseLintOptions(check)
 	if err != nil {
 		return nil, nil, parser.WithLocation(err, at)

@@ -223,6 +223,9 @@ func (t *translation) mount(s *stage, c *instructions.RunCommand, m *instruction
 		if out.ID = m.CacheID; out.ID == "" {
 			out.ID = path.Clean(m.Target)
 		}
+		if t.o.CacheNamespace != "" {
+			out.ID = t.o.CacheNamespace + "/" + out.ID
+		}
 		if out.Sharing = graph.Sharing(m.CacheSharing); out.Sharing == "" {
 			out.Sharing = graph.Shared
 		}

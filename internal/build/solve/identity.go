@@ -239,7 +239,7 @@ func (r *run) stackDigest(ctx context.Context, n *graph.Node, res Result, sel tr
 	if err != nil {
 		return "", err
 	}
-	d, list, _, err := selected(ctx, t.Dir, sel)
+	d, list, _, err := selected(ctx, t, sel)
 	if err != nil {
 		return "", err
 	}
@@ -249,7 +249,7 @@ func (r *run) stackDigest(ctx context.Context, n *graph.Node, res Result, sel tr
 }
 
 // tree opens a stack of layers for reading, for as long as the run lasts.
-func (r *run) tree(layers []digest.Digest) (*openTree, error) {
+func (r *run) tree(layers []digest.Digest) (*tree.Dir, error) {
 	id := chain(layers)
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -263,9 +263,8 @@ func (r *run) tree(layers []digest.Digest) (*openTree, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &openTree{Dir: d}
-	r.trees[id] = t
-	return t, nil
+	r.trees[id] = d
+	return d, nil
 }
 
 // openStack mounts layers, attached nowhere, for reading.

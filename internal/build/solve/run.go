@@ -24,7 +24,7 @@ type run struct {
 	ids   map[*graph.Node]int
 
 	mu    sync.Mutex // guards Job.Progress and what follows; nothing is locked under it
-	trees map[digest.Digest]*openTree
+	trees map[digest.Digest]*tree.Dir
 	spent bool
 }
 
@@ -45,7 +45,7 @@ type task struct {
 }
 
 func newRun(s *Solver, j Job) *run {
-	r := &run{s: s, j: j, hold: s.o.Layers.Hold(), tasks: map[*graph.Node]*task{}, ids: map[*graph.Node]int{}, trees: map[digest.Digest]*openTree{}}
+	r := &run{s: s, j: j, hold: s.o.Layers.Hold(), tasks: map[*graph.Node]*task{}, ids: map[*graph.Node]int{}, trees: map[digest.Digest]*tree.Dir{}}
 	for i, n := range j.Graph.Nodes {
 		r.ids[n] = i + 1
 		r.tasks[n] = &task{node: n, id: i + 1, info: StepInfo{ID: i + 1, Name: n.Name, Stage: n.Stage, Lines: n.Lines, Skipped: true}}

@@ -29,7 +29,6 @@ import (
 
 	"berth/internal/build/graph"
 	"berth/internal/build/source"
-	"berth/internal/build/tree"
 	"berth/internal/fault"
 	"berth/internal/layer"
 	"berth/internal/metadata"
@@ -277,10 +276,4 @@ func removeAll(dir string) error {
 		return nil
 	})
 	return os.RemoveAll(dir)
-}
-
-// tree of a caller's directory or of a stack that is being read.
-type openTree struct {
-	*tree.Dir
-	close func()
 }

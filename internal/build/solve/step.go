@@ -201,7 +201,7 @@ func (s *Solver) action(ctx context.Context, w *work, root *tree.Root, i int, a 
 	case *graph.MakeDir:
 		o, err := owner(root, a.Owner)
 		if err != nil {
-			return err
+			o = tree.Owner{} // a user that only exists later, as docker's builder has it
 		}
 		_, err = root.MakeDirs(a.Path, tree.Attributes{UID: o.UID, GID: o.GID, Mode: a.Mode})
 		return err
