@@ -7,9 +7,12 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -187,4 +190,39 @@ func FuzzParsePrivateKey(f *testing.F) {
 		_, _ = ParsePrivateKey(text, func() ([]byte, error) { return nil, errors.New("not asked") })
 		_, _ = ParsePublicKeys(text)
 	})
+}
+
+// TestVectorsOfSigstore reads what sigstore's own library wrote: a key made for
+// this test alone, and signatures by it over SHA-256 and SHA-384.
+func TestVectorsOfSigstore(t *testing.T) {
+	t.Parallel()
+	file := func(name string) []byte {
+		text, err := os.ReadFile(filepath.Join("testdata", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return text
+	}
+	keys, err := ParsePublicKeys(file("sigstore.pub"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	private, err := ParsePrivateKey(file("sigstore.key"), pass("berth"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if public, err := private.Public(); err != nil || !public.Equal(keys[0]) {
+		t.Errorf("the halves differ: %v", err)
+	}
+	payload := file("payload.json")
+	for _, name := range []string{"SHA-256.sig", "SHA-384.sig"} {
+		sig, err := base64.StdEncoding.DecodeString(strings.TrimSpace(string(file(name))))
+		if err != nil || !keys[0].Verify(payload, sig) {
+			t.Errorf("%s does not hold: %v", name, err)
+		}
+	}
+	claim, err := ParsePayload(payload)
+	if err != nil || claim.Reference != "index.docker.io/library/alpine" || !strings.HasPrefix(claim.Digest, "sha256:9b77ad1e") {
+		t.Errorf("%+v, %v", claim, err)
+	}
 }
