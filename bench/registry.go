@@ -45,7 +45,7 @@ func (b *bench) startRegistry(name string) (*registryServer, error) {
 	r := &registryServer{name: name, host: host, dir: dir}
 	switch name {
 	case "berth":
-		r.cmd = exec.Command(filepath.Join(b.bin, "berthd"), "registry", "--listen", host, "--root", filepath.Join(dir, "data"))
+		r.cmd = exec.Command(filepath.Join(b.bin, "berthd"), "registry", "--listen", host, "--root", filepath.Join(dir, "data"), "--access-log", "off")
 	default:
 		config := filepath.Join(dir, "config.yml")
 		text := fmt.Sprintf("version: 0.1\nlog:\n  level: error\n  accesslog:\n    disabled: true\nstorage:\n  filesystem:\n    rootdirectory: %s\nhttp:\n  addr: %s\n",
