@@ -43,10 +43,15 @@ func newHouse(t testing.TB) *house {
 	if _, err := os.Stat("/bin/busybox"); err != nil {
 		t.Skip("needs /bin/busybox of the package busybox-static")
 	}
-	h := &house{t: t, dir: t.TempDir(), exec: &runner{}}
-	h.exec.state = filepath.Join(h.dir, "state")
-	h.open()
+	h := houseAt(t, t.TempDir())
 	h.busybox()
+	return h
+}
+
+// houseAt opens what is in dir.
+func houseAt(t testing.TB, dir string) *house {
+	h := &house{t: t, dir: dir, exec: &runner{state: filepath.Join(dir, "state")}}
+	h.open()
 	t.Cleanup(h.shut)
 	return h
 }

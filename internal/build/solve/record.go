@@ -149,6 +149,7 @@ func (s *Solver) finish(r *Record) error {
 	}
 	p := filepath.Join(s.o.Dir, "fresh", r.Key+".json")
 	if err := os.WriteFile(p+".new", data, 0o600); err != nil {
+		_ = os.Remove(p + ".new")
 		return err
 	}
 	if err := os.Rename(p+".new", p); err != nil {

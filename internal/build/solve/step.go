@@ -68,6 +68,9 @@ func (s *Solver) doStep(ctx context.Context, w *work) (*Record, error) {
 		err = context.Cause(ctx)
 	}
 	if err != nil {
+		if fault.Is(err, fault.Exhausted) {
+			s.o.Layers.Flush() // what the step took is free when its failure is known
+		}
 		return nil, err
 	}
 	rec.Took = time.Since(begun)
@@ -118,6 +121,7 @@ func (s *Solver) scratchpad(base []digest.Digest) (*scratchpad, error) {
 		return nil, err
 	}
 	if p.upper, p.work, err = s.o.Layers.Writable(p.id, base); err != nil {
+		p.remove() // it may be there in part
 		return nil, err
 	}
 	return p, nil

@@ -179,6 +179,7 @@ func (s *Sums) save() error {
 	b.Write(sum[:])
 	next := s.path + ".new"
 	if err := os.WriteFile(next, b.Bytes(), 0o600); err != nil {
+		_ = os.Remove(next)
 		return fault.Wrap("remember build context", s.path, err)
 	}
 	if err := os.Rename(next, s.path); err != nil {
