@@ -17,6 +17,7 @@ import (
 const (
 	leaseFor   = time.Hour       // how long layers of a failed pull are kept
 	leaseEvery = 2 * time.Second // while a pull is under way; a kill loses no more than what came since
+	syncEvery  = 250 * time.Millisecond
 )
 
 // keeper sees to it that what a pull has fetched is not deleted before its
@@ -26,6 +27,7 @@ type keeper struct {
 	key    string
 	layers *layer.Hold
 	blobs  *content.Hold
+	syncs  sync.WaitGroup
 
 	mu       sync.Mutex // guards what follows
 	idle     *sync.Cond // running has become false
@@ -59,10 +61,22 @@ func (k *keeper) hold(parts []part) {
 func (k *keeper) run(ctx context.Context, fetches []func(context.Context) error) error {
 	k.left = len(fetches)
 	g, ctx := errgroup.WithContext(ctx)
+	if len(fetches) > 0 {
+		k.syncs.Go(func() { k.sync(ctx) })
+	}
 	for _, fetch := range fetches {
 		g.Go(func() error { return fetch(ctx) })
 	}
 	return g.Wait()
+}
+
+// sync has the disk busy while layers are unpacked. An image is recorded when
+// everything of it is on the disk; without this, all of it would be written at
+// the end, while everybody waits. It ends with ctx.
+func (k *keeper) sync(ctx context.Context) {
+	for sleep(ctx, syncEvery) == nil {
+		_ = k.c.c.Content.Sync() // the one that counts comes with the record
+	}
 }
 
 // arrived notes a layer that is whole.
@@ -106,6 +120,7 @@ func (k *keeper) lease(ctx context.Context) {
 // unless it was the disk that had no room for it.
 func (k *keeper) release(ctx context.Context, err error) {
 	ctx = context.WithoutCancel(ctx)
+	k.syncs.Wait()
 	k.mu.Lock()
 	k.finished = true
 	if k.timer != nil {
