@@ -12,7 +12,8 @@ BUILD       := CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
 # command=package pairs for scripts/deps.sh
 DEMO_DEPS   := busybox=busybox-static pgrep=procps
 TEST_DEPS   := $(DEMO_DEPS) gcc=gcc docker=docker.io podman=podman runc=runc skopeo=skopeo docker-registry=docker-registry ip=iproute2 nft=nftables tmux=tmux
-BENCH_DEPS  := $(DEMO_DEPS) skopeo=skopeo docker-registry=docker-registry gcc=gcc dockerd=docker.io docker=docker.io podman=podman runc=runc crun=crun hyperfine=hyperfine perf=linux-perf
+BENCH_DEPS  := $(DEMO_DEPS) buildah=buildah skopeo=skopeo docker-registry=docker-registry gcc=gcc dockerd=docker.io docker=docker.io podman=podman runc=runc crun=crun hyperfine=hyperfine perf=linux-perf
+BUILDKIT_VERSION := v0.34.2
 
 .PHONY: help
 help: ## list the targets
@@ -44,8 +45,9 @@ lint: ## formatting, vet, staticcheck
 .PHONY: bench
 bench: ## berth beside runc, crun, docker and podman, one table of medians and ratios (needs root)
 	@scripts/deps.sh $(BENCH_DEPS)
+	@scripts/buildkit.sh $(CURDIR)/.cache/bench $(BUILDKIT_VERSION)
 	@$(MAKE) --no-print-directory build
-	@$(GO) run ./bench $(BENCH_FLAGS)
+	@PATH="$(CURDIR)/.cache/bench:$$PATH" $(GO) run ./bench $(BENCH_FLAGS)
 
 .PHONY: chaos
 chaos: ## kill the engine and the monitor at random for minutes (needs root; CHAOS=5m)
@@ -57,7 +59,7 @@ chaos: ## kill the engine and the monitor at random for minutes (needs root; CHA
 fuzz: ## every fuzz target for a while each (FUZZTIME=30s)
 	@scripts/fuzz.sh $(or $(FUZZTIME),30s)
 
-VM_DEPS := busybox=busybox-static qemu-system-x86_64=qemu-system-x86 depmod=kmod mkfs.ext4=e2fsprogs
+VM_DEPS     := busybox=busybox-static qemu-system-x86_64=qemu-system-x86 depmod=kmod mkfs.ext4=e2fsprogs
 
 .PHONY: test-vm
 test-vm: ## the runtime's tests and the limits on cgroup v2, in a small virtual machine

@@ -47,6 +47,7 @@ var works = []work{
 	{"idle", (*bench).idleFleet},
 	{"images", (*bench).imageWork},
 	{"registry", (*bench).registryWork},
+	{"build", (*bench).buildWork},
 }
 
 func main() {
@@ -54,7 +55,7 @@ func main() {
 		rounds  = flag.Int("rounds", 21, "rounds per line; medians are reported")
 		idle    = flag.Int("idle", 200, "idle containers for the memory, rate and restart lines")
 		logMB   = flag.Int("log-mb", 500, "megabytes of log lines to write")
-		only    = flag.String("only", "", "comma-separated subset: runtime,api,run,exec,faults,log,idle,images,registry")
+		only    = flag.String("only", "", "comma-separated subset: runtime,api,run,exec,faults,log,idle,images,registry,build")
 		peers   = flag.Bool("peers", true, "measure docker and podman too (runc and the floor always are)")
 		bin     = flag.String("bin", "bin", "directory of berth, berthd and berth-runtime")
 		results = flag.String("o", "", "append the table as Markdown to this file")
