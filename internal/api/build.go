@@ -10,9 +10,12 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strings"
 	"sync"
 
 	"berth/internal/build"
+	"berth/internal/build/dockerfile"
+	"berth/internal/build/graph"
 	"berth/internal/build/solve"
 	"berth/internal/build/tree"
 	"berth/internal/engine"
@@ -26,7 +29,7 @@ import (
 
 // buildEngine is what the endpoints about builds call.
 type buildEngine interface {
-	Build(ctx context.Context, req build.Request, auth engine.Authorizer) (*build.Result, error)
+	Build(ctx context.Context, req build.Request, o engine.BuildOptions) (*build.Result, error)
 	BuildFiles(ctx context.Context, res *build.Result, w io.Writer) error
 	BuildHistory() *build.History
 	BuildCache(ctx context.Context) ([]api.CacheRecord, error)
@@ -100,7 +103,13 @@ func startBuild(x *exchange) error {
 	s := newStream(x, true)
 	t := &buildTeller{out: s}
 	req.Progress = t.event
-	res, err := x.api.engine.Build(x.ctx(), *req, func(ref string) registry.AuthConfig { return authFor(w.Auths, ref) })
+	auths := map[string]registry.AuthConfig{}
+	for key, a := range w.Auths {
+		auths[key] = registry.AuthConfig(a)
+	}
+	res, err := x.api.engine.Build(x.ctx(), *req, engine.BuildOptions{
+		Auth: func(ref string) registry.AuthConfig { return authFor(auths, ref) }, CacheFrom: w.CacheFrom,
+	})
 	defer res.Release()
 	if err == nil && w.Files {
 		err = x.api.engine.BuildFiles(x.ctx(), res, filesWriter{t})
@@ -131,8 +140,8 @@ func (x *exchange) buildRequest(w *wire.BuildRequest) (*build.Request, error) {
 	req := &build.Request{
 		ContextDir: w.ContextDir, Remote: w.Remote, Dockerfile: w.Dockerfile, Text: w.Text, Tags: w.Tags, Target: w.Target,
 		Args: w.Args, Labels: w.Labels, Contexts: w.Contexts, Allow: w.Allow, Network: w.Network, Hosts: w.Hosts,
-		Limits: engine.BuildLimits(w.Resources, w.ShmSize), Pull: w.Pull, NoCache: w.NoCache, NoCacheOnly: w.NoCacheOnly,
-		Reproducible: w.Reproducible, Check: w.Check, FilesOnly: w.Files, Version: "berth",
+		Limits: limits(w.Limits), Pull: w.Pull, NoCache: w.NoCache, NoCacheOnly: w.NoCacheOnly,
+		InlineCache: w.InlineCache, Reproducible: w.Reproducible, Check: w.Check, FilesOnly: w.Files, Version: "berth",
 	}
 	if w.Platform != "" {
 		p, err := parsePlatform(w.Platform)
@@ -146,9 +155,36 @@ func (x *exchange) buildRequest(w *wire.BuildRequest) (*build.Request, error) {
 		if req.Credentials, err = x.caller(); err != nil {
 			return nil, err
 		}
+		if err := sameFiles(w.Seen); err != nil {
+			return nil, err
+		}
 	}
 	req.Secrets = &secrets{values: w.Secrets, sockets: w.SSH, caller: req.Credentials}
 	return req, nil
+}
+
+// limits turns limits into the builder's words.
+func limits(l wire.BuildLimits) graph.Limits {
+	out := graph.Limits{
+		Memory: l.Memory, MemorySwap: l.MemorySwap, ShmSize: l.ShmSize, CPUShares: l.CPUShares, CPUPeriod: l.CPUPeriod, CPUQuota: l.CPUQuota,
+		CPUSetCPUs: l.CpusetCpus, CPUSetMs: l.CpusetMems, CgroupParent: l.CgroupParent,
+	}
+	for _, u := range l.Ulimits {
+		out.Ulimits = append(out.Ulimits, graph.Ulimit(u))
+	}
+	return out
+}
+
+// sameFiles reports whether engine and client see the same directories.
+func sameFiles(seen map[string]string) error {
+	for path, id := range seen {
+		var st unix.Stat_t
+		if err := unix.Stat(path, &st); err != nil || wire.FileID(st.Dev, st.Ino) != id {
+			return fault.New(fault.Conflict, "find", path, "the engine sees another directory there than the client").
+				WithHint("send the files: one of both is in a container, or the connection is forwarded")
+		}
+	}
+	return nil
 }
 
 // namesDirectories reports whether one of the named contexts is a directory: what
@@ -227,7 +263,7 @@ func (t *buildTeller) event(e build.Event) {
 		w.Message = e.Err.Error()
 	}
 	if e.Warning != nil {
-		w.Rule, w.URL = e.Warning.Rule, e.Warning.URL
+		w.Rule, w.URL, w.Detail = e.Warning.Rule, e.Warning.URL, e.Warning.Description
 	}
 	_ = t.tell(w) // a client that is gone ends the build by its context
 }
@@ -247,9 +283,16 @@ func (t *buildTeller) end(res *build.Result, err error) {
 
 func failedBuild(err error) wire.BuildEvent {
 	e := wire.BuildEvent{Kind: wire.BuildFailed, Message: err.Error()}
-	var f *build.Failure
-	if errors.As(err, &f) {
-		e.Excerpt = f.Excerpt
+	if f := (*fault.Error)(nil); errors.As(err, &f) && f.Hint != "" {
+		plain := *f
+		plain.Hint = ""
+		e.Message, e.Hint = strings.Replace(e.Message, f.Error(), plain.Error(), 1), f.Hint
+	}
+	if mistake := (*dockerfile.Error)(nil); errors.As(err, &mistake) {
+		e.Excerpt, e.Line = mistake.Excerpt(), mistake.Line
+	}
+	if f := (*build.Failure)(nil); errors.As(err, &f) {
+		e.Excerpt, e.Line = f.Excerpt, f.Lines.Start
 		e.Failure = &wire.BuildFailure{
 			Step: f.Name, Args: f.Args, Env: f.Env, Dir: f.Dir, User: f.User, Code: f.Exit.Code, OOM: f.Exit.OOMKilled, Tail: f.Tail,
 		}

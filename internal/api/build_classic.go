@@ -62,7 +62,9 @@ func buildImage(x *exchange) error {
 		if len(x.queries("cachefrom")) > 0 && x.query("cachefrom") != "null" && x.query("cachefrom") != "[]" {
 			c.stream("[Warning] cache-from has no effect: steps are found again by their content, whoever ran them here\n")
 		}
-		res, err := x.api.engine.Build(ctx, *req, func(ref string) registry.AuthConfig { return authFor(all, ref) })
+		res, err := x.api.engine.Build(ctx, *req, engine.BuildOptions{
+			Auth: func(ref string) registry.AuthConfig { return authFor(all, ref) },
+		})
 		defer res.Release()
 		if err != nil {
 			return err

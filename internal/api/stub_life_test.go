@@ -103,7 +103,7 @@ func (s *lifeStub) Metrics(context.Context, io.Writer) error { return nil }
 // buildStub is the part of the stub behind routesBuild.
 type buildStub struct{}
 
-func (buildStub) Build(context.Context, build.Request, engine.Authorizer) (*build.Result, error) {
+func (buildStub) Build(context.Context, build.Request, engine.BuildOptions) (*build.Result, error) {
 	return nil, fault.New(fault.Invalid, "", "", "the stub builds nothing")
 }
 

@@ -15,8 +15,6 @@ import (
 
 	api "github.com/moby/moby/api/types/build"
 	"github.com/moby/moby/api/types/events"
-	"github.com/moby/moby/api/types/registry"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // openBuilder opens the builder on the engine's stores. Its steps run through the
@@ -24,46 +22,18 @@ import (
 func (e *Engine) openBuilder() (err error) {
 	e.builder, err = build.Open(build.Options{
 		Dir: filepath.Join(e.cfg.Root, "build"), DB: e.db, Layers: e.layers, Images: e.images,
-		Find: bases{e: e}, Executor: steps{e}, Keep: e.cfg.BuildCacheKeep, Logger: e.log,
+		Find: &bases{e: e}, Executor: steps{e}, Keep: e.cfg.BuildCacheKeep, Logger: e.log,
 	})
 	return err
 }
 
-// Authorizer returns the credentials for the registry of a name, empty ones for
-// nobody's.
-type Authorizer func(ref string) registry.AuthConfig
-
-// bases finds base images for builds.
-type bases struct {
-	e    *Engine
-	auth Authorizer // nil: nobody
-}
-
-// Find implements build.Images.
-func (b bases) Find(ctx context.Context, ref string, platform ocispec.Platform, pull bool) (*image.Image, error) {
-	if !pull {
-		img, err := b.e.images.GetPlatform(ctx, ref, &platform)
-		if err == nil || !fault.Is(err, fault.NotFound) {
-			return img, err
-		}
-	}
-	named, err := image.ParseName(ref)
-	if err != nil {
-		return nil, err
-	}
-	o := ImagePullOptions{Platform: &platform}
-	if b.auth != nil {
-		o.Auth = b.auth(named.String())
-	}
-	if err := b.e.ImagePull(ctx, named.String(), o, io.Discard); err != nil {
-		return nil, err
-	}
-	return b.e.images.GetPlatform(ctx, ref, &platform)
-}
-
 // Build builds an image, or files. The result must be released.
-func (e *Engine) Build(ctx context.Context, req build.Request, auth Authorizer) (*build.Result, error) {
-	req.Find = bases{e, auth}
+func (e *Engine) Build(ctx context.Context, req build.Request, o BuildOptions) (*build.Result, error) {
+	b := &bases{e: e, o: o, tell: req.Progress}
+	if b.tell != nil {
+		req.Progress = b.event
+	}
+	req.Find, req.CacheFrom = b, append(req.CacheFrom, b.caches(ctx)...)
 	res, err := e.builder.Build(ctx, req)
 	if err != nil || res.Image == nil {
 		return res, err

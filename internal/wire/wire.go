@@ -1,13 +1,12 @@
 // Package wire is what berth and its engine say to each other beyond docker's
 // API. It exists so that both sides share one definition although neither may
-// import the other; it holds documents, and nothing that does something.
+// import the other; it holds documents, and nothing that does something. It
+// imports no types of docker's API, which would make berth slow to start.
 package wire
 
 import (
+	"strconv"
 	"time"
-
-	"github.com/moby/moby/api/types/container"
-	"github.com/moby/moby/api/types/registry"
 )
 
 // MaxBuildRequest bounds the encoded form of a BuildRequest, in bytes.
@@ -19,8 +18,13 @@ const MaxBuildRequest = 16 << 20
 // JSON document a line.
 type BuildRequest struct {
 	ContextDir string `json:",omitempty"` // absolute path on the engine's machine, read in place with the caller's rights
-	Remote     string `json:",omitempty"` // git address, or URL of an archive or a Dockerfile
-	Archive    bool   `json:",omitempty"` // the context follows
+	// Seen is what the caller sees at the directories that it names, by their
+	// paths: see FileID. An engine that sees something else there (one of them is
+	// in a container, or the socket is forwarded) refuses with status 409 instead
+	// of building from the wrong files.
+	Seen    map[string]string `json:",omitempty"`
+	Remote  string            `json:",omitempty"` // git address, or URL of an archive or a Dockerfile
+	Archive bool              `json:",omitempty"` // the context follows
 
 	Dockerfile string `json:",omitempty"` // path in the context; "" is "Dockerfile"
 	Text       []byte `json:",omitempty"` // the Dockerfile itself, from outside of the context
@@ -38,16 +42,53 @@ type BuildRequest struct {
 	Hosts    []string          `json:",omitempty"` // name:address
 	ShmSize  int64             `json:",omitempty"` // bytes
 
-	Resources container.Resources // limits of each step
+	Limits BuildLimits `json:",omitzero"` // of each step
 
 	Pull         bool     `json:",omitempty"`
 	NoCache      bool     `json:",omitempty"`
 	NoCacheOnly  []string `json:",omitempty"` // stages
 	Reproducible bool     `json:",omitempty"` // all times are SOURCE_DATE_EPOCH, 0 unless given as an argument
 	Check        bool     `json:",omitempty"` // only look for mistakes
+	CacheFrom    []string `json:",omitempty"` // images that may have a build cache in them
+	InlineCache  bool     `json:",omitempty"` // put the cache's records into the image
 	Files        bool     `json:",omitempty"` // make no image: send the result's files, one tar archive, as events
 
-	Auths map[string]registry.AuthConfig `json:",omitempty"` // by registry, as in docker's X-Registry-Config
+	Auths map[string]BuildAuth `json:",omitempty"` // by registry, as in docker's X-Registry-Config
+}
+
+// BuildLimits bounds what each step of a build may use; zero is no limit.
+type BuildLimits struct {
+	Memory       int64         `json:",omitempty"` // bytes
+	MemorySwap   int64         `json:",omitempty"` // bytes, with the memory; -1 is no limit
+	ShmSize      int64         `json:",omitempty"` // bytes
+	CPUShares    int64         `json:",omitempty"`
+	CPUPeriod    int64         `json:",omitempty"` // microseconds
+	CPUQuota     int64         `json:",omitempty"` // microseconds
+	CpusetCpus   string        `json:",omitempty"`
+	CpusetMems   string        `json:",omitempty"`
+	CgroupParent string        `json:",omitempty"`
+	Ulimits      []BuildUlimit `json:",omitempty"`
+}
+
+// BuildUlimit is one resource limit of a step's processes.
+type BuildUlimit struct {
+	Name       string
+	Soft, Hard int64
+}
+
+// BuildAuth is who asks a registry; its fields are those of docker's AuthConfig.
+type BuildAuth struct {
+	Username      string `json:"username,omitempty"`
+	Password      string `json:"password,omitempty"`
+	Auth          string `json:"auth,omitempty"`
+	ServerAddress string `json:"serveraddress,omitempty"`
+	IdentityToken string `json:"identitytoken,omitempty"`
+	RegistryToken string `json:"registrytoken,omitempty"`
+}
+
+// FileID tells a file from all others that a machine sees.
+func FileID(device, inode uint64) string {
+	return strconv.FormatUint(device, 16) + ":" + strconv.FormatUint(inode, 16)
 }
 
 // Kinds of BuildEvents.
@@ -58,7 +99,7 @@ const (
 	BuildDone     = "done"
 	BuildErrored  = "errored"
 	BuildOutput   = "output"   // Data of the step's program
-	BuildProgress = "progress" // Current of Total
+	BuildProgress = "progress" // Current of Total bytes; of step 0, the pull of the base image Name, which ends with Message "done"
 	BuildWarning  = "warning"
 	BuildFiles    = "files"  // Data of the archive
 	BuildResult   = "result" // the last event of a build that succeeded
@@ -83,6 +124,8 @@ type BuildEvent struct {
 	Message string        `json:",omitempty"` // of warning, errored, failed
 	Rule    string        `json:",omitempty"` // of warning
 	URL     string        `json:",omitempty"` // of warning
+	Detail  string        `json:",omitempty"` // of warning: what the rule is about
+	Hint    string        `json:",omitempty"` // of failed: what to do next
 	Excerpt string        `json:",omitempty"` // of warning, failed: lines of the Dockerfile
 	Failure *BuildFailure `json:",omitempty"`
 	Result  *Build        `json:",omitempty"`
