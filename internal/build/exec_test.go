@@ -40,7 +40,7 @@ func (r *runner) spec(step solve.Step) (*specs.Spec, func(), error) {
 		{Destination: "/dev/shm", Type: "tmpfs", Source: "shm", Options: append(slices.Clone(strict), "mode=1777")},
 		{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: append(slices.Clone(strict), "ro")},
 	}
-	dir, err := os.MkdirTemp("/dev/shm", "berth-build-test")
+	dir, err := os.MkdirTemp(filepath.Dir(r.state), "data")
 	if err != nil {
 		return nil, nil, err
 	}
@@ -90,7 +90,7 @@ func (r *runner) spec(step solve.Step) (*specs.Spec, func(), error) {
 		if err != nil {
 			return nil, clean, err
 		}
-		s.Process.User.UID, s.Process.User.GID = uint32(uid), uint32(uid)
+		s.Process.User.UID = uint32(uid)
 	}
 	return s, clean, nil
 }

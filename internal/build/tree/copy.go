@@ -337,6 +337,27 @@ func (r *Root) link(first, p string) error {
 	return unix.Linkat(from, path.Base(first), parent, base, 0)
 }
 
+// hardLink is link with the attributes that an archive has for the new name, and
+// thereby for the file.
+func (r *Root) hardLink(first, p string, a Attributes) error {
+	if err := r.link(first, p); err != nil {
+		return err
+	}
+	parent, err := r.dir(path.Dir(rel(p)))
+	if err != nil {
+		return err
+	}
+	defer unix.Close(parent)
+	var st unix.Stat_t
+	if err := unix.Fstatat(parent, path.Base(rel(p)), &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return nil
+	}
+	return r.set(parent, path.Base(rel(p)), unix.S_IFREG, a)
+}
+
 func (r *Root) symlink(target, p string, a Attributes) error {
 	parent, base, err := r.place(p)
 	if err != nil {

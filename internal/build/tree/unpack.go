@@ -172,7 +172,7 @@ func (u *untar) entry(h *tar.Header, data io.Reader) error {
 		}
 		return u.r.symlink(h.Linkname, p, a)
 	case tar.TypeLink:
-		return u.r.link(path.Join(u.dest, path.Clean("/"+h.Linkname)), p)
+		return u.r.hardLink(path.Join(u.dest, path.Clean("/"+h.Linkname)), p, a)
 	case tar.TypeFifo:
 		return u.r.device(p, unix.S_IFIFO, 0, a)
 	case tar.TypeChar:
