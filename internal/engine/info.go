@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"berth/internal/engine/cdi"
 	"berth/internal/version"
 
 	api "github.com/moby/moby/api/types/container"
@@ -54,7 +55,7 @@ func (e *Engine) Info(ctx context.Context) (system.Info, error) {
 		InitBinary:         "docker-init",
 		HTTPProxy:          os.Getenv("HTTP_PROXY"), HTTPSProxy: os.Getenv("HTTPS_PROXY"), NoProxy: os.Getenv("NO_PROXY"),
 		FirewallBackend: &system.FirewallInfo{Driver: "nftables"},
-		CDISpecDirs:     []string{},
+		CDISpecDirs:     cdi.Dirs,
 		Warnings:        []string{},
 	}
 	if e.host.CgroupV2 {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"berth/internal/container"
+	"berth/internal/engine/cdi"
 	"berth/internal/engine/spec"
 	"berth/internal/engine/vocabulary"
 	"berth/internal/fault"
@@ -138,6 +139,9 @@ func (e *Engine) launch(ctx context.Context, rec *container.Record) (monitor.Sta
 	if err != nil {
 		return none, err
 	}
+	if err := cdi.Apply(s, cdi.Dirs, deviceNames(rec)); err != nil {
+		return none, err
+	}
 	encoded, err := e.specs.Encode(s, in)
 	if err != nil {
 		return none, err
@@ -153,6 +157,14 @@ func (e *Engine) launch(ctx context.Context, rec *container.Record) (monitor.Sta
 		Runtime:   e.cfg.Runtimes[rec.HostConfig.Runtime],
 	}
 	return e.monitor.Start(ctx, req)
+}
+
+// deviceNames are the devices of the Container Device Interface that a container has.
+func deviceNames(rec *container.Record) (names []string) {
+	for _, d := range rec.HostConfig.DeviceRequests {
+		names = append(names, d.DeviceIDs...)
+	}
+	return names
 }
 
 // prepareMount makes sure that what is to be mounted is there.

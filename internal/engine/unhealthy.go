@@ -32,8 +32,8 @@ func checkOnUnhealthy(c *api.Config, hc *api.HostConfig) error {
 // unhealthyAction is what a container asks for; an annotation wins over a label of
 // its image.
 func unhealthyAction(c *api.Config, hc *api.HostConfig) string {
-	if a := hc.Annotations[onUnhealthy]; a != "" {
-		return a
+	if hc != nil && hc.Annotations[onUnhealthy] != "" {
+		return hc.Annotations[onUnhealthy]
 	}
 	return c.Labels[onUnhealthy]
 }

@@ -118,7 +118,7 @@ var fields = [...]field{
 	{"Resources.CpusetMems", effective, nil},
 	{"Resources.Devices", effective, checkDevices},
 	{"Resources.DeviceCgroupRules", effective, checkDeviceRules},
-	refuse("HostConfig.DeviceRequests", "name the devices with --device", func(r *Request) bool { return len(r.HostConfig.DeviceRequests) > 0 }),
+	{"HostConfig.DeviceRequests", effective, checkDeviceRequests},
 	{"Resources.MemoryReservation", effective, nil},
 	{"Resources.MemorySwap", effective, nil},
 	{"Resources.MemorySwappiness", effective, nil},

@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 
+	"berth/internal/engine/cdi"
+
 	"github.com/moby/moby/api/types/blkiodev"
 )
 
@@ -161,6 +163,21 @@ func checkDevices(r *Request) error {
 		}
 		if strings.Trim(d.CgroupPermissions, "rwm") != "" {
 			return invalid("invalid device permissions %q: use letters of rwm", d.CgroupPermissions)
+		}
+	}
+	return nil
+}
+
+// checkDeviceRequests allows devices of the Container Device Interface by name.
+func checkDeviceRequests(r *Request) error {
+	for _, d := range r.HostConfig.DeviceRequests {
+		if d.Driver != "cdi" || len(d.DeviceIDs) == 0 {
+			return unsupported("HostConfig.DeviceRequests without the driver cdi", "name the devices: --device vendor.com/class=name")
+		}
+		for _, id := range d.DeviceIDs {
+			if !cdi.Qualified(id) {
+				return invalid("invalid CDI device %q: the form is vendor.com/class=name", id)
+			}
 		}
 	}
 	return nil
