@@ -4,7 +4,6 @@ import (
 	"context"
 	"os"
 	"slices"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -290,7 +289,7 @@ func markedWhiteout(dirfd int, name string) bool {
 		_, err := getXattr(prefix+"whiteout", func(attr string, b []byte) (int, error) {
 			return unix.Lgetxattr(procPath(dirfd)+"/"+name, attr, b)
 		})
-		if err == nil && !strings.ContainsRune(name, '/') {
+		if err == nil {
 			return true
 		}
 	}
