@@ -117,24 +117,8 @@ func (t *translation) configure(s *stage, cmd instructions.Command, lint *linter
 		t.commit(s, text, nil)
 	case *instructions.OnbuildCommand:
 		config.OnBuild = append(config.OnBuild, c.Expression)
-	case *instructions.CmdCommand:
-		t.lintOnce(c, &s.cmd, lint)
-		config.Cmd = s.withShell(c.ShellDependantCmdLine, c, lint)
-		//nolint:staticcheck // deprecated, and what docker writes
-		config.ArgsEscaped = true
-		t.commit(s, fmt.Sprintf("CMD %q", config.Cmd), nil)
-	case *instructions.EntrypointCommand:
-		t.lintOnce(c, &s.entrypoint, lint)
-		config.Entrypoint = s.withShell(c.ShellDependantCmdLine, c, lint)
-		if s.cmd == nil {
-			config.Cmd = nil
-		}
-		t.commit(s, fmt.Sprintf("ENTRYPOINT %q", config.Entrypoint), nil)
-	case *instructions.HealthCheckCommand:
-		t.lintOnce(c, &s.healthy, lint)
-		h := v1.HealthcheckConfig(*c.Health)
-		config.Healthcheck = &h
-		t.commit(s, fmt.Sprintf("HEALTHCHECK %+v", h), nil)
+	case *instructions.CmdCommand, *instructions.EntrypointCommand, *instructions.HealthCheckCommand, *instructions.ShellCommand:
+		t.configureProcess(s, cmd, lint)
 	case *instructions.ExposeCommand:
 		return t.expose(s, c, lint)
 	case *instructions.UserCommand:
@@ -157,13 +141,38 @@ func (t *translation) configure(s *stage, cmd instructions.Command, lint *linter
 		}
 		config.StopSignal = c.Signal
 		t.commit(s, "STOPSIGNAL "+c.Signal, nil)
-	case *instructions.ShellCommand:
-		config.Shell = c.Shell
-		t.commit(s, fmt.Sprintf("SHELL %v", c.Shell), nil)
 	default:
 		return fmt.Errorf("the instruction %s is not known to this builder", strings.ToUpper(cmd.Name()))
 	}
 	return nil
+}
+
+// configureProcess applies those that say what runs in a container.
+func (t *translation) configureProcess(s *stage, cmd instructions.Command, lint *linter.Linter) {
+	config := &s.image.Config
+	switch c := cmd.(type) {
+	case *instructions.CmdCommand:
+		t.lintOnce(c, &s.cmd, lint)
+		config.Cmd = s.withShell(c.ShellDependantCmdLine, c, lint)
+		//nolint:staticcheck // deprecated, and what docker writes
+		config.ArgsEscaped = true
+		t.commit(s, fmt.Sprintf("CMD %q", config.Cmd), nil)
+	case *instructions.EntrypointCommand:
+		t.lintOnce(c, &s.entrypoint, lint)
+		config.Entrypoint = s.withShell(c.ShellDependantCmdLine, c, lint)
+		if s.cmd == nil {
+			config.Cmd = nil
+		}
+		t.commit(s, fmt.Sprintf("ENTRYPOINT %q", config.Entrypoint), nil)
+	case *instructions.HealthCheckCommand:
+		t.lintOnce(c, &s.healthy, lint)
+		h := v1.HealthcheckConfig(*c.Health)
+		config.Healthcheck = &h
+		t.commit(s, fmt.Sprintf("HEALTHCHECK %+v", h), nil)
+	case *instructions.ShellCommand:
+		config.Shell = c.Shell
+		t.commit(s, fmt.Sprintf("SHELL %v", c.Shell), nil)
+	}
 }
 
 func validSignal(s string) bool {

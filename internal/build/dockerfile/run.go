@@ -207,13 +207,8 @@ func (t *translation) mount(s *stage, c *instructions.RunCommand, m *instruction
 	if out.Target = s.absolute(m.Target); out.Target == "/" {
 		return out, nil, fmt.Errorf("invalid mount target %q", m.Target)
 	}
-	if from != nil && !from.dispatched {
-		if !from.external {
-			return out, nil, fmt.Errorf("cannot mount from stage %q to %q, stage needs to be defined before current command", m.From, m.Target)
-		}
-		if err := t.dispatchStage(from); err != nil {
-			return out, nil, err
-		}
+	if err := t.ready(from, m); err != nil {
+		return out, nil, err
 	}
 	switch m.Type {
 	case instructions.MountTypeTmpfs:
@@ -238,6 +233,17 @@ func (t *translation) mount(s *stage, c *instructions.RunCommand, m *instruction
 		return out, t.files(t.context, out.Source, lines(c.Location())), nil
 	}
 	return out, t.files(from.root, out.Source, lines(c.Location())), nil
+}
+
+// ready makes sure that what a mount is from has been translated.
+func (t *translation) ready(from *stage, m *instructions.Mount) error {
+	if from == nil || from.dispatched {
+		return nil
+	}
+	if !from.external {
+		return fmt.Errorf("cannot mount from stage %q to %q, stage needs to be defined before current command", m.From, m.Target)
+	}
+	return t.dispatchStage(from)
 }
 
 // files returns a node whose files can be mounted. Of a caller's directory the
