@@ -228,6 +228,10 @@ func (o *one) run(ctx context.Context, res *Result) error {
 	if o.req.FilesOnly {
 		return nil
 	}
+	if res.Image = o.there(ctx, res.Config); res.Image != nil {
+		res.Release()
+		return nil
+	}
 	images, err := o.b.o.Images.Register(ctx, solved.Hold, []image.Registration{{Config: res.Config, Tags: o.tags}}, nil)
 	if err != nil {
 		return err
@@ -235,6 +239,23 @@ func (o *one) run(ctx context.Context, res *Result) error {
 	res.Image = images[0]
 	res.Release()
 	return nil
+}
+
+// there returns the image of a config if it is here under all its names already:
+// nothing has to be brought to the disk then.
+func (o *one) there(ctx context.Context, config []byte) *image.Image {
+	id := digest.FromBytes(config)
+	img, err := o.b.o.Images.Get(ctx, id.String())
+	if err != nil || img.ID != id {
+		return nil
+	}
+	for _, tag := range o.tags {
+		named, err := o.b.o.Images.Get(ctx, tag.String())
+		if err != nil || named.ID != id {
+			return nil
+		}
+	}
+	return img
 }
 
 // inline returns the document about the steps, if the image is to have it.

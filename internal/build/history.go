@@ -157,6 +157,12 @@ func (h *History) save(b *Build) error {
 
 // trim drops the oldest builds.
 func (h *History) trim() {
+	// The directory is listed before any file of it is read: mostly there is
+	// nothing to do.
+	entries, err := os.ReadDir(h.dir)
+	if err != nil || len(entries) <= 2*keptBuilds {
+		return
+	}
 	list, err := h.List()
 	if err != nil {
 		return

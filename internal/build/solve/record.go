@@ -162,10 +162,33 @@ func (s *Solver) finish(r *Record) error {
 	return nil
 }
 
+// usesLate is for how long only memory may know that records were used: a commit
+// waits for the disk, and a build that is cached throughout need not.
+const usesLate = 10 * time.Minute
+
+// settle commits what was made, and now and then what was only used.
+func (s *Solver) settle() error {
+	s.mu.Lock()
+	made := len(s.fresh) > 0 || time.Since(s.committed) > usesLate
+	for key := range s.newer {
+		if made {
+			break
+		}
+		r := s.records[key]
+		made = r != nil && r.Boot != ""
+	}
+	s.mu.Unlock()
+	if !made {
+		return nil
+	}
+	return s.commit()
+}
+
 // commit brings to the database what is newer in memory: files first, then the
 // records that name them.
 func (s *Solver) commit() error {
 	s.mu.Lock()
+	s.committed = time.Now()
 	var batch []Record
 	unsynced := false
 	for key := range s.newer {

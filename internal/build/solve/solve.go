@@ -71,6 +71,8 @@ type Solver struct {
 	newer   map[string]bool // records that the database does not have as they are
 	fresh   []string        // keys of digests that the database does not have
 	flights map[string]*flight
+	// committed is when the database last had everything.
+	committed time.Time
 }
 
 // Open loads what is known about steps and removes what a killed engine left.
@@ -86,7 +88,7 @@ func Open(o Options) (*Solver, error) {
 	s := &Solver{
 		o: o, log: o.Logger, slots: make(chan struct{}, o.Parallel), boot: bootID(),
 		records: map[string]*Record{}, bySlot: map[string][]*Record{}, uses: map[digest.Digest]int{},
-		digests: map[string]digest.Digest{}, newer: map[string]bool{}, flights: map[string]*flight{},
+		digests: map[string]digest.Digest{}, newer: map[string]bool{}, flights: map[string]*flight{}, committed: time.Now(),
 	}
 	if err := removeAll(filepath.Join(o.Dir, "tmp")); err != nil {
 		return nil, fault.Wrap(op, o.Dir, err)
@@ -233,7 +235,7 @@ func (s *Solver) Solve(ctx context.Context, j Job) (*Solved, error) {
 		}
 		out.Finished[n] = t.finished
 	}
-	if cerr := s.commit(); err == nil {
+	if cerr := s.settle(); err == nil {
 		err = cerr
 	}
 	return out, err
