@@ -9,7 +9,6 @@ import (
 	"berth/internal/container/archive"
 	"berth/internal/fault"
 	"berth/internal/layer"
-	"berth/internal/overlay"
 
 	api "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
@@ -105,11 +104,12 @@ func (e *Engine) openLocked(c *container.Container, write bool) (*archive.Root, 
 		}
 		defer e.unmountIdle(m.Name) // the root has a copy of the mount by then
 	}
-	writable := archive.Layers{Stack: overlay.Stack{Lower: lower, Upper: upper, Work: work}, Mounts: rec.Mounts, ReadOnly: rec.HostConfig.ReadonlyRootfs}
+	writable := archive.Layers{Lower: lower, Upper: upper, Work: work, Mounts: rec.Mounts, ReadOnly: rec.HostConfig.ReadonlyRootfs}
 	if write {
 		return archive.Stopped(writable)
 	}
-	reading := archive.Layers{Stack: readOnlyStack(lower, upper), Mounts: rec.Mounts}
+	// Shows the writable layer and what is below it without claiming it.
+	reading := archive.Layers{Lower: append([]string{upper}, lower...), Mounts: rec.Mounts}
 	root, err := archive.Stopped(reading)
 	if !errors.Is(err, archive.ErrNoMountPoint) {
 		return root, err
@@ -120,11 +120,6 @@ func (e *Engine) openLocked(c *container.Container, write bool) (*archive.Root, 
 	}
 	root.Close()
 	return archive.Stopped(reading)
-}
-
-// readOnlyStack shows a writable layer and what is below it without claiming it.
-func readOnlyStack(lower []string, upper string) overlay.Stack {
-	return overlay.Stack{Lower: append([]string{upper}, lower...)}
 }
 
 // ExtractOptions say how an archive is put into a container.

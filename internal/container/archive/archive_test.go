@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"berth/internal/fault"
-	"berth/internal/overlay"
 	"berth/internal/volume"
 
 	"github.com/moby/moby/api/types/mount"
@@ -162,17 +161,17 @@ func TestStoppedRootsHaveTheirMountsAndLeaveNone(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	stack := overlay.Stack{Lower: []string{filepath.Join(dir, "lower")}, Upper: filepath.Join(dir, "upper"), Work: filepath.Join(dir, "work")}
+	lower, upper, work := filepath.Join(dir, "lower"), filepath.Join(dir, "upper"), filepath.Join(dir, "work")
 	mounts := []volume.Mount{
 		{Type: mount.TypeVolume, Source: filepath.Join(dir, "volume"), Destination: "/data"},
 		// A mount point below an absolute link still works.
 		{Type: mount.TypeBind, Source: filepath.Join(dir, "host"), Destination: "/var-run/host", ReadOnly: true},
 	}
-	reading := Layers{Stack: overlay.Stack{Lower: []string{filepath.Join(dir, "upper"), filepath.Join(dir, "lower")}}, Mounts: mounts}
+	reading := Layers{Lower: []string{upper, lower}, Mounts: mounts}
 	if _, err := Stopped(reading); !errors.Is(err, ErrNoMountPoint) {
 		t.Fatalf("a read-only view without mount points: %v", err)
 	}
-	r, err := Stopped(Layers{Stack: stack, Mounts: mounts})
+	r, err := Stopped(Layers{Lower: []string{lower}, Upper: upper, Work: work, Mounts: mounts})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -205,7 +204,7 @@ func TestStoppedRootsHaveTheirMountsAndLeaveNone(t *testing.T) {
 	if infos, _ := os.ReadFile("/proc/self/mountinfo"); strings.Contains(string(infos), dir) {
 		t.Errorf("mounts are left: %s", infos)
 	}
-	readOnly := Layers{Stack: stack, Mounts: mounts, ReadOnly: true}
+	readOnly := Layers{Lower: []string{lower}, Upper: upper, Work: work, Mounts: mounts, ReadOnly: true}
 	if r, err = Stopped(readOnly); err != nil {
 		t.Fatal(err)
 	}

@@ -17,8 +17,9 @@ import (
 
 // Layers is what the root of a container that does not run is made of.
 type Layers struct {
-	overlay.Stack
-	Mounts []volume.Mount // binds and volumes on top; others are left out
+	Lower       []string       // read-only directories, top first
+	Upper, Work string         // of the overlay; "" makes a view for reading
+	Mounts      []volume.Mount // binds and volumes on top; others are left out
 	// ReadOnly makes the root itself, not the mounts, read-only.
 	ReadOnly bool
 }
@@ -37,7 +38,7 @@ func Stopped(l Layers) (*Root, error) {
 		attrs = unix.MOUNT_ATTR_RDONLY
 	}
 	// The root becomes read-only only when all mount points are there.
-	tree, err := overlay.Mount(l.Stack, 0)
+	tree, err := overlay.Mount(overlay.Stack{Lower: l.Lower, Upper: l.Upper, Work: l.Work}, 0)
 	if err != nil {
 		return nil, err
 	}
