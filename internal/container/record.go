@@ -77,6 +77,10 @@ type State struct {
 	Boot string `json:",omitempty"`
 	// Health is nil without a health check.
 	Health *container.Health `json:",omitempty"`
+	// Asked tells who wants it to end, from then on until the next start.
+	Asked *Asked `json:",omitempty"`
+	// Ends are the last ends and failed starts, the newest last.
+	Ends []Ending `json:",omitempty"`
 }
 
 // Clone returns a copy whose State may be changed. Everything else is shared.

@@ -44,7 +44,7 @@ func (s State) Running(pid int, at time.Time, boot string) (State, error) {
 	}
 	n.Pid, n.StartedAt, n.Boot = pid, at, boot
 	n.FinishedAt = s.FinishedAt
-	n.ExitCode, n.Error, n.OOMKilled, n.Reviving = 0, "", false, false
+	n.ExitCode, n.Error, n.OOMKilled, n.Reviving, n.Asked = 0, "", false, false, nil
 	return n, nil
 }
 
@@ -65,6 +65,10 @@ type Exit struct {
 	OOMKilled bool
 	At        time.Time
 	Error     string
+
+	Signal     int     // that ended the process
+	PeakMemory int64   // bytes; 0: not known
+	Victim     *Victim // of an OOM kill, if the kernel's log names it
 }
 
 // Exited returns the state after the end of the container's process.
@@ -87,6 +91,8 @@ func (s State) Restarting(x Exit) (State, error) {
 }
 
 func (s State) ended(x Exit) State {
+	s.remember(Ending{StartedAt: s.StartedAt, At: x.At, Code: x.Code, Signal: x.Signal, Pid: s.Pid, OOM: x.OOMKilled,
+		Victim: x.Victim, PeakMemory: x.PeakMemory, Error: x.Error, Asked: s.Asked})
 	s.Pid = 0
 	s.ExitCode, s.OOMKilled, s.FinishedAt, s.Error = x.Code, x.OOMKilled, x.At, x.Error
 	return s
@@ -105,6 +111,7 @@ func (s State) FailedStart(code int, msg string) State {
 		s.Status = container.StateExited
 	}
 	s.Pid, s.ExitCode, s.Error = 0, code, msg
+	s.remember(Ending{At: time.Now(), Code: code, StartFailed: true, Error: msg})
 	return s
 }
 

@@ -139,6 +139,9 @@ func (e *Engine) ended(c *container.Container, exit monitor.Exit) {
 	e.probes.stop(c.ID)
 	e.execs.EndAll(c.ID, monitor.UnknownCode, exit.At)
 	x := exitOf(exit)
+	if x.OOMKilled {
+		x.Victim = oomVictim(c.Record(), x.At)
+	}
 	delay, again := e.restarts.next(c.Record(), x)
 	e.metrics.exits.Add(1)
 	if again {
@@ -187,7 +190,7 @@ func (e *Engine) ended(c *container.Container, exit monitor.Exit) {
 
 // exitOf is a monitor's exit as a container's state has it.
 func exitOf(m monitor.Exit) container.Exit {
-	x := container.Exit{Code: m.Code, OOMKilled: m.OOMKilled, At: m.At}
+	x := container.Exit{Code: m.Code, OOMKilled: m.OOMKilled, At: m.At, Signal: m.Signal, PeakMemory: m.PeakMemory}
 	if m.Unknown {
 		x.Error = "the container ended while nobody could see how"
 	}

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"time"
 
 	"berth/internal/container"
 	"berth/internal/fault"
@@ -37,6 +38,9 @@ func (e *Engine) ContainerKill(ctx context.Context, ref, name string) error {
 				return err
 			}
 		}
+		c.Change(func(s *container.State) {
+			s.Asked = &container.Asked{By: container.ByHand, At: time.Now(), Signal: signal}
+		})
 		err = e.signal(ctx, c, signal)
 	}
 	return err

@@ -35,7 +35,8 @@ type StopOptions struct {
 	// Note, unless nil, is told what a user would want to know about the stop.
 	Note func(text string)
 
-	revive bool // the container is started again
+	revive bool   // the container is started again
+	by     string // who asks; "" is container.ByHand
 }
 
 // RemoveOptions tell what to remove with a container.

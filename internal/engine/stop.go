@@ -78,7 +78,7 @@ func (e *Engine) stop(ctx context.Context, c *container.Container, o StopOptions
 	if err != nil {
 		return err
 	}
-	if err := e.leave(ctx, c, o.revive); err != nil {
+	if err := e.leave(ctx, c, o.revive, askedBy(o, signal, timeout)); err != nil {
 		return err
 	}
 	ended, forget := c.Wait(api.WaitConditionNotRunning)
@@ -114,12 +114,12 @@ func (e *Engine) stop(ctx context.Context, c *container.Container, o StopOptions
 // policy this must be on disk before the container ends. A container between two
 // starts ends here and now.
 func (e *Engine) leaveStopped(ctx context.Context, c *container.Container) error {
-	return e.leave(ctx, c, false)
+	return e.leave(ctx, c, false, &container.Asked{By: container.ByHand, At: time.Now()})
 }
 
 // leave is leaveStopped, or, with revive, the same for a container that is to be
 // started again after its end by this engine or by the next one.
-func (e *Engine) leave(ctx context.Context, c *container.Container, revive bool) error {
+func (e *Engine) leave(ctx context.Context, c *container.Container, revive bool, asked *container.Asked) error {
 	if err := c.Lock(ctx); err != nil {
 		return err
 	}
@@ -130,7 +130,7 @@ func (e *Engine) leave(ctx context.Context, c *container.Container, revive bool)
 	e.restarts.forget(c.ID)
 	was := c.State().Reviving
 	rec := c.Change(func(s *container.State) {
-		s.StoppedByHand, s.Wanted, s.Note, s.Reviving = true, false, "", revive
+		s.StoppedByHand, s.Wanted, s.Note, s.Reviving, s.Asked = true, false, "", revive, asked
 		if s.Status == api.StateRestarting {
 			s.Status = api.StateExited
 		}
@@ -183,6 +183,7 @@ func waitFor(ctx context.Context, ended <-chan container.Result, patience time.D
 // finishOff kills everything in a container and waits until it has ended.
 func (e *Engine) finishOff(ctx context.Context, c *container.Container, ended <-chan container.Result) error {
 	// The client may go away; the kill that was promised happens.
+	c.Change(func(s *container.State) { s.Asked = forced(s.Asked) })
 	if err := e.monitor.KillAll(context.WithoutCancel(ctx), c.ID); err != nil && !fault.Is(err, fault.NotFound) && !fault.Is(err, fault.Conflict) {
 		return err
 	}

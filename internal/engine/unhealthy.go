@@ -52,7 +52,7 @@ func (e *Engine) unhealthy(c *container.Container) {
 		ctx, cancel := context.WithCancel(e.life)
 		defer cancel()
 		revive := action == "restart" && !rec.HostConfig.AutoRemove
-		err := e.stop(ctx, c, StopOptions{revive: revive})
+		err := e.stop(ctx, c, StopOptions{revive: revive, by: container.ByPolicy})
 		if err == nil && revive && c.State().Reviving { // nobody has stopped it by hand meanwhile
 			err = e.ContainerStart(ctx, c.ID, "")
 		}

@@ -106,6 +106,9 @@ type Exit struct {
 	OOMKilled bool      `json:"oomKilled,omitempty"`
 	At        time.Time `json:"at"`
 	Unknown   bool      `json:"unknown,omitempty"` // it ended while nobody could see how
+	// PeakMemory is the most that the container used at any time, in bytes; 0 when
+	// that is not known, as of an exec.
+	PeakMemory int64 `json:"peakMemory,omitempty"`
 }
 
 // UnknownCode is the exit code of a process whose end nobody saw.

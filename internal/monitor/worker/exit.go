@@ -55,6 +55,7 @@ func (w *Worker) drained(p *process) {
 	c := p.c
 	exit := exitOf(p.end)
 	exit.OOMKilled = c.state.Get().OOM || w.ranOutOfMemory(c, exit)
+	exit.PeakMemory = peakMemory(c)
 	if exit.OOMKilled {
 		if err := c.state.Update(func(s *stdio.Progress) { s.OOM = true }); err != nil {
 			warn("%s: %v", c.id, err)

@@ -3,12 +3,14 @@ package worker
 import (
 	"bytes"
 	"fmt"
+	"math"
 	"os"
 	"strconv"
 	"strings"
 	"sync"
 
 	"berth/internal/monitor/proto"
+	"berth/internal/runtime/cgroup"
 
 	"golang.org/x/sys/unix"
 )
@@ -222,4 +224,17 @@ func (o *oomWatcher) unwatch(c *container) {
 	defer o.mu.Unlock()
 	delete(o.watches, watch.wd)
 	_, _ = unix.InotifyRmWatch(o.inotify, uint32(watch.wd))
+}
+
+// peakMemory returns the most memory that a container used, in bytes, as long as
+// its cgroup is there; 0 when that is not known.
+func peakMemory(c *container) int64 {
+	if c.record.Cgroup == "" {
+		return 0
+	}
+	m, err := cgroup.New(c.record.Cgroup)
+	if err != nil {
+		return 0
+	}
+	return int64(min(m.PeakMemory(), math.MaxInt64))
 }

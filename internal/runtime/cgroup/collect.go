@@ -212,3 +212,12 @@ func (m *Manager) OOMKills() (uint64, error) {
 	}
 	return readMap(m.dir("memory"), "memory.oom_control")["oom_kill"], nil
 }
+
+// PeakMemory returns the most memory that the cgroup used at any time, in bytes;
+// 0 where the kernel does not count that.
+func (m *Manager) PeakMemory() uint64 {
+	if m.host.Pure2() {
+		return readUint(m.unified(), "memory.peak")
+	}
+	return readUint(m.dir("memory"), "memory.max_usage_in_bytes")
+}
