@@ -1,9 +1,11 @@
 package tree
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -252,6 +254,36 @@ func TestContributing(t *testing.T) {
 		}
 		if strings.Join(got, " ") != want || (err != nil) != (want == "") {
 			t.Errorf("%s: %v %v, want %s", p, got, err, want)
+		}
+	}
+}
+
+func TestHolesInArchives(t *testing.T) {
+	dir := t.TempDir()
+	for name, size := range map[string]int64{"small": 1 << 30, "bomb": 1 << 42} {
+		f, err := os.Create(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := f.Truncate(size); err != nil {
+			t.Skip("the file system has no such large files: ", err)
+		}
+		f.Close()
+		archive, err := exec.Command("tar", "-C", dir, "-S", "-c", name).Output()
+		if err != nil {
+			t.Skip("needs tar: ", err)
+		}
+		to := t.TempDir()
+		err = rootAt(t, to).Untar(context.Background(), bytes.NewReader(archive), "/", CopyOptions{})
+		if name == "bomb" {
+			if !fault.Is(err, fault.Invalid) {
+				t.Errorf("an archive of %d bytes that claims %d: %v", len(archive), size, err)
+			}
+			continue
+		}
+		var st unix.Stat_t
+		if err != nil || unix.Stat(filepath.Join(to, name), &st) != nil || st.Size != size || st.Blocks > 100 {
+			t.Errorf("%v %+v", err, st)
 		}
 	}
 }

@@ -3,6 +3,7 @@ package tree
 import (
 	"archive/tar"
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -87,7 +88,7 @@ func (r *Root) Untar(ctx context.Context, archive io.Reader, dest string, o Copy
 		return err
 	}
 	defer plain.Close()
-	u := &untar{r: r, dest: path.Clean("/" + dest), o: o}
+	u := &untar{ctx: ctx, r: r, dest: path.Clean("/" + dest), o: o}
 	tr := tar.NewReader(plain)
 	for n := int64(0); ; n++ {
 		h, err := tr.Next()
@@ -122,10 +123,12 @@ func damaged(err error) error {
 }
 
 type untar struct {
+	ctx  context.Context
 	r    *Root
 	dest string
 	o    CopyOptions
 	dirs []dirTime
+	size int64 // of all files so far: holes make more of them than the archive has
 }
 
 type dirTime struct {
@@ -165,7 +168,11 @@ func (u *untar) entry(h *tar.Header, data io.Reader) error {
 		u.dirs = append(u.dirs, dirTime{p, *a.Times})
 		return u.r.directory(p, a)
 	case tar.TypeReg, tar.TypeGNUSparse:
-		return u.r.file(p, a, func(f *os.File) error { _, err := io.Copy(f, data); return err })
+		if h.Size < 0 || h.Size > limits.MaxBytes-u.size {
+			return fault.New(fault.Invalid, "unpack entry", quote(h.Name), "the archive's files are larger than %d bytes", limits.MaxBytes)
+		}
+		u.size += h.Size
+		return u.r.file(p, a, func(f *os.File) error { return u.content(f, data, h.Size) })
 	case tar.TypeSymlink:
 		if h.Linkname == "" {
 			return fault.New(fault.Invalid, "unpack entry", quote(h.Name), "it is a link to nothing")
@@ -182,6 +189,34 @@ func (u *untar) entry(h *tar.Header, data io.Reader) error {
 	}
 	return fault.New(fault.Invalid, "unpack entry", quote(h.Name), "an entry of type %q is unknown", h.Typeflag)
 }
+
+// content writes a file, and leaves out what is only zeros: an archive of a few
+// bytes may claim gigabytes of them.
+func (u *untar) content(f *os.File, data io.Reader, size int64) error {
+	buf := buffers.Get().(*[256 << 10]byte)
+	defer buffers.Put(buf)
+	for offset := int64(0); offset < size; {
+		n, err := io.ReadFull(data, buf[:min(int64(len(buf)), size-offset)])
+		if err == io.EOF {
+			err = io.ErrUnexpectedEOF
+		}
+		if err != nil {
+			return err
+		}
+		if err := u.ctx.Err(); err != nil {
+			return err
+		}
+		if chunk := buf[:n]; bytes.Count(chunk, zero) < n {
+			if _, err := f.WriteAt(chunk, offset); err != nil {
+				return err
+			}
+		}
+		offset += int64(n)
+	}
+	return f.Truncate(size)
+}
+
+var zero = []byte{0}
 
 // finish sets the times of directories, which changed while they were filled.
 func (u *untar) finish() error {
