@@ -348,3 +348,25 @@ func TestHistoryShowsWhatWasBuilt(t *testing.T) {
 		t.Errorf("a removed build: %v", err)
 	}
 }
+
+func TestBuildsOfOneContextShareItsCopy(t *testing.T) {
+	h := newHouse(t)
+	files := map[string]string{}
+	for i := range 500 {
+		files[fmt.Sprintf("d%d/f%d", i%7, i)] = fmt.Sprint(i)
+	}
+	dir := h.context(files)
+	var all sync.WaitGroup
+	for range 4 {
+		all.Go(func() {
+			if o := h.try(Request{Text: []byte("FROM busybox\nCOPY . /c\nRUN date > /d\n"), ContextDir: dir}); o.err != nil {
+				t.Error(o.err)
+			}
+		})
+	}
+	all.Wait()
+	if n := h.exec.runs.Load(); n != 1 {
+		t.Errorf("the step after the copy ran %d times", n)
+	}
+	h.clean()
+}

@@ -64,9 +64,11 @@ type Request struct {
 	// KeepFailed leaves a failed step's root for a shell: see solve.StepError.
 	KeepFailed bool
 
-	Find     Images      // of base images; nil: the builder's own
-	Progress func(Event) // may be nil; not called concurrently
-	Version  string      // of whoever asks, for the history
+	Find Images // of base images; nil: the builder's own
+	// Progress may be nil. It is not called concurrently, and must not block for
+	// long: put a queue before a slow client.
+	Progress func(Event)
+	Version  string // of whoever asks, for the history
 }
 
 // InlineKey is the field of an image's config that holds its build cache.

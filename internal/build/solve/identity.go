@@ -29,7 +29,8 @@ type stepIdentity struct {
 	text  string
 	kind  string
 	// own tells that the step uses what only its build has: a directory of the
-	// caller, a secret. Others do not wait for it.
+	// caller, a secret. It ends with that build; others that wait for it then
+	// run it themselves.
 	own bool
 	// matches are the files that the actions of a File copy.
 	matches map[int][]tree.Match

@@ -265,11 +265,7 @@ func (r *run) launch(ctx context.Context, t *task, id *stepIdentity, inputs []Re
 	if t.node.NoCache {
 		key += " " + r.j.ID + r.s.seq.next()
 	}
-	own := id.own
-	if own {
-		key += " " + r.j.ID
-	}
-	rec, shared, err := r.s.fly(ctx, key, own, func(e Event) {
+	rec, shared, err := r.s.fly(ctx, key, id.own, func(e Event) {
 		e.Vertex, e.Name, e.Stage, e.Lines = t.id, t.node.Name, t.node.Stage, t.node.Lines
 		r.emit(e)
 	}, func(ctx context.Context, emit func(Event)) (*Record, error) {

@@ -157,8 +157,10 @@ type Job struct {
 	Secrets  Secrets // nil: there are none
 	// Project tells builds of one thing from others when a miss is explained:
 	// the context's and Dockerfile's path, say.
-	Project  string
-	Progress func(Event) // may be nil; not called concurrently
+	Project string
+	// Progress may be nil. It is not called concurrently, and must not block for
+	// long: a build that shares a running step would wait for it.
+	Progress func(Event)
 	// Fetch brings layers from where an accepted cache came from; nil: there is
 	// no such place. Layers that it does not bring are made anew.
 	Fetch func(ctx context.Context, layers []digest.Digest) error
