@@ -60,20 +60,13 @@ func (s *Store) unpackBlob(ctx context.Context, blob, diffID digest.Digest, w io
 	return nil
 }
 
-// tarSizer is a layer store that knows how long a layer's tar is.
-type tarSizer interface {
-	TarSize(diffID digest.Digest) (int64, error)
-}
-
 // tarSize returns the length of a layer's uncompressed tar in bytes.
 func (s *Store) tarSize(ctx context.Context, diffID digest.Digest) (int64, error) {
 	if i, err := s.content.Stat(diffID); err == nil {
 		return i.Size, nil // the tar itself is kept
 	}
 	if l, err := s.layers.Stat(diffID); err == nil && l.Exact {
-		if t, ok := any(s.layers).(tarSizer); ok {
-			return t.TarSize(diffID)
-		}
+		return s.layers.TarSize(diffID)
 	}
 	var n counter
 	err := s.WriteLayer(ctx, diffID, &n)

@@ -29,12 +29,7 @@ func (s *Store) export(ctx context.Context, op string, diffID digest.Digest, w i
 		return err
 	}
 	if !l.Exact {
-		why := l.Inexact
-		if why == "" {
-			why = "it was unpacked by an older version, which kept no record"
-		}
-		return fault.New(fault.Unsupported, op, diffID.String(), "its tar cannot be written again: %s", why).
-			WithHint("pull the image again")
+		return inexact(op, l)
 	}
 	e := &exporter{ctx: ctx, w: w, hash: sha256.New(), root: -1, lost: -1}
 	defer e.close()
@@ -45,6 +40,47 @@ func (s *Store) export(ctx context.Context, op string, diffID digest.Digest, w i
 		return fault.New(fault.Internal, op, diffID.String(), "%w: tree and record give %s", ErrDigest, got).WithHint(damagedHint)
 	}
 	return nil
+}
+
+// TarSize returns the length in bytes of what Export writes, from the record
+// alone. A layer that is not Exact is fault.Unsupported.
+func (s *Store) TarSize(diffID digest.Digest) (int64, error) {
+	const op = "measure layer"
+	l, err := s.Stat(diffID)
+	if err != nil {
+		return 0, err
+	}
+	if !l.Exact {
+		return 0, inexact(op, l)
+	}
+	record, err := openRecord(filepath.Join(s.dir(diffID), recordName))
+	if err != nil {
+		return 0, fault.Wrap(op, diffID.String(), err)
+	}
+	defer record.close()
+	for size := int64(0); ; {
+		f, err := record.next()
+		if err == io.EOF {
+			return size, nil
+		}
+		if err == nil && f.path == "" {
+			err = record.raw(io.Discard)
+		}
+		if err != nil {
+			return 0, fault.Wrap(op, diffID.String(), err)
+		}
+		size += f.n
+	}
+}
+
+// inexact refuses a layer whose tar is not known byte for byte.
+func inexact(op string, l Layer) error {
+	why := l.Inexact
+	if why == "" {
+		why = "it was unpacked by an older version, which kept no record"
+	}
+	return fault.New(fault.Unsupported, op, l.DiffID.String(), "its tar cannot be written again: %s", why).
+		WithHint("pull the image again")
 }
 
 const damagedHint = "the files of the layer were changed on disk; remove the image and pull it again"

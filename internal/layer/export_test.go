@@ -42,6 +42,9 @@ func checkExact(t *testing.T, s *Store, data []byte) Layer {
 	if got := exported(t, s, l.DiffID); !bytes.Equal(got, data) {
 		t.Fatalf("exported %d bytes, unpacked %d", len(got), len(data))
 	}
+	if n, err := s.TarSize(l.DiffID); err != nil || n != int64(len(data)) {
+		t.Fatalf("the tar is said to have %d bytes, not %d: %v", n, len(data), err)
+	}
 	if err := s.Verify(context.Background(), l.DiffID); err != nil {
 		t.Fatal(err)
 	}
