@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // bench is one run: its scratch directory, its contenders and its results.
@@ -24,6 +25,7 @@ type bench struct {
 	rounds     int
 	idle       int // how many idle containers the memory and restart work uses
 	logMB      int
+	load       time.Duration // how long the work with eight clients lasts
 	berth      *engine
 	docker     *engine // nil when dockerd is not installed or does not start
 	podman     bool
@@ -48,6 +50,7 @@ var works = []work{
 	{"images", (*bench).imageWork},
 	{"registry", (*bench).registryWork},
 	{"build", (*bench).buildWork},
+	{"operate", (*bench).operateWork},
 }
 
 func main() {
@@ -55,19 +58,20 @@ func main() {
 		rounds  = flag.Int("rounds", 21, "rounds per line; medians are reported")
 		idle    = flag.Int("idle", 200, "idle containers for the memory, rate and restart lines")
 		logMB   = flag.Int("log-mb", 500, "megabytes of log lines to write")
-		only    = flag.String("only", "", "comma-separated subset: runtime,api,run,exec,faults,log,idle,images,registry,build")
+		only    = flag.String("only", "", "comma-separated subset: runtime,api,run,exec,faults,log,idle,images,registry,build,operate")
 		peers   = flag.Bool("peers", true, "measure docker and podman too (runc and the floor always are)")
 		bin     = flag.String("bin", "bin", "directory of berth, berthd and berth-runtime")
+		load    = flag.Duration("load", time.Minute, "how long eight clients make containers at once")
 		results = flag.String("o", "", "append the table as Markdown to this file")
 	)
 	flag.Parse()
-	if err := run(*rounds, *idle, *logMB, *only, *peers, *bin, *results); err != nil {
+	if err := run(*rounds, *idle, *logMB, *load, *only, *peers, *bin, *results); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-func run(rounds, idle, logMB int, only string, peers bool, bin, out string) error {
+func run(rounds, idle, logMB int, load time.Duration, only string, peers bool, bin, out string) error {
 	if os.Geteuid() != 0 {
 		return fmt.Errorf("containers are made as root: run as root")
 	}
@@ -81,7 +85,7 @@ func run(rounds, idle, logMB int, only string, peers bool, bin, out string) erro
 	if err != nil {
 		return err
 	}
-	b := &bench{ctx: ctx, dir: dir, bin: absolute, rounds: rounds, idle: idle, logMB: logMB}
+	b := &bench{ctx: ctx, dir: dir, bin: absolute, rounds: rounds, idle: idle, logMB: logMB, load: load}
 	defer b.close()
 	if err := b.prepare(peers); err != nil {
 		return err
