@@ -24,7 +24,7 @@ var imports = map[string][]string{
 	"credentials":       {},
 	"signature":         {},
 	"api":               {"build", "engine", "wire"},
-	"engine":            {"build", "container", "content", "events", "image", "layer", "logs", "metadata", "monitor", "network", "registry", "runtime", "signature", "transfer", "volume"},
+	"engine":            {"build", "container", "content", "events", "image", "layer", "logs", "metadata", "monitor", "network", "registry", "runtime", "signature", "transfer", "volume", "wire"},
 	"build":             {"container", "content", "image", "layer", "metadata", "overlay"},
 	"container":         {"metadata", "overlay", "volume"},
 	"events":            {},

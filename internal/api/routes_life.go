@@ -7,6 +7,7 @@ type lifeEngine interface {
 	volumeEngine
 	usageEngine
 	metricsEngine
+	whyEngine
 }
 
 // routesLife are the endpoints for what containers hold, use and share.
@@ -19,6 +20,7 @@ var routesLife = []route{
 	{"GET /containers/{id}/stats", containerStats},
 	{"GET /containers/{id}/top", topContainer},
 	{"POST /containers/{id}/update", updateContainer},
+	{"GET /berth/containers/{id}/why", containerWhy},
 
 	{"GET /volumes", listVolumes},
 	{"POST /volumes/create", createVolume},

@@ -7,6 +7,7 @@ import (
 	"berth/internal/build"
 	"berth/internal/engine"
 	"berth/internal/fault"
+	"berth/internal/wire"
 
 	api "github.com/moby/moby/api/types/build"
 	"github.com/moby/moby/api/types/container"
@@ -48,6 +49,10 @@ func (s *lifeStub) ContainerUpdate(_ context.Context, ref string, _ container.Up
 
 func (s *lifeStub) ContainerExport(_ context.Context, ref string) (func(io.Writer) error, func(), error) {
 	return nil, nil, missing(ref)
+}
+
+func (s *lifeStub) ContainerWhy(_ context.Context, ref string) (*wire.Why, error) {
+	return nil, missing(ref)
 }
 
 func (s *lifeStub) VolumeList(context.Context, engine.Filters) ([]volume.Volume, error) {
@@ -111,8 +116,8 @@ func (buildStub) BuildFiles(context.Context, *build.Result, io.Writer) error { r
 
 func (buildStub) BuildHistory() *build.History { return new(build.History) }
 
-func (buildStub) BuildCache(context.Context) ([]api.CacheRecord, error) { return nil, nil }
+func (buildStub) BuildCache(context.Context, engine.Filters) ([]api.CacheRecord, error) { return nil, nil }
 
-func (buildStub) BuildPrune(context.Context, engine.BuildPruneOptions) (*api.CachePruneReport, error) {
+func (buildStub) BuildPrune(context.Context, engine.BuildPruneOptions) (*engine.BuildPruneReport, error) {
 	return &api.CachePruneReport{}, nil
 }

@@ -32,6 +32,7 @@ type Ending struct {
 	Victim      *Victim `json:",omitempty"`
 	PeakMemory  int64   `json:",omitempty"` // bytes; 0: not known
 	StartFailed bool    `json:",omitempty"` // it never ran
+	Lost        bool    `json:",omitempty"` // nobody saw it; Code is made up
 	Error       string  `json:",omitempty"`
 	Asked       *Asked  `json:",omitempty"` // nil: nobody asked for it
 }

@@ -102,7 +102,9 @@ func (s State) ended(x Exit) State {
 // whole machine went away.
 func (s State) Lost(at time.Time, why string) State {
 	s.Status = container.StateExited
-	return s.ended(Exit{Code: exitUnknown, At: at, Error: why})
+	n := s.ended(Exit{Code: exitUnknown, At: at, Error: why})
+	n.Ends[len(n.Ends)-1].Lost = true
+	return n
 }
 
 // FailedStart returns the state after a start that did not succeed.
