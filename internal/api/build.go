@@ -32,8 +32,8 @@ type buildEngine interface {
 	Build(ctx context.Context, req build.Request, o engine.BuildOptions) (*build.Result, error)
 	BuildFiles(ctx context.Context, res *build.Result, w io.Writer) error
 	BuildHistory() *build.History
-	BuildCache(ctx context.Context) ([]api.CacheRecord, error)
-	BuildPrune(ctx context.Context, o engine.BuildPruneOptions) (*api.CachePruneReport, error)
+	BuildCache(ctx context.Context, f engine.Filters) ([]api.CacheRecord, error)
+	BuildPrune(ctx context.Context, o engine.BuildPruneOptions) (*engine.BuildPruneReport, error)
 }
 
 type connKey struct{}

@@ -6,8 +6,6 @@ import (
 	"unsafe"
 
 	"berth/internal/engine"
-
-	api "github.com/moby/moby/api/types/build"
 	"golang.org/x/sys/unix"
 )
 
@@ -36,8 +34,16 @@ func listBuilds(x *exchange) error {
 	return x.reply(http.StatusOK, all)
 }
 
+// buildID is the id in the path, "" for the newest build.
+func (x *exchange) buildID() string {
+	if id := x.path("id"); id != "newest" {
+		return id
+	}
+	return ""
+}
+
 func inspectBuild(x *exchange) error {
-	b, err := x.api.engine.BuildHistory().Get(x.path("id"))
+	b, err := x.api.engine.BuildHistory().Get(x.buildID())
 	if err != nil {
 		return err
 	}
@@ -45,7 +51,12 @@ func inspectBuild(x *exchange) error {
 }
 
 func removeBuild(x *exchange) error {
-	if err := x.api.engine.BuildHistory().Remove(x.path("id")); err != nil {
+	h := x.api.engine.BuildHistory()
+	b, err := h.Get(x.path("id"))
+	if err != nil {
+		return err
+	}
+	if err := h.Remove(b.ID); err != nil {
 		return err
 	}
 	return x.done(http.StatusNoContent)
@@ -53,29 +64,41 @@ func removeBuild(x *exchange) error {
 
 // buildLogs answers with the output of a build as plain text.
 func buildLogs(x *exchange) error {
-	if _, err := x.api.engine.BuildHistory().Get(x.path("id")); err != nil {
-		return err
-	}
-	x.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	return x.api.engine.BuildHistory().Logs(x.path("id"), x)
-}
-
-// buildTrace answers with the timeline of a build.
-func buildTrace(x *exchange) error {
-	if _, err := x.api.engine.BuildHistory().Get(x.path("id")); err != nil {
-		return err
-	}
-	x.Header()["Content-Type"] = jsonType
-	return x.api.engine.BuildHistory().Trace(x.path("id"), x)
-}
-
-func buildCache(x *exchange) error {
-	all, err := x.api.engine.BuildCache(x.ctx())
+	b, err := x.api.engine.BuildHistory().Get(x.buildID())
 	if err != nil {
 		return err
 	}
-	if all == nil {
-		all = []api.CacheRecord{}
+	x.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	return x.api.engine.BuildHistory().Logs(b.ID, x)
+}
+
+// buildTrace answers with the timeline of a build: form says whether as a picture
+// or, which is the default, as a trace for Chrome.
+func buildTrace(x *exchange) error {
+	b, err := x.api.engine.BuildHistory().Get(x.buildID())
+	if err != nil {
+		return err
+	}
+	switch form := x.query("form"); form {
+	case "svg":
+		x.Header().Set("Content-Type", "image/svg+xml")
+		return engine.BuildPicture(b, x)
+	case "", "chrome":
+		x.Header()["Content-Type"] = jsonType
+		return x.api.engine.BuildHistory().Trace(b.ID, x)
+	default:
+		return badQuery("form", form, "is neither svg nor chrome")
+	}
+}
+
+func buildCache(x *exchange) error {
+	f, err := engine.ParseFilters(x.query("filters"))
+	if err != nil {
+		return err
+	}
+	all, err := x.api.engine.BuildCache(x.ctx(), f)
+	if err != nil {
+		return err
 	}
 	return x.reply(http.StatusOK, all)
 }
@@ -87,7 +110,7 @@ func pruneBuilds(x *exchange) error {
 	if err != nil {
 		return err
 	}
-	o := engine.BuildPruneOptions{All: x.flag("all"), Filters: f}
+	o := engine.BuildPruneOptions{All: x.flag("all"), Filters: f, DryRun: x.flag("dryRun")}
 	for _, key := range []string{"keep-storage", "reserved-space", "max-used-space"} {
 		if v := x.query(key); v != "" {
 			if o.Keep, err = strconv.ParseInt(v, 10, 64); err != nil || o.Keep < 0 {

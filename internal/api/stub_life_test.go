@@ -119,5 +119,5 @@ func (buildStub) BuildHistory() *build.History { return new(build.History) }
 func (buildStub) BuildCache(context.Context, engine.Filters) ([]api.CacheRecord, error) { return nil, nil }
 
 func (buildStub) BuildPrune(context.Context, engine.BuildPruneOptions) (*engine.BuildPruneReport, error) {
-	return &api.CachePruneReport{}, nil
+	return &engine.BuildPruneReport{}, nil
 }

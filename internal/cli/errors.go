@@ -72,7 +72,7 @@ func nearestFlag(cmd *cobra.Command, name string) string {
 
 // elsewhere are docker's commands that berth does not have, so that a hint can
 // say so instead of guessing.
-const elsewhere = " builder build buildx compose config context manifest node plugin secret service stack swarm trust "
+const elsewhere = " compose config context manifest node plugin secret service stack swarm trust "
 
 func unknownCommand(name string) error {
 	err := wrong("there is no command %q", name)

@@ -67,6 +67,15 @@ var runGroups = []flagGroup{
 	{"Logs", "log-driver log-opt", false},
 }
 
+// buildGroups order the flags of build.
+var buildGroups = []flagGroup{
+	{"Common", "tag file build-arg target platform output push pull no-cache why check progress quiet", true},
+	{"What goes in", "build-context secret ssh label annotation no-cache-filter cache-from reproducible", false},
+	{"What comes out", "iidfile metadata-file cache-to load", false},
+	{"Steps", "network add-host allow memory memory-swap shm-size cpus cpu-shares cpu-period cpu-quota cpuset-cpus cpuset-mems " +
+		"cgroup-parent ulimit", false},
+}
+
 // painter writes help with or without colours.
 type painter struct {
 	w      io.Writer
@@ -98,7 +107,7 @@ func (a *app) help(cmd *cobra.Command, _ []string) {
 	switch {
 	case !cmd.HasParent():
 		a.rootHelp(p, cmd)
-	case cmd.HasAvailableSubCommands():
+	case cmd.HasAvailableSubCommands() && len(flagsOf(cmd.NonInheritedFlags())) == 0:
 		fmt.Fprintf(p.w, "%s.\n\n", cmd.Short)
 		p.heading("Usage")
 		fmt.Fprintf(p.w, "  %s\n\n", cmd.UseLine())
@@ -176,7 +185,11 @@ func (a *app) commandHelp(p *painter, cmd *cobra.Command) {
 		return
 	}
 	hidden := 0
-	for _, group := range runGroups {
+	groups := runGroups
+	if cmd.Name() == "build" {
+		groups = buildGroups
+	}
+	for _, group := range groups {
 		list := pick(flags, group.names)
 		if !group.always && !a.allFlags(cmd) {
 			hidden += len(list)

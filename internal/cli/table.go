@@ -16,7 +16,7 @@ var groupOrder = []string{groupRun, groupLook, groupImages, groupSystem, groupGr
 // topLevel names the commands in the order of the help.
 const topLevel = "run exec create start stop restart pause unpause kill attach wait rename update cp rm " +
 	"ps logs top stats port inspect diff events " +
-	"pull push images history tag rmi commit export save load import login logout search " +
+	"build pull push images history tag rmi commit export save load import login logout search " +
 	"version info dial-stdio "
 
 // lookUp returns a command by its name, "GROUP NAME" for one that exists in a
@@ -30,6 +30,9 @@ func lookUp(name string) *command {
 		return c
 	}
 	if c := managementCommand(name); c != nil {
+		return c
+	}
+	if c := buildCommand(name); c != nil {
 		return c
 	}
 	return systemCommand(name)
@@ -201,12 +204,14 @@ func groupNamed(name string) *group {
 		return &group{name, "Manage containers", "attach commit cp create diff exec export inspect kill logs " +
 			"ls|list|ps=ps pause port prune rename restart rm|remove run start stats stop top unpause update wait"}
 	case "image":
-		return &group{name, "Manage images, verify and sign them", "ls|list=images pull push history inspect tag rm|remove=rmi prune " +
+		return &group{name, "Manage images, verify and sign them", "ls|list=images build pull push history inspect tag rm|remove=rmi prune " +
 			"save load import verify tree sign keygen referrers"}
 	case "network":
 		return &group{name, "Manage networks", "ls|list create rm|remove inspect connect disconnect prune"}
 	case "volume":
 		return &group{name, "Manage volumes", "ls|list create rm|remove inspect prune"}
+	case "builder", "buildx": // docker's words for what is behind build
+		return &group{name, "Manage builds", "build prune du=buildx_du history=buildx_history"}
 	case "system":
 		return &group{name, "Manage the engine and what it keeps", "df prune info events dial-stdio"}
 	}

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"berth/internal/build"
@@ -55,22 +56,51 @@ func (e *Engine) BuildFiles(ctx context.Context, res *build.Result, w io.Writer)
 func (e *Engine) BuildHistory() *build.History { return e.builder.History() }
 
 // BuildCache lists what the cache of builds keeps, the least recently used first.
-func (e *Engine) BuildCache(ctx context.Context) ([]api.CacheRecord, error) {
+func (e *Engine) BuildCache(ctx context.Context, f Filters) ([]api.CacheRecord, error) {
+	if err := f.Check(cacheFilters...); err != nil {
+		return nil, err
+	}
 	items, err := e.builder.Usage(ctx)
 	if err != nil {
 		return nil, err
 	}
-	out := make([]api.CacheRecord, len(items))
-	for i, it := range items {
-		out[i] = api.CacheRecord{
+	out := make([]api.CacheRecord, 0, len(items))
+	for _, it := range items {
+		if !isCacheWanted(f, it) {
+			continue
+		}
+		r := api.CacheRecord{
 			ID: it.ID, Type: cacheType(it), Description: it.Description, InUse: it.InUse, Shared: it.Shared, Size: it.Size,
 			CreatedAt: it.Created, UsageCount: it.Uses,
 		}
 		if !it.LastUsed.IsZero() {
-			out[i].LastUsedAt = &it.LastUsed
+			r.LastUsedAt = &it.LastUsed
 		}
+		out = append(out, r)
 	}
 	return out, nil
+}
+
+// buildUsage is what the build cache takes, for docker's system df. What images
+// have in common with it is theirs.
+func (e *Engine) buildUsage(ctx context.Context) (*api.DiskUsage, error) {
+	list, err := e.BuildCache(ctx, nil)
+	if err != nil {
+		return nil, err
+	}
+	u := &api.DiskUsage{Items: list, TotalCount: int64(len(list))}
+	for _, r := range list {
+		if r.InUse {
+			u.ActiveCount++
+		}
+		if !r.Shared {
+			u.TotalSize += r.Size
+			if !r.InUse {
+				u.Reclaimable += r.Size
+			}
+		}
+	}
+	return u, nil
 }
 
 // cacheType names kinds the way docker's clients know them.
@@ -89,22 +119,36 @@ type BuildPruneOptions struct {
 	All     bool  // also what images have in common with it, which frees nothing but slows the next build down
 	Keep    int64 // bytes that may stay
 	Filters Filters
+	DryRun  bool // only say what would go
+}
+
+// BuildPruneReport is docker's answer and, of a dry run, the plan.
+type BuildPruneReport struct {
+	api.CachePruneReport
+	DryRun bool
+	Remove []PlanItem
+}
+
+// cacheFilters are the keys that filters of the build cache may have.
+var cacheFilters = []string{"id", "type", "inuse", "shared", "private", "description"}
+
+func isCacheWanted(f Filters, it solve.Item) bool {
+	return f.Exact("type", cacheType(it)) && f.Match("description", it.Description) && hasPrefix(f.Get("id"), it.ID) &&
+		isWanted(f, "inuse", it.InUse) && isWanted(f, "shared", it.Shared) && isWanted(f, "private", !it.Shared)
+}
+
+// hasPrefix reports whether there are no ids, or id begins with one of them.
+func hasPrefix(ids []string, id string) bool {
+	return len(ids) == 0 || slices.ContainsFunc(ids, func(begin string) bool { return strings.HasPrefix(id, begin) })
 }
 
 // BuildPrune removes from the build cache what nobody uses.
-func (e *Engine) BuildPrune(ctx context.Context, o BuildPruneOptions) (*api.CachePruneReport, error) {
-	if err := o.Filters.Check("until", "unused-for", "id", "type", "inuse", "shared", "private", "description"); err != nil {
+func (e *Engine) BuildPrune(ctx context.Context, o BuildPruneOptions) (*BuildPruneReport, error) {
+	if err := o.Filters.Check(append([]string{"until", "unused-for"}, cacheFilters...)...); err != nil {
 		return nil, err
 	}
 	prune := solve.PruneOptions{Keep: o.Keep, Filter: func(it solve.Item) bool {
-		private := !it.Shared
-		switch {
-		case !o.Filters.Exact("id", it.ID), !o.Filters.Exact("type", cacheType(it)), !o.Filters.Match("description", it.Description):
-			return false
-		case !isWanted(o.Filters, "inuse", it.InUse), !isWanted(o.Filters, "shared", it.Shared), !isWanted(o.Filters, "private", private):
-			return false
-		}
-		return o.All || !it.Shared
+		return isCacheWanted(o.Filters, it) && (o.All || !it.Shared)
 	}}
 	for _, key := range []string{"until", "unused-for"} {
 		for _, v := range o.Filters.Get(key) {
@@ -115,12 +159,49 @@ func (e *Engine) BuildPrune(ctx context.Context, o BuildPruneOptions) (*api.Cach
 			prune.Unused = max(prune.Unused, d)
 		}
 	}
+	if o.DryRun {
+		return e.buildPlan(ctx, prune)
+	}
 	went, err := e.builder.Prune(ctx, prune)
 	if err != nil {
 		return nil, err
 	}
 	e.bus.Publish(events.BuilderEventType, events.ActionPrune, "", map[string]string{"reclaimed": strconv.FormatInt(went.Freed, 10)})
-	return &api.CachePruneReport{CachesDeleted: slices.Clone(went.Items), SpaceReclaimed: uint64(max(0, went.Freed))}, nil
+	return &BuildPruneReport{CachePruneReport: api.CachePruneReport{
+		CachesDeleted: slices.Clone(went.Items), SpaceReclaimed: uint64(max(0, went.Freed)),
+	}}, nil
+}
+
+// buildPlan goes through a prune that removes nothing.
+func (e *Engine) buildPlan(ctx context.Context, prune solve.PruneOptions) (*BuildPruneReport, error) {
+	items, err := e.builder.Usage(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var left int64
+	for _, it := range items {
+		if !it.Shared {
+			left += it.Size
+		}
+	}
+	out := &BuildPruneReport{DryRun: true}
+	wanted, keep := prune.Filter, prune.Keep
+	prune.Filter = func(it solve.Item) bool {
+		if keep > 0 && left <= keep || !wanted(it) {
+			return false
+		}
+		item := PlanItem{Kind: "build-cache", ID: it.ID, Names: []string{it.Description}, Reason: "no build uses it"}
+		if it.Shared {
+			item.Reason += "; an image has the files, too"
+		} else {
+			item.Size, left = it.Size, left-it.Size
+			out.SpaceReclaimed += uint64(it.Size)
+		}
+		out.Remove = append(out.Remove, item)
+		return false
+	}
+	_, err = e.builder.Prune(ctx, prune)
+	return out, err
 }
 
 // isWanted reports whether a yes-or-no filter agrees, or is not there.

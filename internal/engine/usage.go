@@ -66,6 +66,13 @@ func (e *Engine) DiskUsage(ctx context.Context, o DiskUsageOptions) (DiskUsageRe
 			return out, err
 		}
 	}
+	if want(system.BuildCacheObject) {
+		u, err := e.buildUsage(ctx)
+		if err != nil {
+			return out, err
+		}
+		out.BuildCacheUsage = u
+	}
 	if !o.Owners {
 		return out, nil
 	}

@@ -53,6 +53,8 @@ type packer struct {
 	seen map[inode]string // files with several names
 	buf  []byte
 	size int64
+	// foreign leaves owners out.
+	foreign bool
 }
 
 func (p *packer) add(path, name string, entry fs.DirEntry) error {
@@ -77,6 +79,9 @@ func (p *packer) add(path, name string, entry fs.DirEntry) error {
 		return err
 	}
 	h.Name, h.Uname, h.Gname = name, "", ""
+	if p.foreign {
+		h.Uid, h.Gid = 0, 0
+	}
 	h.Format = tar.FormatPAX // keeps fractions of seconds
 	if info.IsDir() {
 		h.Name = strings.TrimSuffix(name, "/") + "/"

@@ -1,0 +1,293 @@
+package cli
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"berth/internal/cli/archive"
+	"berth/internal/cli/buildview"
+	"berth/internal/cli/terminal"
+	"berth/internal/client"
+	"berth/internal/fault"
+	"berth/internal/wire"
+)
+
+// buildContext is where the files of a build come from.
+type buildContext struct {
+	dir        string         // "" unless they are in a directory here
+	dockerfile string         // path in dir, "" if it is elsewhere
+	text       []byte         // the Dockerfile, when it is known here
+	file       string         // what it is called in messages
+	stdin      io.Reader      // an archive
+	pipe       *io.PipeReader // of an archive that is being made
+}
+
+// maxDockerfile bounds a Dockerfile.
+const maxDockerfile = 16 << 20
+
+// openContext finds out what source means, and puts it into rq.
+func (a *app) openContext(f *buildFlags, source string, rq *wire.BuildRequest, c *client.Client) (*buildContext, error) {
+	b := &buildContext{file: f.file}
+	local := c.Endpoint().Scheme == "unix"
+	if err := namedContexts(f.contexts, rq, local); err != nil {
+		return nil, err
+	}
+	if len(rq.SSH) > 0 && !local {
+		return nil, fault.New(fault.Unsupported, "", "", "--ssh needs an engine on this machine")
+	}
+	if f.file == "-" {
+		text, err := io.ReadAll(io.LimitReader(a.in, maxDockerfile))
+		if err != nil {
+			return nil, err
+		}
+		if source == "-" {
+			return nil, wrong("the Dockerfile and the build context cannot both come from standard input")
+		}
+		b.text, b.file, rq.Text = text, "Dockerfile", text
+	}
+	if source == "-" {
+		return b, a.contextFromInput(f, b, rq)
+	}
+	info, err := os.Stat(source)
+	switch remote, isRemote := remoteContext(source); {
+	case err != nil && isRemote:
+		rq.Remote = remote
+		if f.file != "-" {
+			rq.Dockerfile = f.file
+		}
+		return b, nil
+	case err != nil:
+		return nil, err
+	case !info.IsDir():
+		return nil, wrong("%s is not a directory", source).WithHint("name the directory that the Dockerfile copies from; -f names the Dockerfile")
+	}
+	if b.dir, err = filepath.Abs(source); err != nil {
+		return nil, err
+	}
+	if b.dir, err = filepath.EvalSymlinks(b.dir); err != nil {
+		return nil, err
+	}
+	if f.file != "-" {
+		if err := b.findDockerfile(f.file, rq); err != nil {
+			return nil, err
+		}
+	}
+	if !local {
+		return b, b.sendInstead(rq)
+	}
+	rq.ContextDir = b.dir
+	return b, see(rq, b.dir)
+}
+
+// remoteContext reports whether an argument is the address of a repository or an
+// archive, as docker reads them.
+func remoteContext(s string) (string, bool) {
+	for _, scheme := range []string{"http://", "https://", "git://", "ssh://"} {
+		if strings.HasPrefix(s, scheme) {
+			return s, true
+		}
+	}
+	if rest, ok := strings.CutPrefix(s, "github.com/"); ok {
+		path, fragment, has := strings.Cut(rest, "#")
+		if !strings.HasSuffix(path, ".git") {
+			path += ".git"
+		}
+		if has {
+			path += "#" + fragment
+		}
+		return "https://github.com/" + path, true
+	}
+	user, rest, at := strings.Cut(s, "@")
+	return s, at && !strings.ContainsAny(user, "/:") && strings.Contains(rest, ":")
+}
+
+// contextFromInput reads a Dockerfile or an archive from standard input.
+func (a *app) contextFromInput(f *buildFlags, b *buildContext, rq *wire.BuildRequest) error {
+	if terminal.Is(a.in) {
+		return wrong("build - reads an archive or a Dockerfile from standard input, which is a terminal")
+	}
+	in := bufio.NewReader(onlyReader{a.in})
+	head, err := in.Peek(512)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	if isArchive(head) {
+		b.stdin, rq.Archive, rq.Dockerfile = in, true, f.file
+		return nil
+	}
+	text, err := io.ReadAll(io.LimitReader(in, maxDockerfile))
+	if err != nil {
+		return err
+	}
+	if len(bytes.TrimSpace(text)) == 0 {
+		return wrong("standard input is empty: there is no Dockerfile in it")
+	}
+	b.text, b.file, rq.Text = text, "Dockerfile", text
+	return nil
+}
+
+// isArchive reports whether the beginning of a file is that of a tar archive,
+// plain or compressed.
+func isArchive(head []byte) bool {
+	for _, magic := range []string{"\x1f\x8b", "BZh", "\xfd7zXZ\x00", "\x28\xb5\x2f\xfd"} {
+		if bytes.HasPrefix(head, []byte(magic)) {
+			return true
+		}
+	}
+	if len(head) < 512 {
+		return false
+	}
+	return bytes.HasPrefix(head[257:], []byte("ustar")) || bytes.IndexByte(head[:100], 0) > 0
+}
+
+// findDockerfile finds the Dockerfile and reads it, for the excerpts of warnings.
+// One outside of the directory is sent, and so is one behind a link.
+func (b *buildContext) findDockerfile(given string, rq *wire.BuildRequest) error {
+	path := given
+	if path == "" {
+		path = filepath.Join(b.dir, "Dockerfile")
+		if _, err := os.Lstat(path); errors.Is(err, os.ErrNotExist) {
+			path = b.otherName(path)
+		}
+	}
+	text, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) && given == "" {
+		return fault.New(fault.Invalid, "", "", "there is no Dockerfile in %s", b.dir).WithHint("name it with -f FILE")
+	}
+	if err != nil {
+		return err
+	}
+	if len(text) > maxDockerfile {
+		return wrong("%s is no Dockerfile: it has more than %d bytes", path, maxDockerfile)
+	}
+	b.text, b.file = text, path
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return err
+	}
+	real, err := filepath.EvalSymlinks(abs)
+	if err != nil {
+		return err
+	}
+	rel, err := filepath.Rel(b.dir, real)
+	if err != nil || rel == ".." || strings.HasPrefix(rel, "../") {
+		rq.Text = text
+		return nil
+	}
+	b.dockerfile, rq.Dockerfile = rel, filepath.ToSlash(rel)
+	return nil
+}
+
+// otherName returns the other name that a Dockerfile may have.
+func (b *buildContext) otherName(path string) string {
+	for _, name := range []string{"dockerfile", "Containerfile"} {
+		if _, err := os.Lstat(filepath.Join(b.dir, name)); err == nil {
+			return filepath.Join(b.dir, name)
+		}
+	}
+	return path
+}
+
+// see notes in rq what directory path is.
+func see(rq *wire.BuildRequest, path string) error {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return &os.PathError{Op: "stat", Path: path, Err: err}
+	}
+	if rq.Seen == nil {
+		rq.Seen = map[string]string{}
+	}
+	rq.Seen[path] = wire.FileID(st.Dev, st.Ino)
+	return nil
+}
+
+// namedContexts reads --build-context.
+func namedContexts(list []string, rq *wire.BuildRequest, local bool) error {
+	for _, text := range list {
+		name, where, ok := strings.Cut(text, "=")
+		if !ok || name == "" || where == "" {
+			return wrong("--build-context %q is not NAME=WHERE", text)
+		}
+		if rq.Contexts == nil {
+			rq.Contexts = map[string]string{}
+		}
+		if remote, is := remoteContext(where); is || strings.HasPrefix(where, "docker-image://") {
+			rq.Contexts[name] = remote
+			continue
+		}
+		if strings.Contains(where, "://") {
+			return fault.New(fault.Unsupported, "", "", "--build-context %q is not offered by berth", text).
+				WithHint("give a directory, docker-image://NAME, or the address of a repository or an archive")
+		}
+		dir, err := filepath.Abs(where)
+		if err != nil {
+			return err
+		}
+		if dir, err = filepath.EvalSymlinks(dir); err != nil {
+			return err
+		}
+		if info, err := os.Stat(dir); err != nil || !info.IsDir() {
+			return wrong("--build-context %q: %s is not a directory", text, where)
+		}
+		if !local {
+			return fault.New(fault.Unsupported, "", "", "--build-context %q: a second directory cannot be sent to an engine on another machine", text)
+		}
+		rq.Contexts[name] = dir
+		if err := see(rq, dir); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sendInstead makes rq one whose files are sent.
+func (b *buildContext) sendInstead(rq *wire.BuildRequest) error {
+	if len(rq.Contexts) > 0 && rq.ContextDir != "" {
+		return fault.New(fault.Unsupported, "", "", "the engine does not see the directories of this machine: only one can be sent")
+	}
+	rq.ContextDir, rq.Seen, rq.Archive = "", nil, true
+	return nil
+}
+
+// archive returns the archive to send with rq, nil when there is none. view hears
+// how much of it has been sent.
+func (b *buildContext) archive(rq *wire.BuildRequest, view buildview.View) io.Reader {
+	if !rq.Archive {
+		return nil
+	}
+	if b.stdin != nil {
+		return &sentReader{r: b.stdin, view: view}
+	}
+	r, w := io.Pipe()
+	b.pipe = r
+	go func() { _ = w.CloseWithError(archive.PackContext(w, b.dir, b.dockerfile)) }()
+	return &sentReader{r: r, view: view}
+}
+
+// close ends whoever makes an archive.
+func (b *buildContext) close() {
+	if b.pipe != nil {
+		_ = b.pipe.Close()
+	}
+}
+
+// sentReader tells how much was read of it.
+type sentReader struct {
+	r    io.Reader
+	view buildview.View
+	sent atomic.Int64
+}
+
+func (s *sentReader) Read(p []byte) (int, error) {
+	n, err := s.r.Read(p)
+	s.view.Sent(s.sent.Add(int64(n)), err == io.EOF)
+	return n, err
+}

@@ -1,0 +1,247 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"berth/internal/cli/spec"
+	"berth/internal/credentials"
+	"berth/internal/fault"
+	"berth/internal/wire"
+)
+
+// request turns the flags into a request without its context.
+func (f *buildFlags) request() (*wire.BuildRequest, error) {
+	if err := f.refuse(); err != nil {
+		return nil, err
+	}
+	rq := &wire.BuildRequest{
+		Tags: f.tags, Target: f.target, Platform: f.platform, Allow: f.allow, Network: f.network, Pull: f.pull, NoCache: f.noCache,
+		Reproducible: f.reproducible, Check: f.check || f.call == "check" || f.call == "lint",
+	}
+	for _, list := range f.noCacheFilter {
+		rq.NoCacheOnly = append(rq.NoCacheOnly, strings.Split(list, ",")...)
+	}
+	for _, h := range f.hosts {
+		name, address, ok := strings.Cut(h, "=")
+		if !ok {
+			name, address, ok = strings.Cut(h, ":")
+		}
+		if !ok || name == "" || address == "" {
+			return nil, wrong("--add-host %q is not NAME:ADDRESS", h)
+		}
+		rq.Hosts = append(rq.Hosts, name+":"+strings.Trim(address, "[]"))
+	}
+	rq.Args = f.arguments()
+	var err error
+	if rq.Labels, err = labelled(f.labels); err != nil {
+		return nil, err
+	}
+	if rq.Limits, err = f.limits.Limits(); err != nil {
+		return nil, wrong("%s", err)
+	}
+	if rq.Secrets, err = secretsOf(f.secrets); err != nil {
+		return nil, err
+	}
+	if rq.SSH, err = agentsOf(f.ssh); err != nil {
+		return nil, err
+	}
+	return rq, f.caches(rq)
+}
+
+// refuse names what cannot be had.
+func (f *buildFlags) refuse() error {
+	no := func(what, hint string) error {
+		return fault.New(fault.Unsupported, "", "", "%s is not offered by berth", what).WithHint("%s", hint)
+	}
+	off := func(text string) bool { return text == "" || text == "false" || text == "disabled=true" }
+	switch {
+	case f.squash:
+		return no("--squash", "use a multi-stage build: the last stage has what it copies")
+	case len(f.annotations) > 0:
+		return no("--annotation", "use --label, which every registry shows, too")
+	case f.isolation != "" && f.isolation != "default":
+		return no("--isolation "+f.isolation, "it is for Windows")
+	case len(f.securityOpt) > 0:
+		return no("--security-opt", "a step with --security=insecure needs --allow security.insecure")
+	case len(f.attest) > 0 || !off(f.provenance) || !off(f.sbom):
+		return no("attaching attestations", "berth image sign signs what a registry has")
+	case strings.Contains(f.platform, ","):
+		return no("a build for several platforms at once", "build for one after the other, each with a tag of its own")
+	case f.call != "" && f.call != "build" && f.call != "check" && f.call != "lint":
+		return no("--call "+f.call, "use --check")
+	}
+	return nil
+}
+
+// arguments reads --build-arg: a name alone takes the caller's variable, and says
+// nothing when there is none.
+func (f *buildFlags) arguments() map[string]string {
+	out := map[string]string{}
+	for _, text := range f.args {
+		name, value, ok := strings.Cut(text, "=")
+		if !ok {
+			if value, ok = os.LookupEnv(name); !ok {
+				continue
+			}
+		}
+		out[name] = value
+	}
+	for _, name := range []string{"SOURCE_DATE_EPOCH"} {
+		if value, ok := os.LookupEnv(name); ok && out[name] == "" {
+			out[name] = value // as docker's clients have it
+		}
+	}
+	return out
+}
+
+func labelled(list []string) (map[string]string, error) {
+	out := map[string]string{}
+	for _, text := range list {
+		name, value, _ := strings.Cut(text, "=")
+		if name == "" {
+			return nil, wrong("--label %q has no name", text)
+		}
+		out[name] = value
+	}
+	return out, nil
+}
+
+// maxSecret bounds one secret, as BuildKit does.
+const maxSecret = 500 << 10
+
+// secretsOf reads --secret: id=NAME with src=FILE or env=VARIABLE; with neither
+// it is the variable of that name, or else the file.
+func secretsOf(list []string) (map[string][]byte, error) {
+	out := map[string][]byte{}
+	for _, text := range list {
+		fields, err := spec.Fields("secret", text, "", "id", "src", "source", "env", "type")
+		if err != nil {
+			return nil, wrong("%s", err)
+		}
+		id, file, variable := fields["id"], fields["src"]+fields["source"], fields["env"]
+		switch kind := fields["type"]; {
+		case kind != "" && kind != "file" && kind != "env":
+			return nil, wrong("--secret %q: type %q is neither file nor env", text, kind)
+		case kind == "env" && variable == "":
+			file, variable = "", file
+		}
+		if id == "" {
+			return nil, wrong("--secret %q has no id", text).WithHint("use --secret id=NAME,src=FILE")
+		}
+		if file == "" && variable == "" {
+			if _, ok := os.LookupEnv(id); ok {
+				variable = id
+			} else {
+				file = id
+			}
+		}
+		if variable != "" {
+			value, ok := os.LookupEnv(variable)
+			if !ok {
+				return nil, wrong("--secret %q: there is no variable %s", text, variable)
+			}
+			out[id] = []byte(value)
+			continue
+		}
+		data, err := os.ReadFile(expandHome(file))
+		if err != nil {
+			return nil, err
+		}
+		if len(data) > maxSecret {
+			return nil, wrong("--secret %q: the file has more than %d bytes", text, maxSecret)
+		}
+		out[id] = data
+	}
+	return out, nil
+}
+
+func expandHome(path string) string {
+	if rest, ok := strings.CutPrefix(path, "~/"); ok {
+		if home, err := os.UserHomeDir(); err == nil {
+			return filepath.Join(home, rest)
+		}
+	}
+	return path
+}
+
+// agentsOf reads --ssh: default, or NAME=SOCKET.
+func agentsOf(list []string) (map[string]string, error) {
+	out := map[string]string{}
+	for _, text := range list {
+		id, path, ok := strings.Cut(text, "=")
+		if !ok || path == "" {
+			if path = os.Getenv("SSH_AUTH_SOCK"); path == "" {
+				return nil, wrong("--ssh %q: no agent runs", text).WithHint("SSH_AUTH_SOCK is not set: start one with eval $(ssh-agent)")
+			}
+		}
+		path, err := filepath.Abs(expandHome(path))
+		if err != nil {
+			return nil, err
+		}
+		info, err := os.Stat(path)
+		if err != nil {
+			return nil, err
+		}
+		if info.Mode()&os.ModeSocket == 0 {
+			return nil, fault.New(fault.Unsupported, "", "", "--ssh %q: keys in files are not offered", text).
+				WithHint("give the key to an agent with ssh-add, and name the agent's socket")
+		}
+		out[id] = path
+	}
+	return out, nil
+}
+
+// caches reads --cache-from and --cache-to.
+func (f *buildFlags) caches(rq *wire.BuildRequest) error {
+	for _, text := range f.cacheFrom {
+		if !strings.Contains(text, "=") {
+			for ref := range strings.SplitSeq(text, ",") {
+				rq.CacheFrom = append(rq.CacheFrom, ref)
+			}
+			continue
+		}
+		fields, err := spec.Fields("cache-from", text, "", "type", "ref")
+		if err != nil {
+			return wrong("%s", err)
+		}
+		if kind := fields["type"]; kind != "registry" && kind != "inline" || fields["ref"] == "" {
+			return fault.New(fault.Unsupported, "", "", "--cache-from %q is not offered by berth", text).
+				WithHint("use type=registry,ref=IMAGE for an image that was built with --cache-to type=inline")
+		}
+		rq.CacheFrom = append(rq.CacheFrom, fields["ref"])
+	}
+	for _, text := range f.cacheTo {
+		if fields, err := spec.Fields("cache-to", text, "type", "type", "mode"); err != nil || fields["type"] != "inline" {
+			return fault.New(fault.Unsupported, "", "", "--cache-to %q is not offered by berth", text).
+				WithHint("use type=inline, and push the image")
+		}
+		rq.InlineCache = true
+	}
+	if rq.Args["BUILDKIT_INLINE_CACHE"] == "1" {
+		rq.InlineCache = true
+	}
+	return nil
+}
+
+// allAuths returns who asks which registry. What cannot be read is said, and
+// images that everybody may have can still be had.
+func (a *app) allAuths(ctx context.Context) map[string]wire.BuildAuth {
+	config, err := credentials.Open()
+	if err == nil {
+		var all map[string]credentials.Auth
+		if all, err = config.All(ctx); err == nil {
+			out := map[string]wire.BuildAuth{}
+			for key, one := range all {
+				out[key] = wire.BuildAuth{Username: one.Username, Password: one.Password, ServerAddress: one.ServerAddress,
+					IdentityToken: one.IdentityToken, RegistryToken: one.RegistryToken}
+			}
+			return out
+		}
+	}
+	fmt.Fprintf(a.err, "berth: warning: asking registries anonymously: %v\n", err)
+	return nil
+}

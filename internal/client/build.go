@@ -1,0 +1,176 @@
+package client
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"net/url"
+	"strconv"
+	"time"
+
+	"berth/internal/fault"
+	"berth/internal/wire"
+)
+
+// Build has the engine build what rq describes. archive is the build context
+// when rq.Archive is set. event receives everything that happens, in order; its
+// error ends the build. A build that fails does so in its last event: the error
+// of Build itself is one of talking to the engine.
+func (c *Client) Build(ctx context.Context, rq *wire.BuildRequest, archive io.Reader, event func(*wire.BuildEvent) error) error {
+	head, err := json.Marshal(rq)
+	if err != nil {
+		return fault.New(fault.Internal, "encode build request", "", "%w", err)
+	}
+	head = append(head, '\n')
+	send := &request{method: "POST", path: "/berth/build", contentType: "application/vnd.berth.build"}
+	if archive != nil {
+		send.stream = io.MultiReader(bytes.NewReader(head), archive)
+	} else {
+		send.body = head
+	}
+	a, err := c.do(ctx, send)
+	if err != nil {
+		return err
+	}
+	in := json.NewDecoder(a)
+	over := false
+	for {
+		var e wire.BuildEvent
+		err := in.Decode(&e)
+		if err == io.EOF && over {
+			_ = a.Close() // also when not all of the archive was wanted
+			return nil
+		}
+		if err == io.EOF {
+			err = io.ErrUnexpectedEOF
+		}
+		if err == nil {
+			over = over || e.Kind == wire.BuildResult || e.Kind == wire.BuildFailed
+			err = event(&e)
+		} else if ctx.Err() != nil {
+			err = ctx.Err()
+		} else {
+			err = transferFailed(send, a.exchange.streamFailure(err))
+		}
+		if err != nil {
+			a.exchange.abandon()
+			return err
+		}
+	}
+}
+
+// streamFailure prefers the reason why a streamed body could not be read over
+// the broken answer that follows from it, if it is known by now.
+func (x *exchange) streamFailure(err error) error {
+	if x.sent != nil {
+		select {
+		case sent := <-x.sent:
+			if sent != nil && !Broken(sent) {
+				return sent
+			}
+		default:
+		}
+	}
+	return err
+}
+
+// BuildStep is a step of a build in the history.
+type BuildStep struct {
+	ID                int
+	Name, Stage       string
+	Lines             struct{ Start, End int }
+	Key               string
+	Cached, Shared    bool
+	Why               string
+	Started, Finished time.Time
+	Size              int64 // bytes
+	Error             string
+	Skipped           bool
+}
+
+// BuildRecord is a build in the history.
+type BuildRecord struct {
+	ID, Name, Dockerfile, Context string
+	Target, Platform              string
+	Tags, Args                    []string
+	Status, Error, Image          string
+	Started, Finished             time.Time
+	Steps                         []BuildStep
+	Warnings                      []string
+}
+
+// Builds lists what was built, newest first.
+func (c *Client) Builds(ctx context.Context) ([]BuildRecord, error) {
+	return fetch[[]BuildRecord](ctx, c, "GET", "/berth/builds", nil, nil)
+}
+
+// BuildInspect returns all about one build, named by its id, the beginning of
+// it, or "" for the newest.
+func (c *Client) BuildInspect(ctx context.Context, id string) (json.RawMessage, error) {
+	return fetch[json.RawMessage](ctx, c, "GET", "/berth/builds/"+url.PathEscape(orNewest(id)), nil, nil)
+}
+
+// NewestBuild names the newest build in paths of the API.
+const NewestBuild = "newest"
+
+func orNewest(id string) string {
+	if id == "" {
+		return NewestBuild
+	}
+	return id
+}
+
+// BuildRemove forgets a build.
+func (c *Client) BuildRemove(ctx context.Context, id string) error {
+	return c.call(ctx, "DELETE", "/berth/builds/"+url.PathEscape(id), nil, nil, nil)
+}
+
+// BuildLogs writes what the steps of a build wrote, each line after the number of
+// its step.
+func (c *Client) BuildLogs(ctx context.Context, id string, w io.Writer) error {
+	return c.download(ctx, &request{method: "GET", path: "/berth/builds/" + url.PathEscape(orNewest(id)) + "/logs"}, w)
+}
+
+// BuildTrace writes the timeline of a build: form is "chrome" or "svg".
+func (c *Client) BuildTrace(ctx context.Context, id, form string, w io.Writer) error {
+	q := url.Values{"form": {form}}
+	return c.download(ctx, &request{method: "GET", path: "/berth/builds/" + url.PathEscape(orNewest(id)) + "/trace", query: q.Encode()}, w)
+}
+
+// CacheRecord is one thing that the cache of builds keeps.
+type CacheRecord struct {
+	ID, Type, Description string
+	InUse, Shared         bool
+	Size                  int64 // bytes
+	CreatedAt             time.Time
+	LastUsedAt            *time.Time
+	UsageCount            int
+}
+
+// BuildCache lists what the cache of builds keeps, the least recently used first.
+func (c *Client) BuildCache(ctx context.Context, filters Filters) ([]CacheRecord, error) {
+	q := url.Values{}
+	filters.query(q)
+	return fetch[[]CacheRecord](ctx, c, "GET", "/berth/build/cache", q, nil)
+}
+
+// CachePrune says what of the build cache goes.
+type CachePrune struct {
+	All     bool  // also what images have in common with it
+	Keep    int64 // bytes that may stay
+	Filters Filters
+	DryRun  bool
+}
+
+// BuildPrune removes from the cache of builds.
+func (c *Client) BuildPrune(ctx context.Context, o CachePrune) (PruneReport, error) {
+	q := url.Values{}
+	o.Filters.query(q)
+	setFlag(q, "all", o.All)
+	setFlag(q, "dryRun", o.DryRun)
+	if o.Keep > 0 {
+		q.Set("keep-storage", strconv.FormatInt(o.Keep, 10))
+	}
+	return fetch[PruneReport](ctx, c, "POST", "/build/prune", q, nil)
+}
