@@ -15,7 +15,7 @@ var groupOrder = []string{groupRun, groupLook, groupImages, groupSystem, groupGr
 
 // topLevel names the commands in the order of the help.
 const topLevel = "run exec create start stop restart pause unpause kill attach wait rename update cp rm " +
-	"ps logs top stats port inspect diff events " +
+	"ps logs why top stats port inspect diff events " +
 	"build pull push images history tag rmi commit export save load import login logout search " +
 	"version info dial-stdio "
 
@@ -82,6 +82,8 @@ func containerCommand(name string) *command {
 		return &command{"ps", groupLook, "[FLAGS]", "List containers", psExample, buildPs}
 	case "logs":
 		return &command{"logs", groupLook, "[FLAGS] CONTAINER", "Show what a container wrote", logsExample, buildLogs}
+	case "why":
+		return &command{"why", groupLook, "[FLAGS] CONTAINER", "Explain why a container ended, does not start or fares badly", whyExample, buildWhy}
 	case "inspect":
 		return &command{"inspect", groupLook, "[FLAGS] NAME...", "Show everything about containers, images, networks or volumes", inspectExample, buildInspect}
 	}
@@ -202,7 +204,7 @@ func groupNamed(name string) *group {
 	switch name {
 	case "container":
 		return &group{name, "Manage containers", "attach commit cp create diff exec export inspect kill logs " +
-			"ls|list|ps=ps pause port prune rename restart rm|remove run start stats stop top unpause update wait"}
+			"ls|list|ps=ps pause port prune rename restart rm|remove run start stats stop top unpause update wait why"}
 	case "image":
 		return &group{name, "Manage images, verify and sign them", "ls|list=images build pull push history inspect tag rm|remove=rmi prune " +
 			"save load import verify tree sign keygen referrers"}
