@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -93,13 +94,15 @@ func (p *whyPainter) paint() string {
 		case wire.WhyGuess:
 			mark = "A guess: "
 		}
-		title = mark + title
+		if mark != "" {
+			title = mark + inSentence(title)
+		}
 		if p.bold && i == 0 {
 			title = "\x1b[1m" + title + "\x1b[0m"
 		}
 		p.wrap(title, whyMargin, whyMargin)
 		p.wrap(text, whyMargin+2, whyMargin+2)
-		if e := format.Printable(c.Evidence); e != "" && !strings.Contains(text, e) {
+		if e := format.Printable(c.Evidence); e != "" && !(len(e) > 10 && strings.Contains(text, e)) && !repeats(c) {
 			p.wrap("\""+format.Truncate(oneLine(e), 300)+"\"", whyMargin+2, whyMargin+2)
 		}
 		if advice != "" {
@@ -110,6 +113,26 @@ func (p *whyPainter) paint() string {
 	p.figures()
 	p.log()
 	return p.String()
+}
+
+// repeats tells whether the evidence of a cause says no more than its words do: a
+// start's error does, once it is understood.
+func repeats(c *wire.WhyCause) bool {
+	switch c.Kind {
+	case wire.WhyCRLF, wire.WhyLoader, wire.WhyPlatform, wire.WhyExecutable, wire.WhyNotFound, wire.WhyPort, wire.WhyMount:
+		return c.Sure == wire.WhyCertain
+	}
+	return false
+}
+
+// inSentence is a sentence that follows a colon.
+func inSentence(text string) string {
+	for _, word := range []string{"The ", "It ", "Its ", "A "} {
+		if strings.HasPrefix(text, word) {
+			return strings.ToLower(text[:1]) + text[1:]
+		}
+	}
+	return text
 }
 
 func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
@@ -172,7 +195,9 @@ func (p *whyPainter) figures() {
 	p.figure("Memory", memoryText(w))
 	p.figure("Processes", pidsText(w))
 	p.figure("Pressure", pressureText(w))
-	if n := len(w.Kernel); n > 0 {
+	if n := len(w.Kernel); n > 0 && !slices.ContainsFunc(w.Causes, func(c wire.WhyCause) bool {
+		return c.Kind == wire.WhyOOM || c.Kind == wire.WhyHostOOM || c.Evidence == w.Kernel[n-1]
+	}) {
 		p.figure("Kernel", format.Truncate(format.Printable(w.Kernel[n-1]), 2*p.width))
 	}
 }
@@ -191,6 +216,8 @@ func (p *whyPainter) log() {
 	switch {
 	case l.Missing != "":
 		p.figure("Log", "not readable: "+format.Printable(l.Missing))
+		return
+	case len(l.Lines) == 0 && p.w.Started.IsZero():
 		return
 	case len(l.Lines) == 0:
 		p.figure("Log", "it wrote nothing")

@@ -18,14 +18,14 @@ func headline(w *wire.Why, now time.Time) string {
 		if t.IsZero() {
 			return ""
 		}
-		return " " + units.HumanDuration(now.Sub(t)) + " ago"
+		return " " + since(t, now) + " ago"
 	}
 	switch w.Status {
 	case "running":
 		if w.Health != nil && w.Health.Status != "none" {
-			return "has been running for " + units.HumanDuration(now.Sub(w.Started)) + ", " + w.Health.Status
+			return "has been running for " + since(w.Started, now) + ", " + w.Health.Status
 		}
-		return "has been running for " + units.HumanDuration(now.Sub(w.Started))
+		return "has been running for " + since(w.Started, now)
 	case "paused":
 		return "is paused; it was started" + ago(w.Started)
 	case "created":
@@ -47,6 +47,11 @@ func headline(w *wire.Why, now time.Time) string {
 		return "did not start" + ago(w.End.At)
 	}
 	return "ended" + ago(w.Finished) + codeText(w)
+}
+
+// since is how long ago a time was, in the middle of a sentence.
+func since(t, now time.Time) string {
+	return strings.Replace(units.HumanDuration(now.Sub(t)), "Less than", "less than", 1)
 }
 
 func codeText(w *wire.Why) string {

@@ -123,7 +123,7 @@ func victimIn(lines []kernelLine, cgroup string) (last *container.Victim) {
 		last.RSS = 0
 		for _, word := range strings.FieldsFunc(rest, func(r rune) bool { return r == ' ' || r == ',' }) {
 			key, value, _ := strings.Cut(word, ":")
-			if key == "anon-rss" || key == "file-rss" || key == "shmem-rss" {
+			if key == "anon-rss" || key == "shmem-rss" { // files can be read again
 				kb, _ := strconv.ParseInt(strings.TrimSuffix(value, "kB"), 10, 64)
 				last.RSS += kb << 10
 			}
