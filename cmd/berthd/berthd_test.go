@@ -84,6 +84,7 @@ func TestWrongCommandLinesAreRefusedByName(t *testing.T) {
 		{[]string{"start"}, `"start"`},
 		{[]string{"--log-level", "loud"}, `"loud"`},
 		{[]string{"--log-max-size", "big"}, `"big"`},
+		{[]string{"--build-cache-keep", "much"}, `"much"`},
 		{[]string{"--log-max-files", "0"}, "--log-max-files"},
 		{[]string{"--add-runtime", "runc"}, "NAME=PATH"},
 		{[]string{"--add-runtime", "x=/nonexistent/x"}, "/nonexistent/x"},

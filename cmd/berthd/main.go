@@ -122,19 +122,20 @@ func (o *options) engineConfig(log *slog.Logger) (engine.Config, error) {
 		return engine.Config{}, err
 	}
 	return engine.Config{
-		Network:       network.Config{Bridge: o.bridge, Subnet4: o.subnet4, Subnet6: o.subnet6, PoolSize: o.poolSize},
-		Root:          o.root,
-		RunDir:        o.run,
-		RuntimeBinary: binary,
-		Runtimes:      o.runtimes,
-		Labels:        o.labels,
-		Registry:      o.images.engineConfig(),
-		LogMaxSize:    o.logMaxSize,
-		LogMaxFiles:   o.logMaxFiles,
-		Version:       version.String(),
-		Commit:        version.Revision(),
-		Debug:         o.level <= slog.LevelDebug,
-		Logger:        log,
+		BuildCacheKeep: o.buildKeep,
+		Network:        network.Config{Bridge: o.bridge, Subnet4: o.subnet4, Subnet6: o.subnet6, PoolSize: o.poolSize},
+		Root:           o.root,
+		RunDir:         o.run,
+		RuntimeBinary:  binary,
+		Runtimes:       o.runtimes,
+		Labels:         o.labels,
+		Registry:       o.images.engineConfig(),
+		LogMaxSize:     o.logMaxSize,
+		LogMaxFiles:    o.logMaxFiles,
+		Version:        version.String(),
+		Commit:         version.Revision(),
+		Debug:          o.level <= slog.LevelDebug,
+		Logger:         log,
 	}, nil
 }
 

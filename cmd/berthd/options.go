@@ -39,6 +39,8 @@ type options struct {
 	logMaxSizeText             string
 	logMaxSize                 int64
 	logMaxFiles                int
+	buildKeepText              string
+	buildKeep                  int64
 	bridge                     string
 	subnets                    []string
 	subnet4, subnet6           netip.Prefix
@@ -87,6 +89,7 @@ func (o *options) sections() []section {
 			f.StringArrayVar(&o.labels, "label", nil, "show `KEY=VALUE` in info; may be repeated")
 			f.StringVar(&o.logMaxSizeText, "log-max-size", "10m", "start a new log file of a container at `SIZE`")
 			f.IntVar(&o.logMaxFiles, "log-max-files", 3, "keep `NUMBER` log files of a container")
+			f.StringVar(&o.buildKeepText, "build-cache-keep", "", "let the cache of builds have `SIZE` after a build, such as 20g; the least recently used goes first\n(default: no limit)")
 		}),
 		group("Images and registries", o.images.declare),
 		group("Network", func(f *pflag.FlagSet) {
@@ -173,6 +176,11 @@ func (o *options) complete(all *pflag.FlagSet) error {
 	var err error
 	if o.logMaxSize, err = units.RAMInBytes(o.logMaxSizeText); err != nil || o.logMaxSize <= 0 {
 		return fault.New(fault.Invalid, "", "", "--log-max-size %q is not a size such as 10m", o.logMaxSizeText)
+	}
+	if o.buildKeepText != "" {
+		if o.buildKeep, err = units.RAMInBytes(o.buildKeepText); err != nil || o.buildKeep <= 0 {
+			return fault.New(fault.Invalid, "", "", "--build-cache-keep %q is not a size such as 20g", o.buildKeepText)
+		}
 	}
 	if o.logMaxFiles < 1 {
 		return fault.New(fault.Invalid, "", "", "--log-max-files must be at least 1")

@@ -3,9 +3,11 @@ package api
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -57,7 +59,7 @@ func buildImage(x *exchange) error {
 		defer x.api.builds.remove(id)
 	}
 	return x.progress(func(out io.Writer) error {
-		c := &classic{out: out, quiet: x.flag("q"), sections: map[int]*section{}}
+		c := &classic{out: out, quiet: x.flag("q"), by: map[int]*section{}}
 		req.Progress = c.event
 		if len(x.queries("cachefrom")) > 0 && x.query("cachefrom") != "null" && x.query("cachefrom") != "[]" {
 			c.stream("[Warning] cache-from has no effect: steps are found again by their content, whoever ran them here\n")
@@ -66,11 +68,15 @@ func buildImage(x *exchange) error {
 			Auth: func(ref string) registry.AuthConfig { return authFor(all, ref) },
 		})
 		defer res.Release()
-		if err != nil {
-			return err
+		c.rest()
+		if f := (*build.Failure)(nil); errors.As(err, &f) {
+			c.failed(f)
+			return nil
 		}
-		c.result(res, req.Tags)
-		return nil
+		if err == nil {
+			c.result(res, req.Tags)
+		}
+		return err
 	})
 }
 
@@ -199,25 +205,34 @@ func cancelBuild(x *exchange) error {
 	return x.done(http.StatusOK)
 }
 
-// classic tells a build the way docker's first builder does, step after step.
-// Ours runs steps at the same time: the output of one is shown as it comes,
-// that of the others follows when they are done.
+// classic tells a build the way docker's first builder does, step after step in
+// the order of the Dockerfile. Ours runs steps at the same time: what a later one
+// writes is held back until those before it are over.
 type classic struct {
-	out      io.Writer
-	quiet    bool
-	sections map[int]*section
-	order    []*section
-	steps    int // those of the Dockerfile
-	current  *section
+	out   io.Writer
+	quiet bool
+	by    map[int]*section
+	order []*section // those of the Dockerfile, by their lines
+	told  int        // how many of order are over
 }
 
 // section is what is told about one step.
 type section struct {
-	title string
-	held  strings.Builder
-	begun bool
-	over  bool
+	title  string
+	line   int
+	inputs []int
+	held   strings.Builder
+	state  sectionState
+	shown  bool // the title was told
 }
+
+type sectionState int
+
+const (
+	sectionWaits sectionState = iota
+	sectionRuns
+	sectionOver
+)
 
 func (c *classic) stream(text string) {
 	if !c.quiet {
@@ -235,61 +250,103 @@ func (c *classic) line(m jsonstream.Message) {
 func (c *classic) event(e build.Event) {
 	switch e.Kind {
 	case solve.Planned:
-		s := &section{title: e.Name}
-		if _, text, ok := strings.Cut(e.Name, "] "); ok {
-			s.title = text
-		}
-		c.sections[e.Vertex] = s
-		if !strings.HasPrefix(e.Name, "[internal]") {
-			c.steps++
-			c.order = append(c.order, s)
-		}
+		c.plan(e)
 		return
 	case solve.Warned:
 		c.stream("[Warning] " + e.Message + "\n")
 		return
+	case solve.Progress:
+		if e.Vertex == 0 && e.Total == 0 && e.Message == "" {
+			c.stream("Pulling " + e.Name + "\n")
+		}
+		return
 	}
-	s := c.sections[e.Vertex]
+	s := c.by[e.Vertex]
 	if s == nil {
 		return
 	}
 	switch e.Kind {
 	case solve.Started:
-		s.begun = true
+		s.state = sectionRuns
+		c.notNeeded(s)
 	case solve.Cached:
-		s.begun, s.over = true, true
+		s.state = sectionOver
 		s.held.WriteString(" ---> Using cache\n")
+		c.notNeeded(s)
 	case solve.Output:
 		s.held.Write(e.Data)
 	case solve.Done, solve.Errored:
-		s.over = true
+		s.state = sectionOver
 	}
 	c.flush()
 }
 
-// flush tells what can be told: the step that is shown, and the next ones.
+func (c *classic) plan(e build.Event) {
+	s := &section{title: e.Name, line: e.Lines.Start, inputs: e.Inputs}
+	if _, text, ok := strings.Cut(e.Name, "] "); ok {
+		s.title = text
+	}
+	c.by[e.Vertex] = s
+	if !strings.HasPrefix(e.Name, "[internal]") {
+		c.order = append(c.order, s)
+		slices.SortStableFunc(c.order, func(a, b *section) int { return a.line - b.line })
+	}
+}
+
+// notNeeded ends the steps before s that never ran: s goes on without them.
+func (c *classic) notNeeded(s *section) {
+	for _, id := range s.inputs {
+		if in := c.by[id]; in != nil && in.state == sectionWaits {
+			in.state = sectionOver
+			c.notNeeded(in)
+		}
+	}
+}
+
+// flush tells what can be told.
 func (c *classic) flush() {
-	for {
-		if c.current == nil {
-			for i, s := range c.order {
-				if s != nil && s.begun {
-					c.current, c.order[i] = s, nil
-					c.stream(fmt.Sprintf("Step %d/%d : %s\n", i+1, c.steps, s.title))
-					break
-				}
-			}
-			if c.current == nil {
-				return
-			}
-		}
-		if text := c.current.held.String(); text != "" {
-			c.stream(text)
-			c.current.held.Reset()
-		}
-		if !c.current.over {
+	for ; c.told < len(c.order); c.told++ {
+		s := c.order[c.told]
+		if s.state == sectionWaits {
 			return
 		}
-		c.current = nil
+		c.section(c.told, s)
+		if s.state != sectionOver {
+			return
+		}
+	}
+}
+
+func (c *classic) section(i int, s *section) {
+	if !s.shown {
+		s.shown = true
+		c.stream(fmt.Sprintf("Step %d/%d : %s\n", i+1, len(c.order), s.title))
+	}
+	if text := s.held.String(); text != "" {
+		c.stream(text)
+		s.held.Reset()
+	}
+}
+
+// rest tells what was held back when a build is over.
+func (c *classic) rest() {
+	for i := c.told; i < len(c.order); i++ {
+		if s := c.order[i]; s.state != sectionWaits {
+			c.section(i, s)
+		}
+	}
+	c.told = len(c.order)
+}
+
+// failed tells of a step whose program failed. docker's clients end with its code.
+func (c *classic) failed(f *build.Failure) {
+	text := fmt.Sprintf("The command '%s' returned a non-zero code: %d", strings.Join(f.Args, " "), f.Exit.Code)
+	if f.Exit.OOMKilled {
+		text += " (it used more memory than it may)"
+	}
+	line, err := json.Marshal(map[string]any{"errorDetail": jsonstream.Error{Code: f.Exit.Code, Message: text}, "error": text})
+	if err == nil {
+		_, _ = c.out.Write(append(line, '\r', '\n'))
 	}
 }
 

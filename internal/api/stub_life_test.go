@@ -116,7 +116,9 @@ func (buildStub) BuildFiles(context.Context, *build.Result, io.Writer) error { r
 
 func (buildStub) BuildHistory() *build.History { return new(build.History) }
 
-func (buildStub) BuildCache(context.Context, engine.Filters) ([]api.CacheRecord, error) { return nil, nil }
+func (buildStub) BuildCache(context.Context, engine.Filters) ([]api.CacheRecord, error) {
+	return nil, nil
+}
 
 func (buildStub) BuildPrune(context.Context, engine.BuildPruneOptions) (*engine.BuildPruneReport, error) {
 	return &engine.BuildPruneReport{}, nil

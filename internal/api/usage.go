@@ -64,6 +64,9 @@ func diskUsage(x *exchange) error {
 	if u.VolumeUsage != nil {
 		legacy.Volumes = u.VolumeUsage.Items
 	}
+	if u.BuildCacheUsage != nil && u.BuildCacheUsage.Items != nil {
+		legacy.BuildCache, legacy.BuilderSize = u.BuildCacheUsage.Items, u.BuildCacheUsage.TotalSize
+	}
 	if x.version.before(52) {
 		return x.reply(http.StatusOK, legacy)
 	}

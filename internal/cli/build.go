@@ -106,7 +106,6 @@ func (f *buildFlags) register(fs *pflag.FlagSet) {
 	fs.StringVar(&f.iidFile, "iidfile", "", "`FILE` write the image's id to it")
 	fs.StringVar(&f.metadataFile, "metadata-file", "", "`FILE` write what was built to it, as JSON")
 	spec.List(fs, &f.labels, "label", "", "`NAME=VALUE` label the image")
-	spec.List(fs, &f.annotations, "annotation", "", "`NAME=VALUE` annotate the image's manifest")
 	fs.BoolVar(&f.reproducible, "reproducible", false, "set all times to SOURCE_DATE_EPOCH, or 0: the same digest everywhere")
 	spec.List(fs, &f.cacheFrom, "cache-from", "", "`CACHE` take steps from an image's cache: NAME, or type=registry,ref=NAME")
 	spec.List(fs, &f.cacheTo, "cache-to", "", "`CACHE` keep the cache in the image: type=inline")
@@ -125,12 +124,13 @@ func (f *buildFlags) registerForDocker(fs *pflag.FlagSet) {
 	fs.StringVar(&f.builder, "builder", "", "")
 	fs.StringVar(&f.isolation, "isolation", "", "")
 	fs.BoolVar(&f.squash, "squash", false, "")
+	spec.List(fs, &f.annotations, "annotation", "", "")
 	fs.StringVar(&f.provenance, "provenance", "", "")
 	fs.StringVar(&f.sbom, "sbom", "", "")
 	spec.List(fs, &f.attest, "attest", "", "")
 	spec.List(fs, &f.securityOpt, "security-opt", "", "")
 	for _, name := range []string{"compress", "rm", "force-rm", "disable-content-trust", "builder", "isolation", "squash",
-		"provenance", "sbom", "attest", "security-opt", "call"} {
+		"provenance", "sbom", "attest", "annotation", "security-opt", "call"} {
 		_ = fs.MarkHidden(name)
 	}
 }

@@ -179,7 +179,7 @@ func (b *building) deliver(ctx context.Context, images []exporter) error {
 			}
 		}
 		if f.iidFile != "" {
-			if err := writeWhole(f.iidFile, b.result.ImageID); err != nil {
+			if err := a.writeWhole(f.iidFile, b.result.ImageID); err != nil {
 				return err
 			}
 		}
@@ -256,7 +256,7 @@ func (b *building) writeMetadata() error {
 	if err != nil {
 		return err
 	}
-	return writeWhole(b.flags.metadataFile, string(text)+"\n")
+	return b.app.writeWhole(b.flags.metadataFile, string(text)+"\n")
 }
 
 func canonicalNames(refs []string) []string {
@@ -268,8 +268,12 @@ func canonicalNames(refs []string) []string {
 }
 
 // writeWhole writes a file that appears when it is complete, and writes into what
-// is no regular file, such as /dev/stdout.
-func writeWhole(path, text string) error {
+// is no regular file, such as a pipe.
+func (a *app) writeWhole(path, text string) error {
+	if path == "/dev/stdout" { // may be a file that is not to be replaced
+		_, err := io.WriteString(a.out, text)
+		return err
+	}
 	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
 		return os.WriteFile(path, []byte(text), 0o644)
 	}
@@ -278,4 +282,3 @@ func writeWhole(path, text string) error {
 		return err
 	})
 }
-

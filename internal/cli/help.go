@@ -70,7 +70,7 @@ var runGroups = []flagGroup{
 // buildGroups order the flags of build.
 var buildGroups = []flagGroup{
 	{"Common", "tag file build-arg target platform output push pull no-cache why check progress quiet", true},
-	{"What goes in", "build-context secret ssh label annotation no-cache-filter cache-from reproducible", false},
+	{"What goes in", "build-context secret ssh label no-cache-filter cache-from reproducible", false},
 	{"What comes out", "iidfile metadata-file cache-to load", false},
 	{"Steps", "network add-host allow memory memory-swap shm-size cpus cpu-shares cpu-period cpu-quota cpuset-cpus cpuset-mems " +
 		"cgroup-parent ulimit", false},
@@ -178,7 +178,7 @@ func (a *app) commandHelp(p *painter, cmd *cobra.Command) {
 	if len(flags) == 0 {
 		return
 	}
-	if len(flags) < 40 {
+	if len(flags) < 40 && cmd.Name() != "build" {
 		fmt.Fprintln(p.w)
 		p.heading("Flags")
 		p.flagList(flags)
