@@ -31,6 +31,29 @@ type containerEngine interface {
 	containerStreams
 }
 
+// head is what a list of containers shows unless it is asked for more: with
+// brief=1, an extension, nothing else is sent.
+type head struct {
+	ID         string `json:"Id"`
+	Names      []string
+	Image      string
+	Command    string
+	Created    int64
+	Ports      []container.PortSummary
+	SizeRw     int64 `json:",omitempty"`
+	SizeRootFs int64 `json:",omitempty"`
+	State      container.ContainerState
+	Status     string
+}
+
+func heads(list []container.Summary) []head {
+	out := make([]head, len(list))
+	for i, c := range list {
+		out[i] = head{c.ID, c.Names, c.Image, c.Command, c.Created, c.Ports, c.SizeRw, c.SizeRootFs, c.State, c.Status}
+	}
+	return out
+}
+
 func listContainers(x *exchange) error {
 	o := engine.ListOptions{All: x.flag("all"), Size: x.flag("size")}
 	limit, err := x.number("limit")
@@ -61,6 +84,9 @@ func listContainers(x *exchange) error {
 		if x.version.before(52) {
 			c.Health = nil
 		}
+	}
+	if x.flag("brief") {
+		return x.reply(http.StatusOK, heads(list))
 	}
 	return x.reply(http.StatusOK, list)
 }

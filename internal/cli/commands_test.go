@@ -73,11 +73,11 @@ func TestCommandsAgainstAnEngine(t *testing.T) {
 func TestContainerTable(t *testing.T) {
 	t.Parallel()
 	now := time.Unix(1_700_000_000, 0)
-	s := client.Summary{ID: strings.Repeat("0123456789abcdef", 4), Names: []string{"/web"}, Image: "sha256:" + strings.Repeat("ab", 32),
+	s := client.Summary{SummaryHead: client.SummaryHead{ID: strings.Repeat("0123456789abcdef", 4), Names: []string{"/web"}, Image: "sha256:" + strings.Repeat("ab", 32),
 		Command: "/docker-entrypoint.sh nginx -g 'daemon off;'", Created: now.Unix() - 7200, State: "running", Status: "Up 2 hours",
-		Labels: map[string]string{"b": "2", "a": "1"},
 		Ports: []client.PortSummary{{IP: "0.0.0.0", PrivatePort: 81, PublicPort: 8081, Type: "tcp"}, {IP: "0.0.0.0", PrivatePort: 80, PublicPort: 8080, Type: "tcp"},
-			{IP: "::", PrivatePort: 80, PublicPort: 8080, Type: "tcp"}, {PrivatePort: 443, Type: "tcp"}, {PrivatePort: 53, Type: "udp"}},
+			{IP: "::", PrivatePort: 80, PublicPort: 8080, Type: "tcp"}, {PrivatePort: 443, Type: "tcp"}, {PrivatePort: 53, Type: "udp"}}},
+		Labels: map[string]string{"b": "2", "a": "1"},
 		Mounts: []client.MountPoint{{Type: "volume", Name: "data", Driver: "local"}, {Type: "bind", Source: "/a/very/long/path/indeed"}}}
 	for _, c := range []struct {
 		full bool

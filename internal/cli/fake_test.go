@@ -267,7 +267,7 @@ func (e *fakeEngine) list(w http.ResponseWriter, _ *http.Request) {
 	defer e.mu.Unlock()
 	out := []client.Summary{}
 	for _, c := range e.containers {
-		out = append(out, client.Summary{ID: c.id, Names: []string{"/" + c.name}, Image: c.request.Image, State: c.status})
+		out = append(out, client.Summary{SummaryHead: client.SummaryHead{ID: c.id, Names: []string{"/" + c.name}, Image: c.request.Image, State: c.status}})
 	}
 	_ = json.NewEncoder(w).Encode(out)
 }

@@ -55,7 +55,7 @@ func (a *app) ps(cmd *cobra.Command, f *psFlags) error {
 	if err != nil {
 		return err
 	}
-	o := client.ListOptions{All: f.all, Size: f.size || t.Kind != format.Table && strings.Contains(f.format, ".Size"), Filters: filters}
+	o := client.ListOptions{All: f.all, Size: f.size || t.Kind != format.Table && strings.Contains(f.format, ".Size"), Filters: filters, Brief: f.format == ""}
 	if f.last > 0 {
 		o.Limit = f.last
 	}

@@ -126,7 +126,8 @@ func (c *Client) ContainerRemove(ctx context.Context, ref string, o RemoveOption
 type ListOptions struct {
 	All     bool
 	Size    bool
-	Limit   int // 0 means no limit
+	Brief   bool // only what SummaryHead has
+	Limit   int  // 0 means no limit
 	Filters Filters
 }
 
@@ -139,7 +140,16 @@ func (c *Client) ContainerList(ctx context.Context, o ListOptions) ([]Summary, e
 		q.Set("limit", strconv.Itoa(o.Limit))
 	}
 	o.Filters.query(q)
-	return fetch[[]Summary](ctx, c, "GET", "/containers/json", q, nil)
+	if !o.Brief {
+		return fetchList[Summary](ctx, c, "/containers/json", q)
+	}
+	q.Set("brief", "1") // our engine sends nothing else then
+	heads, err := fetchList[SummaryHead](ctx, c, "/containers/json", q)
+	list := make([]Summary, len(heads))
+	for i := range heads {
+		list[i].SummaryHead = heads[i]
+	}
+	return list, err
 }
 
 // ContainerInspect returns everything about a container as the engine wrote it.

@@ -313,6 +313,35 @@ func fetch[T any](ctx context.Context, c *Client, method, path string, query url
 	return out, err
 }
 
+// fetchList is fetch of a list, decoded one entry at a time: a long one is never
+// in memory as text.
+func fetchList[T any](ctx context.Context, c *Client, path string, query url.Values) ([]T, error) {
+	a, err := c.do(ctx, &request{method: "GET", path: path, query: query.Encode()})
+	if err != nil {
+		return nil, err
+	}
+	out := []T{}
+	dec := json.NewDecoder(a)
+	first, err := dec.Token()
+	if err == nil && first == nil {
+		return out, a.Close() // null
+	}
+	for err == nil && dec.More() {
+		var v T
+		if err = dec.Decode(&v); err == nil {
+			out = append(out, v)
+		}
+	}
+	if err == nil {
+		_, err = dec.Token() // the end of the list, or of what was cut
+	}
+	if err != nil {
+		_ = a.Close()
+		return nil, fault.New(fault.Unavailable, "read the engine's answer to", path, "%w", err)
+	}
+	return out, a.Close()
+}
+
 func (rq *request) json(in any) error {
 	body, err := json.Marshal(in)
 	if err != nil {

@@ -213,20 +213,25 @@ type PortSummary struct {
 	Type        string
 }
 
+// SummaryHead is what a list shows of a container unless it is asked for more.
+type SummaryHead struct {
+	ID         string `json:"Id"`
+	Names      []string
+	Image      string
+	Command    string
+	Created    int64 // Unix time, seconds
+	Ports      []PortSummary
+	SizeRw     int64
+	SizeRootFs int64
+	State      string
+	Status     string
+}
+
 // Summary is one container in a list.
 type Summary struct {
-	ID              string `json:"Id"`
-	Names           []string
-	Image           string
+	SummaryHead
 	ImageID         string
-	Command         string
-	Created         int64 // Unix time, seconds
-	Ports           []PortSummary
-	SizeRw          int64
-	SizeRootFs      int64
 	Labels          map[string]string
-	State           string
-	Status          string
 	NetworkSettings *struct{ Networks map[string]json.RawMessage }
 	Mounts          []MountPoint
 	HostConfig      struct{ NetworkMode string }
