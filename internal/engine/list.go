@@ -25,6 +25,7 @@ func (e *Engine) ContainerList(ctx context.Context, o ListOptions) ([]api.Summar
 		return nil, err
 	}
 	out := []api.Summary{}
+	names := imageNames{}
 	for _, c := range e.containers.All() {
 		if err := ctx.Err(); err != nil {
 			return nil, err
@@ -37,7 +38,7 @@ func (e *Engine) ContainerList(ctx context.Context, o ListOptions) ([]api.Summar
 		if !ok {
 			continue
 		}
-		s := e.summary(ctx, rec)
+		s := e.summary(ctx, rec, names)
 		if o.Size {
 			s.SizeRw, s.SizeRootFs = e.sizes(ctx, rec)
 		}
@@ -263,11 +264,11 @@ func publishes(ports network.PortMap, p network.Port) bool {
 }
 
 // summary describes a container in a list.
-func (e *Engine) summary(ctx context.Context, rec *container.Record) api.Summary {
+func (e *Engine) summary(ctx context.Context, rec *container.Record, names imageNames) api.Summary {
 	s := api.Summary{
 		ID:      rec.ID,
 		Names:   []string{"/" + rec.Name},
-		Image:   e.imageName(ctx, rec),
+		Image:   names.of(ctx, e, rec),
 		ImageID: rec.ImageID.String(),
 		Command: commandLine(rec),
 		Created: rec.Created.Unix(),
@@ -292,11 +293,21 @@ func (e *Engine) summary(ctx context.Context, rec *container.Record) api.Summary
 	return s
 }
 
-// imageName is the name under which the user asked for the image, or its id when
-// that name means another image by now.
-func (e *Engine) imageName(ctx context.Context, rec *container.Record) string {
-	img, err := e.images.Get(ctx, rec.ImageRef)
-	if err != nil || img.ID == rec.ImageID {
+// imageNames remembers which image a name means now, for the time of a list:
+// most containers share theirs.
+type imageNames map[string]string
+
+// of returns the name under which the user asked for a container's image, or its
+// id when that name means another image by now.
+func (n imageNames) of(ctx context.Context, e *Engine, rec *container.Record) string {
+	id, known := n[rec.ImageRef]
+	if !known {
+		if img, err := e.images.Get(ctx, rec.ImageRef); err == nil {
+			id = img.ID.String()
+		}
+		n[rec.ImageRef] = id
+	}
+	if id == "" || id == rec.ImageID.String() {
 		return rec.ImageRef
 	}
 	return rec.ImageID.String()
