@@ -55,6 +55,12 @@ chaos: ## kill the engine and the monitor at random for minutes (needs root; CHA
 	@$(MAKE) --no-print-directory build
 	@BERTH_CHAOS=$(or $(CHAOS),5m) $(GO) test -count=1 -timeout 60m -v -run Chaos ./test/...
 
+.PHONY: fuzz-api
+fuzz-api: ## random requests to an engine with real containers for minutes (needs root; FUZZTIME=5m)
+	@scripts/deps.sh $(TEST_DEPS)
+	@$(MAKE) --no-print-directory build
+	@BERTH_FUZZ_API=$(or $(FUZZTIME),5m) $(GO) test -count=1 -timeout 60m -v -run FuzzAPI ./test/...
+
 .PHONY: fuzz
 fuzz: ## every fuzz target for a while each (FUZZTIME=30s)
 	@scripts/fuzz.sh $(or $(FUZZTIME),30s)
