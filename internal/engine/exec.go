@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -122,6 +123,9 @@ func (e *Engine) runExec(ctx context.Context, x *container.Exec, rec *container.
 		return nil
 	}
 	code, cause := explainExec(err)
+	if over := ended(e.containers.Get(rec.ID)); over != nil && fault.KindOf(cause) == fault.Internal {
+		cause = over
+	}
 	x.Ended(code, time.Now())
 	if !attached {
 		return cause
@@ -197,6 +201,21 @@ func explainExec(err error) (int, error) {
 		return exec.Code, &fault.Error{Kind: fault.Invalid, Op: "exec failed", Err: execError(exec)}
 	}
 	return 126, err
+}
+
+// ended returns the conflict of a container whose process is over, though the
+// news of it may still be on the way: nobody can enter its namespaces any more.
+func ended(c *container.Container) error {
+	if c == nil {
+		return fault.New(fault.Conflict, "", "", "the container was removed")
+	}
+	if err := executable(c); err != nil {
+		return err
+	}
+	if _, err := os.Readlink("/proc/" + strconv.Itoa(c.State().Pid) + "/ns/mnt"); err != nil {
+		return fault.New(fault.Conflict, "", "", "container %s is not running", c.ID)
+	}
+	return nil
 }
 
 // ExecInspect tells about an exec.
