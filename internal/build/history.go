@@ -248,8 +248,17 @@ func (h *History) Logs(id string, w io.Writer) error {
 	return fault.Wrap("read log of build", b.ID, err)
 }
 
-// Remove forgets a build.
+// Remove forgets a build, named as for Get: what a caller writes is looked up,
+// never made part of a path.
 func (h *History) Remove(id string) error {
+	if id == "" {
+		return fault.New(fault.Invalid, "remove build", "", "no id is given")
+	}
+	b, err := h.Get(id)
+	if err != nil {
+		return err
+	}
+	id = b.ID
 	h.mu.Lock()
 	running := h.running[id] != nil
 	h.mu.Unlock()

@@ -239,7 +239,11 @@ func (u *unpacker) clear(dir int, base, name string, isDir bool) error {
 		return writeError(name, err)
 	}
 	defer tree.Close()
-	return writeError(name, tree.RemoveAll(base))
+	err = tree.RemoveAll(base)
+	if errors.Is(err, unix.ENOTEMPTY) || errors.Is(err, unix.EBUSY) {
+		return fault.New(fault.Conflict, "", "", "cannot replace the directory %q: something is mounted there, or it is being written to", name)
+	}
+	return writeError(name, err)
 }
 
 func (u *unpacker) dir(dir int, base, name string, h *tar.Header) error {
