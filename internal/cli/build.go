@@ -218,7 +218,7 @@ type building struct {
 
 	result  *wire.Build
 	failure *wire.BuildEvent
-	count   buildview.Count
+	shown   bool // a first request for the same steps was
 }
 
 func (b *building) run(ctx context.Context, mode buildview.Mode, outputs []exporter) error {
@@ -242,7 +242,6 @@ func (b *building) run(ctx context.Context, mode buildview.Mode, outputs []expor
 
 // build sends one request; files receives the archive that it may ask for.
 func (b *building) build(ctx context.Context, rq *wire.BuildRequest, files func([]byte) error) error {
-	b.result, b.failure = nil, nil
 	event := func(e *wire.BuildEvent) error {
 		switch e.Kind {
 		case wire.BuildFiles:
@@ -251,13 +250,18 @@ func (b *building) build(ctx context.Context, rq *wire.BuildRequest, files func(
 			}
 			return files(e.Data)
 		case wire.BuildResult:
-			b.result = e.Result
+			if b.result == nil || e.Result.ImageID != "" {
+				b.result = e.Result
+			}
 		case wire.BuildFailed:
 			b.failure = e
 		}
-		b.view.Event(e)
+		if !b.shown || e.Kind == wire.BuildFailed {
+			b.view.Event(e)
+		}
 		return nil
 	}
+	defer func() { b.shown = true }()
 	err := b.client.Build(ctx, rq, b.from.archive(rq, b.view), event)
 	if conflict := (*client.Refusal)(nil); errors.As(err, &conflict) && conflict.Status == 409 && rq.ContextDir != "" {
 		// The engine does not see our files.

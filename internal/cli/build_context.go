@@ -159,6 +159,11 @@ func (b *buildContext) findDockerfile(given string, rq *wire.BuildRequest) error
 		}
 	}
 	text, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) && given != "" && !filepath.IsAbs(given) { // people name it from either place
+		if inside, again := os.ReadFile(filepath.Join(b.dir, given)); again == nil {
+			path, text, err = filepath.Join(b.dir, given), inside, nil
+		}
+	}
 	if errors.Is(err, os.ErrNotExist) && given == "" {
 		return fault.New(fault.Invalid, "", "", "there is no Dockerfile in %s", b.dir).WithHint("name it with -f FILE")
 	}

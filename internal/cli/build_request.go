@@ -49,6 +49,9 @@ func (f *buildFlags) request() (*wire.BuildRequest, error) {
 	if rq.SSH, err = agentsOf(f.ssh); err != nil {
 		return nil, err
 	}
+	if f.network == "host" {
+		rq.Allow = append(rq.Allow, "network.host") // who says it allows it
+	}
 	return rq, f.caches(rq)
 }
 

@@ -241,7 +241,7 @@ func (f *fancy) withTails(body []line, slots []slot, free int, last bool) []line
 		out = append(out, body[from:at.after]...)
 		from = at.after
 		for _, text := range at.step.last(each) {
-			out = append(out, line{stage: at.stage, mark: " ", text: s.bar + " " + valid(text), dim: true})
+			out = append(out, line{stage: at.stage, mark: " ", text: s.bar + " " + expandTabs(valid(text)), dim: true})
 		}
 	}
 	return append(out, body[from:]...)

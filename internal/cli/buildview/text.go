@@ -22,9 +22,6 @@ func clean(line string) string {
 	if strings.IndexByte(line, 0x1b) >= 0 {
 		line = withoutEscapes(line)
 	}
-	if strings.IndexByte(line, '\t') >= 0 {
-		line = expandTabs(line)
-	}
 	return format.Printable(line)
 }
 
@@ -73,7 +70,11 @@ func escapeLength(s string) int {
 	return min(i+1, len(s))
 }
 
+// expandTabs makes a line as wide as a terminal would show it on its own.
 func expandTabs(s string) string {
+	if strings.IndexByte(s, '\t') < 0 {
+		return s
+	}
 	var b strings.Builder
 	column := 0
 	for _, r := range s {
