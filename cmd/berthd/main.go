@@ -50,6 +50,9 @@ func run(args []string) error {
 	if len(args) > 0 && args[0] == "registry" {
 		return runRegistry(args[1:], os.Stdout)
 	}
+	if filepath.Base(os.Args[0]) == dockerdName {
+		return runDockerd(args, os.Stdout)
+	}
 	o, err := parseOptions(args, os.Stdout)
 	if err != nil {
 		return err
@@ -78,7 +81,7 @@ func (o *options) serve(log *slog.Logger) error {
 	var running atomic.Pointer[engine.Engine]
 	stop := catchSignals(log, func() error {
 		if e := running.Load(); e != nil {
-			return e.ReloadRegistries()
+			return o.hooks.onReload(e)
 		}
 		return nil // it is about to read everything
 	})
@@ -105,7 +108,9 @@ func (o *options) serve(log *slog.Logger) error {
 	for _, l := range listeners {
 		log.Info("serving the API", "address", l.String())
 	}
+	o.hooks.onReady(e, listeners)
 	err = serveUntil(stop, api.New(e, log), listeners, log)
+	o.hooks.onEnd(e)
 	err = errors.Join(err, e.Close(ctx))
 	closeAll(listeners)
 	if o.pidfile != "" {
@@ -123,7 +128,7 @@ func (o *options) engineConfig(log *slog.Logger) (engine.Config, error) {
 	}
 	return engine.Config{
 		BuildCacheKeep: o.buildKeep,
-		Network:        network.Config{Bridge: o.bridge, Subnet4: o.subnet4, Subnet6: o.subnet6, PoolSize: o.poolSize},
+		Network:        network.Config{Bridge: o.bridge, Subnet4: o.subnet4, Subnet6: o.subnet6, PoolSize: o.poolSize, MTU: o.mtu},
 		Root:           o.root,
 		RunDir:         o.run,
 		RuntimeBinary:  binary,
@@ -135,7 +140,10 @@ func (o *options) engineConfig(log *slog.Logger) (engine.Config, error) {
 		Version:        version.String(),
 		Commit:         version.Revision(),
 		Debug:          o.level <= slog.LevelDebug,
+		Defaults:       o.defaults,
 		Logger:         log,
+
+		StopsContainers: o.hooks.end != nil,
 	}, nil
 }
 

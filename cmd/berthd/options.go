@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"berth/internal/engine"
 	"berth/internal/fault"
 
 	"github.com/docker/go-units"
@@ -49,6 +50,11 @@ type options struct {
 	logLevel                   string
 	level                      slog.Level
 	debug, showVersion         bool
+
+	// What only the front for dockerd's flags sets.
+	defaults *engine.ContainerDefaults
+	mtu      int
+	hooks    hooks
 }
 
 // section is one group of flags in the help text.

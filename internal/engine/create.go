@@ -42,6 +42,7 @@ func (e *Engine) ContainerCreate(ctx context.Context, name string, req api.Creat
 	}
 	r.Host = e.host
 	vocabulary.Merge(r.Config, &img.Config.Config)
+	e.live().Defaults.apply(r.HostConfig)
 	r.Default()
 	more, err := r.Check()
 	if err != nil {

@@ -58,6 +58,8 @@ type Engine struct {
 	builder *build.Builder
 	client  atomic.Pointer[transfer.Client] // see transfers
 	policy  livePolicy
+
+	liveConfig atomic.Pointer[Live] // nil until Reconfigure; see live
 	own     ownRegistry
 	volumes *volume.Store
 	monitor *monitor.Client

@@ -27,7 +27,7 @@ func (e *Engine) Info(ctx context.Context) (system.Info, error) {
 		Images:             len(images),
 		Driver:             storageDriver,
 		DriverStatus:       [][2]string{{"Mount API", "fsopen"}, {"Backing", e.cfg.Root}},
-		Debug:              e.cfg.Debug,
+		Debug:              e.live().Debug,
 		NFd:                countEntries("/proc/self/fd"),
 		NGoroutines:        runtime.NumGoroutine(),
 		SystemTime:         time.Now().Format(time.RFC3339Nano),
@@ -46,11 +46,11 @@ func (e *Engine) Info(ctx context.Context) (system.Info, error) {
 		MemTotal:           e.host.Memory,
 		DockerRootDir:      e.cfg.Root,
 		Name:               readTrimmed("/proc/sys/kernel/hostname"),
-		Labels:             append([]string{}, e.cfg.Labels...),
+		Labels:             append([]string{}, e.live().Labels...),
 		ServerVersion:      e.version(),
 		DefaultRuntime:     "runc",
 		Runtimes:           e.runtimes(),
-		LiveRestoreEnabled: true, // containers never depend on the engine
+		LiveRestoreEnabled: !e.cfg.StopsContainers,
 		SecurityOptions:    securityOptions(e.host.CgroupV2),
 		InitBinary:         "docker-init",
 		HTTPProxy:          os.Getenv("HTTP_PROXY"), HTTPSProxy: os.Getenv("HTTPS_PROXY"), NoProxy: os.Getenv("NO_PROXY"),
@@ -64,6 +64,9 @@ func (e *Engine) Info(ctx context.Context) (system.Info, error) {
 	info.Swarm.LocalNodeState = "inactive"
 	info.Plugins = system.PluginsInfo{
 		Volume: []string{"local"}, Network: []string{"bridge", "host", "null"}, Log: []string{"json-file", "local", "none"},
+	}
+	if d := e.live().Defaults; d != nil {
+		info.LoggingDriver, info.DefaultRuntime = orElse(d.LogDriver, info.LoggingDriver), orElse(d.Runtime, info.DefaultRuntime)
 	}
 	e.countContainers(&info)
 	e.limits(&info)

@@ -25,7 +25,11 @@ type Config struct {
 	// BuildCacheKeep is how many bytes the cache of builds may have after a
 	// build; 0 means no limit.
 	BuildCacheKeep int64
-	Logger         *slog.Logger // nil discards
+	Defaults       *ContainerDefaults // nil leaves docker's
+	// StopsContainers tells clients that containers end with the engine. It does
+	// not do so by itself: see StopAll.
+	StopsContainers bool
+	Logger          *slog.Logger // nil discards
 }
 
 // StopOptions tell how to stop or restart a container.

@@ -63,7 +63,8 @@ func (e *Engine) ReloadRegistries() error {
 			return err
 		}
 	}
-	for _, mirror := range c.HubMirrors {
+	now := e.live()
+	for _, mirror := range now.HubMirrors {
 		if err := registries.AddMirror("docker.io", mirror); err != nil {
 			return fault.New(fault.Invalid, "use registry mirror", mirror, "%w", err)
 		}
@@ -74,9 +75,9 @@ func (e *Engine) ReloadRegistries() error {
 	e.policy.now.Store(rules)
 	// Transfers under way go on with the client that they began with.
 	e.client.Store(transfer.New(transfer.Config{
-		Images: e.images, Content: e.content, Layers: e.layers, Registries: registries, Insecure: c.Insecure,
+		Images: e.images, Content: e.content, Layers: e.layers, Registries: registries, Insecure: now.Insecure,
 		Policy: &e.policy, Local: e.localRegistry, KeepBlobs: !c.DropBlobs, UserAgent: "berth/" + e.cfg.Version,
-		Parallel: c.Downloads, Uploads: c.Uploads,
+		Parallel: now.Downloads, Uploads: now.Uploads,
 	}))
 	return nil
 }
@@ -104,13 +105,13 @@ func (e *Engine) sweepImages() {
 // registries says more.
 func (e *Engine) registryConfig() *registry.ServiceConfig {
 	const hub = "docker.io"
-	mirrors := append([]string{}, e.cfg.Registry.HubMirrors...)
+	mirrors := append([]string{}, e.live().HubMirrors...)
 	out := &registry.ServiceConfig{
 		InsecureRegistryCIDRs: []netip.Prefix{netip.MustParsePrefix("::1/128"), netip.MustParsePrefix("127.0.0.0/8")},
 		Mirrors:               mirrors,
 		IndexConfigs:          map[string]*registry.IndexInfo{hub: {Name: hub, Mirrors: mirrors, Secure: true, Official: true}},
 	}
-	for _, host := range e.cfg.Registry.Insecure {
+	for _, host := range e.live().Insecure {
 		out.IndexConfigs[host] = &registry.IndexInfo{Name: host, Mirrors: []string{}}
 	}
 	return out
