@@ -11,7 +11,7 @@ BUILD       := CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
 
 # command=package pairs for scripts/deps.sh
 DEMO_DEPS   := busybox=busybox-static pgrep=procps
-TEST_DEPS   := $(DEMO_DEPS) gcc=gcc docker=docker.io podman=podman runc=runc skopeo=skopeo docker-registry=docker-registry ip=iproute2 nft=nftables tmux=tmux
+TEST_DEPS   := $(DEMO_DEPS) gcc=gcc docker=docker.io podman=podman runc=runc skopeo=skopeo docker-registry=docker-registry docker-compose=docker-compose ip=iproute2 nft=nftables tmux=tmux curl=curl openssl=openssl git=git xz=xz-utils
 BENCH_DEPS  := $(DEMO_DEPS) buildah=buildah skopeo=skopeo docker-registry=docker-registry gcc=gcc dockerd=docker.io docker=docker.io podman=podman runc=runc crun=crun hyperfine=hyperfine perf=linux-perf
 BUILDKIT_VERSION := v0.34.2
 
@@ -34,6 +34,12 @@ test: ## every test: unit under the race detector, then end to end (needs root)
 	@scripts/deps.sh $(TEST_DEPS)
 	@$(MAKE) --no-print-directory build
 	@scripts/test.sh
+
+.PHONY: test-differential
+test-differential: ## forty Dockerfiles built by berth and by docker's first builder, images compared (needs root)
+	@scripts/deps.sh $(DEMO_DEPS) dockerd=docker.io docker=docker.io
+	@$(MAKE) --no-print-directory build
+	@BERTH_DIFFERENTIAL=all $(GO) test -count=1 -timeout 20m -v -run TestBuildMakesWhatDockerMakes ./test/
 
 .PHONY: lint
 lint: ## formatting, vet, staticcheck
