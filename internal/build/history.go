@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"berth/internal/build/solve"
@@ -68,7 +69,7 @@ func openHistory(dir string) (*History, error) {
 	for _, b := range list {
 		if b.Status == "running" {
 			b.Status = "interrupted"
-			if err := h.save(b); err != nil {
+			if err := h.save(b); err != nil && !errors.Is(err, syscall.EROFS) && !errors.Is(err, syscall.ENOSPC) {
 				return nil, fault.Wrap("open build history", dir, err)
 			}
 		}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -235,7 +236,11 @@ func (s *Store) sweepIngest() error {
 		if fi, err := e.Info(); part && checkKey(key) == nil && err == nil && fi.Mode().IsRegular() && time.Since(fi.ModTime()) < partialLife {
 			continue
 		}
-		if err := os.RemoveAll(filepath.Join(ingest, e.Name())); err != nil {
+		err := os.RemoveAll(filepath.Join(ingest, e.Name()))
+		if errors.Is(err, syscall.EROFS) {
+			return nil // nothing can be added either
+		}
+		if err != nil {
 			return err
 		}
 	}

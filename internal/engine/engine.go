@@ -37,6 +37,8 @@ import (
 	"berth/internal/network"
 	"berth/internal/transfer"
 	"berth/internal/volume"
+
+	"golang.org/x/sys/unix"
 )
 
 // Engine is one container engine on one data directory.
@@ -60,10 +62,10 @@ type Engine struct {
 	policy  livePolicy
 
 	liveConfig atomic.Pointer[Live] // nil until Reconfigure; see live
-	own     ownRegistry
-	volumes *volume.Store
-	monitor *monitor.Client
-	network *network.Manager
+	own        ownRegistry
+	volumes    *volume.Store
+	monitor    *monitor.Client
+	network    *network.Manager
 
 	containers *container.Index
 	execs      container.Execs
@@ -145,7 +147,11 @@ func (e *Engine) openDirs() error {
 		}
 	}
 	// Others may pass through to what is published below, and see nothing.
-	if err := os.Chmod(e.cfg.Root, 0o711); err != nil {
+	switch err := os.Chmod(e.cfg.Root, 0o711); {
+	case errors.Is(err, unix.EROFS):
+		e.log.Error("the data directory is on a read-only file system: what there is is shown and what runs goes on, but nothing can be made, started or removed",
+			"directory", e.cfg.Root)
+	case err != nil:
 		return wrapFS("protect directory", e.cfg.Root, err)
 	}
 	var err error

@@ -20,6 +20,10 @@ import (
 // with the process; the file tells others who holds it.
 func lockRoot(path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	readOnly := errors.Is(err, unix.EROFS)
+	if readOnly {
+		f, err = os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW, 0)
+	}
 	if err != nil {
 		return nil, wrapFS("lock data directory", path, err)
 	}
@@ -34,7 +38,7 @@ func lockRoot(path string) (*os.File, error) {
 		return nil, fault.New(fault.Conflict, "open data directory", filepath.Dir(path), "it is in use by %s", who).
 			WithHint("stop that engine, or give this one another --root and --run")
 	}
-	if err == nil {
+	if err == nil && !readOnly {
 		err = errors.Join(f.Truncate(0), writeAt(f, strconv.Itoa(os.Getpid())+"\n"))
 	}
 	if err != nil {

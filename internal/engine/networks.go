@@ -107,7 +107,11 @@ func (n *networks) drop(id string) {
 func (e *Engine) readNetworks() error {
 	var bad []metadata.BadRecord
 	err := e.db.View(func(tx *metadata.Tx) (err error) {
-		bad, err = e.netRecords.ForEach(tx, func(_ string, r netRecord) error {
+		bad, err = e.netRecords.ForEach(tx, func(id string, r netRecord) error {
+			if r.ID != id || r.Name == "" {
+				e.log.Error("a network's record is incomplete; it is left alone", "network", id)
+				return nil
+			}
 			e.nets.settle("", &r)
 			e.network.Define(r.Definition)
 			return nil

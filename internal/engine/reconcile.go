@@ -45,7 +45,8 @@ func (e *Engine) reconcile(ctx context.Context) error {
 		s, running := states[c.ID]
 		again, err := e.adopt(ctx, c, s, running)
 		if err != nil {
-			return err
+			// A disk that is full or read-only: the next start tries again.
+			e.log.Error("what became of a container cannot be written down", "container", c.ID, "error", err)
 		}
 		if again {
 			wanted = append(wanted, c)

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"syscall"
 )
 
 // Kind classifies an error by what the caller can do about it.
@@ -102,7 +103,8 @@ func Wrap(op, subject string, err error) error {
 }
 
 // KindOf returns the kind of the outermost *Error in err's chain; a cancelled
-// context is Canceled, everything else Internal.
+// context is Canceled, no room on the disk Exhausted, a file system that is
+// read-only Forbidden, everything else Internal.
 func KindOf(err error) Kind {
 	var e *Error
 	if errors.As(err, &e) {
@@ -110,6 +112,15 @@ func KindOf(err error) Kind {
 	}
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return Canceled
+	}
+	var errno syscall.Errno
+	if errors.As(err, &errno) {
+		switch errno {
+		case syscall.ENOSPC, syscall.EDQUOT:
+			return Exhausted
+		case syscall.EROFS:
+			return Forbidden
+		}
 	}
 	return Internal
 }

@@ -25,6 +25,7 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -106,13 +107,15 @@ func Open(root string, limits Limits) (*Store, error) {
 		}
 	}
 	s.trash = newTrash(filepath.Join(s.layers, ".trash"))
-	if err := s.discard(filepath.Join(s.layers, ".tmp")); err != nil {
+	err := s.discard(filepath.Join(s.layers, ".tmp"))
+	if err == nil {
+		err = os.Mkdir(filepath.Join(s.layers, ".tmp"), 0o700)
+	}
+	// A store on a read-only file system can be read.
+	if err != nil && !errors.Is(err, syscall.EROFS) {
 		return nil, fault.Wrap("open layer store", root, err)
 	}
-	if err := os.Mkdir(filepath.Join(s.layers, ".tmp"), 0o700); err != nil {
-		return nil, fault.Wrap("open layer store", root, err)
-	}
-	if err := os.Mkdir(filepath.Join(s.layers, ".empty"), 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+	if err := os.Mkdir(filepath.Join(s.layers, ".empty"), 0o755); err != nil && !errors.Is(err, fs.ErrExist) && !errors.Is(err, syscall.EROFS) {
 		return nil, fault.Wrap("open layer store", root, err)
 	}
 	spread(filepath.Join(s.layers, ".tmp"))

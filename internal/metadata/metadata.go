@@ -46,21 +46,29 @@ type update struct {
 // Tx is one transaction, valid only inside the function it was given to.
 type Tx struct{ bolt *bolt.Tx }
 
-// Open opens or creates the database at path. A second owner is refused with
+// Open opens or creates the database at path, for reading only where the file
+// system is read-only: every Update is refused then, with fault.Forbidden. A second owner is refused with
 // fault.Conflict; a file that is no database, or a damaged one, with
 // fault.Internal.
 func Open(path string) (*DB, error) {
 	const op = "open database"
 	var b *bolt.DB
-	err := guard(func() (err error) {
-		b, err = bolt.Open(path, 0o600, &bolt.Options{
-			Timeout:         time.Nanosecond, // one attempt: waiting for the owner would be for ever
-			FreelistType:    bolt.FreelistMapType,
-			InitialMmapSize: mapSize,
-			NoStatistics:    true,
+	open := func(readOnly bool) error {
+		return guard(func() (err error) {
+			b, err = bolt.Open(path, 0o600, &bolt.Options{
+				Timeout:         time.Nanosecond, // one attempt: waiting for the owner would be for ever
+				FreelistType:    bolt.FreelistMapType,
+				InitialMmapSize: mapSize,
+				NoStatistics:    true,
+				ReadOnly:        readOnly,
+			})
+			return err
 		})
-		return err
-	})
+	}
+	err := open(false)
+	if errors.Is(err, syscall.EROFS) {
+		err = open(true) // what is there can be read; updates say why they fail
+	}
 	var hint string
 	switch {
 	case err == nil:
@@ -154,6 +162,9 @@ func (db *DB) tryCommit(batch []*update) (*update, error) {
 		return nil, nil
 	}
 	tx, err := db.bolt.Begin(true)
+	if errors.Is(err, berrors.ErrDatabaseReadOnly) {
+		err = syscall.EROFS
+	}
 	if err != nil {
 		return nil, fault.Wrap("write database", db.path, err)
 	}

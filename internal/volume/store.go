@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"berth/internal/fault"
@@ -69,7 +70,7 @@ func Open(db *metadata.DB, dir string) (*Store, error) {
 	}
 	for _, e := range entries {
 		if _, known := s.byName[e.Name()]; !known {
-			if err := removeDir(filepath.Join(dir, e.Name())); err != nil {
+			if err := removeDir(filepath.Join(dir, e.Name())); err != nil && !errors.Is(err, syscall.EROFS) {
 				return nil, fault.Wrap("sweep volume", e.Name(), err)
 			}
 		}

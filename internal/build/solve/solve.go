@@ -17,12 +17,14 @@ package solve
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -90,7 +92,7 @@ func Open(o Options) (*Solver, error) {
 		records: map[string]*Record{}, bySlot: map[string][]*Record{}, uses: map[digest.Digest]int{},
 		digests: map[string]digest.Digest{}, newer: map[string]bool{}, flights: map[string]*flight{}, committed: time.Now(),
 	}
-	if err := removeAll(filepath.Join(o.Dir, "tmp")); err != nil {
+	if err := removeAll(filepath.Join(o.Dir, "tmp")); err != nil && !errors.Is(err, syscall.EROFS) {
 		return nil, fault.Wrap(op, o.Dir, err)
 	}
 	for _, d := range []string{"fresh", "mounts", "tmp", "lists"} {
