@@ -31,7 +31,7 @@ func main() {
 	case err == nil:
 	case errors.Is(err, pflag.ErrHelp):
 	default:
-		fmt.Fprintln(os.Stderr, "berthd:", err)
+		fmt.Fprintln(os.Stderr, filepath.Base(os.Args[0])+":", err)
 		os.Exit(exitCode(err))
 	}
 }
@@ -116,7 +116,9 @@ func (o *options) serve(log *slog.Logger) error {
 	if o.pidfile != "" {
 		_ = os.Remove(o.pidfile)
 	}
-	log.Info("stopped; containers go on running")
+	if o.hooks.end == nil {
+		log.Info("stopped; containers go on running")
+	}
 	return err
 }
 

@@ -45,7 +45,9 @@ func (e *Engine) ContainerWhy(ctx context.Context, ref string) (*wire.Why, error
 	}
 	if len(w.Ends) > 0 {
 		w.End, w.Ends = &w.Ends[0], w.Ends[1:]
-		w.End.Note = s.Note
+		if !s.Alive() {
+			w.End.Note = s.Note
+		}
 		w.End.StartFailed = w.End.StartFailed && !s.Alive()
 	}
 	e.whyUse(rec, w)
