@@ -12,6 +12,6 @@ func TestLogDriverLocalAndTag(t *testing.T) {
 	h.ok("run", "--name", "two", "--log-opt", "tag={{.Name}}/{{.ImageName}}", busyboxImage, "echo", "hi")
 	h.equal(h.ok("logs", "--details", "two"), "tag=two/"+busyboxImage+" hi")
 	h.refused("invalid log option tag", "run", "--rm", "--log-opt", "tag={{.Nonsense}}", busyboxImage, "true")
-	h.refused("json-file, local and none", "run", "--rm", "--log-driver", "fluentd", busyboxImage, "true")
+	h.refused("json-file, local, none and syslog", "run", "--rm", "--log-driver", "fluentd", busyboxImage, "true")
 	h.ok("rm", "one", "two")
 }

@@ -9,7 +9,6 @@ import (
 	"os"
 
 	"berth/internal/container"
-	"berth/internal/engine/vocabulary"
 	"berth/internal/fault"
 	"berth/internal/monitor"
 
@@ -35,7 +34,7 @@ func (e *Engine) ContainerAttach(ctx context.Context, ref string, o AttachOption
 		return err
 	}
 	head := o.Header
-	if o.Logs && rec.Log.Driver != vocabulary.LogNone {
+	if o.Logs && logReadable(rec) {
 		e.writeHistory(ctx, rec, o, conn)
 		head = nil
 	}

@@ -279,6 +279,3 @@ func (e *Engine) abandon(id string, fresh []volume.Volume) {
 
 // dir is the container's directory below the data root.
 func (e *Engine) dir(id string) string { return filepath.Join(e.cfg.Root, "containers", id) }
-
-// logPath is the container's log file.
-func (e *Engine) logPath(id string) string { return filepath.Join(e.dir(id), id+"-json.log") }

@@ -75,6 +75,7 @@ type Engine struct {
 	laggards   laggards
 	restarts   restarts
 	probes     probes
+	forwards   forwards
 	sampler    sampler
 	metrics    metrics
 	nets       networks
@@ -130,6 +131,7 @@ func Open(ctx context.Context, cfg Config) (_ *Engine, err error) {
 	if err := e.reconcile(ctx); err != nil {
 		return nil, err
 	}
+	e.forwards.startAll(e)
 	e.work.Go(func() { e.follow(happenings) })
 	e.work.Go(e.saveLaggards)
 	e.thawForgotten(ctx)

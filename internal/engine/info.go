@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"berth/internal/engine/cdi"
+	"berth/internal/engine/vocabulary"
 	"berth/internal/version"
 
 	api "github.com/moby/moby/api/types/container"
@@ -63,7 +64,7 @@ func (e *Engine) Info(ctx context.Context) (system.Info, error) {
 	}
 	info.Swarm.LocalNodeState = "inactive"
 	info.Plugins = system.PluginsInfo{
-		Volume: []string{"local"}, Network: []string{"bridge", "host", "null"}, Log: []string{"json-file", "local", "none"},
+		Volume: []string{"local"}, Network: []string{"bridge", "host", "null"}, Log: vocabulary.LogDrivers,
 	}
 	if d := e.live().Defaults; d != nil {
 		info.LoggingDriver, info.DefaultRuntime = orElse(d.LogDriver, info.LoggingDriver), orElse(d.Runtime, info.DefaultRuntime)

@@ -70,7 +70,7 @@ func (e *Engine) hostConfig(rec *container.Record) *api.HostConfig {
 // filePaths fills in where the container's files are on the host.
 func (e *Engine) filePaths(rec *container.Record, out *api.InspectResponse) {
 	if rec.Log.Driver == vocabulary.LogJSONFile {
-		out.LogPath = e.logPath(rec.ID)
+		out.LogPath = e.logPath(rec)
 	}
 	if rec.State.StartedAt.IsZero() {
 		return

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"maps"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"berth/internal/engine/vocabulary"
 	"berth/internal/fault"
 	"berth/internal/logs"
+	"berth/internal/monitor"
 
 	api "github.com/moby/moby/api/types/container"
 )
@@ -19,6 +21,62 @@ import (
 // logTime is docker's format of time stamps in front of log lines: nanoseconds
 // with trailing zeros, so that lines stay aligned.
 const logTime = "2006-01-02T15:04:05.000000000Z07:00"
+
+// logPath is the container's log file. Only what anybody may read has docker's
+// name, so that nobody takes the one format for the other.
+func (e *Engine) logPath(rec *container.Record) string {
+	name := rec.ID + "-json.log"
+	if d := rec.Log.Driver; d == vocabulary.LogLocal || d == vocabulary.LogSyslog {
+		name = rec.ID + "-local.log"
+	}
+	return filepath.Join(e.dir(rec.ID), name)
+}
+
+// logReadable tells whether a container's log can be shown.
+func logReadable(rec *container.Record) bool {
+	d, err := vocabulary.FindLogDriver(rec.HostConfig.LogConfig)
+	return err == nil && d.Readable
+}
+
+// logConfig is what the monitor has to know of a container's log.
+func (e *Engine) logConfig(rec *container.Record) monitor.LogConfig {
+	d, err := vocabulary.FindLogDriver(rec.HostConfig.LogConfig)
+	if err != nil || d.Format == nil {
+		return monitor.LogConfig{Driver: monitor.NoLog}
+	}
+	l := monitor.LogConfig{
+		Driver: monitor.Local, Path: e.logPath(rec), MaxSize: d.MaxSize, MaxFiles: d.MaxFiles,
+		Compress: d.Compress, Buffer: d.Buffer, Attrs: rec.Log.Attrs,
+	}
+	if rec.Log.Driver != vocabulary.LogJSONFile {
+		if d.Syslog == nil {
+			l.Attrs = withTag(l.Attrs, d.Tag, rec)
+		}
+		return l
+	}
+	l.Driver = monitor.JSONFile
+	l.Attrs = withTag(l.Attrs, d.Tag, rec)
+	if l.MaxSize == 0 {
+		l.MaxSize = e.cfg.LogMaxSize
+	}
+	if l.MaxFiles == 0 {
+		l.MaxFiles = e.cfg.LogMaxFiles
+	}
+	return l
+}
+
+func withTag(attrs map[string]string, template string, rec *container.Record) map[string]string {
+	tag, err := vocabulary.LogTag(template, rec)
+	if err != nil || tag == "" {
+		return attrs
+	}
+	all := maps.Clone(attrs)
+	if all == nil {
+		all = make(map[string]string, 1)
+	}
+	all["tag"] = tag
+	return all
+}
 
 // ContainerTTY reports whether a container's output is one raw stream.
 func (e *Engine) ContainerTTY(ref string) (bool, error) {
@@ -40,7 +98,11 @@ func (e *Engine) ContainerLogs(ctx context.Context, ref string, o LogsOptions, s
 	if !o.Stdout && !o.Stderr {
 		return fault.New(fault.Invalid, "", "", "Bad parameters: you must choose at least one stream")
 	}
-	if rec.Log.Driver == vocabulary.LogNone {
+	driver, err := vocabulary.FindLogDriver(rec.HostConfig.LogConfig)
+	if err != nil {
+		return err
+	}
+	if !driver.Readable {
 		return logs.ErrNotReadable
 	}
 	tail, err := parseTail(o.Tail)
@@ -54,7 +116,7 @@ func (e *Engine) ContainerLogs(ctx context.Context, ref string, o LogsOptions, s
 		opts.Follow, opts.Done = true, done
 	}
 	w := logWriter{options: o, tty: rec.Tty(), stdout: stdout, stderr: stderr}
-	return logs.Read(ctx, e.logPath(rec.ID), opts, w.write)
+	return logs.Read(ctx, driver.Format, e.logPath(rec), opts, w.write)
 }
 
 // followUntilEnd returns a channel that is closed when the container has ended.

@@ -103,6 +103,7 @@ func (e *Engine) deleteRecord(tx *metadata.Tx, id string, volumes []string) erro
 func (e *Engine) clear(ctx context.Context, c *container.Container, volumes []string) error {
 	rec := c.Record()
 	e.laggards.drop(c.ID)
+	e.forwards.end(e, c)
 	e.release(ctx, c)
 	e.execs.Drop(c.ID)
 	err := errors.Join(e.layers.RemoveWritable(c.ID), e.volumes.Drop(volumes...))

@@ -3,7 +3,6 @@ package engine
 import (
 	"context"
 	"errors"
-	"maps"
 	"path/filepath"
 	"time"
 
@@ -89,6 +88,7 @@ func (e *Engine) start(ctx context.Context, c *container.Container) error {
 	e.metrics.started(time.Since(began))
 	e.laggards.add(c)
 	e.probes.start(e, c)
+	e.forwards.start(e, c)
 	e.emit(rec, events.ActionStart, nil)
 	return nil
 }
@@ -179,28 +179,6 @@ func (e *Engine) prepareMount(m volume.Mount) error {
 		return e.volumes.Mount(m.Name)
 	}
 	return nil
-}
-
-func (e *Engine) logConfig(rec *container.Record) monitor.LogConfig {
-	l := monitor.LogConfig{Driver: rec.Log.Driver, MaxSize: rec.Log.MaxSize, MaxFiles: rec.Log.MaxFiles, Attrs: rec.Log.Attrs}
-	if l.Driver == vocabulary.LogNone {
-		return l
-	}
-	l.Path = e.logPath(rec.ID)
-	if tag, err := vocabulary.LogTag(rec.HostConfig.LogConfig.Config["tag"], rec); err == nil && tag != "" {
-		l.Attrs = maps.Clone(l.Attrs)
-		if l.Attrs == nil {
-			l.Attrs = make(map[string]string, 1)
-		}
-		l.Attrs["tag"] = tag
-	}
-	if l.MaxSize == 0 {
-		l.MaxSize = e.cfg.LogMaxSize
-	}
-	if l.MaxFiles == 0 {
-		l.MaxFiles = e.cfg.LogMaxFiles
-	}
-	return l
 }
 
 // specInput collects what the specification is made from: who the process is,

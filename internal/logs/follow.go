@@ -5,6 +5,7 @@ type follower struct {
 	*reader
 	changes *watch
 	current *logFile // nil while the log does not exist
+	behind  bool     // files were rotated away that were not read
 }
 
 func (f *follower) close() {
@@ -58,6 +59,10 @@ func (f *follower) catchUp() error {
 		if next == nil {
 			return nil
 		}
+		if f.behind {
+			f.behind = false
+			f.missed()
+		}
 		f.close()
 		f.current = next
 	}
@@ -66,7 +71,7 @@ func (f *follower) catchUp() error {
 // drainCurrent delivers the rest of the current file. One that has shrunk was
 // emptied by hand and is read from its beginning.
 func (f *follower) drainCurrent() error {
-	if info, err := f.current.file.Stat(); err == nil && info.Size() < f.current.offset {
+	if info, err := f.current.file.Stat(); err == nil && !f.current.zipped && info.Size() < f.current.offset {
 		f.current.offset = 0
 	}
 	return f.drain(f.current, -1)
@@ -75,19 +80,22 @@ func (f *follower) drainCurrent() error {
 // successor opens the file that follows the current one, nil if there is none.
 func (f *follower) successor() (*logFile, error) {
 	for {
-		at := f.position()
+		at, found := f.position()
 		if at == 0 {
 			return nil, nil
 		}
-		next, err := openFile(rotated(f.path, at-1))
+		next, err := openFile(f.path, at-1)
 		if err != nil {
 			return nil, err
 		}
 		// Had a rotation come in between, what was opened may be another one.
-		if f.position() == at {
-			if next == nil || f.current != nil && next.inode == f.current.inode {
+		if now, _ := f.position(); now == at {
+			if next == nil || f.current != nil && next.id == f.current.id {
 				closeFile(next)
 				return nil, nil // the rotation is under way: its end is an event
+			}
+			if !found && f.current != nil {
+				f.behind = true
 			}
 			return next, nil
 		}
@@ -98,14 +106,14 @@ func (f *follower) successor() (*logFile, error) {
 // position returns the number of the current file among the rotated ones. When
 // it was rotated out or there is none yet, that is one more than the oldest's,
 // so that the oldest is what follows.
-func (f *follower) position() int {
+func (f *follower) position() (at int, found bool) {
 	for i := 0; ; i++ {
-		inode := inodeAt(rotated(f.path, i))
+		id := idAt(f.path, i)
 		switch {
-		case inode == 0 && i > 0 && inodeAt(rotated(f.path, i+1)) == 0:
-			return i
-		case inode != 0 && f.current != nil && inode == f.current.inode:
-			return i
+		case id.Inode == 0 && i > 0 && !present(f.path, i+1):
+			return i, false
+		case id.Inode != 0 && f.current != nil && id == f.current.id:
+			return i, true
 		}
 	}
 }

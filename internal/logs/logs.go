@@ -1,17 +1,17 @@
-// Package logs is the output of containers at rest: the json-file format,
-// rotation, and reading it again by tail, time and following. It exists apart
-// from the monitor, which writes the files, because the engine reads them, and
-// both have to agree on every byte and on what a rotation looks like.
+// Package logs is the output of containers at rest: files of entries, their
+// rotation and compression, and reading them again by tail, time and following.
+// It exists apart from the monitor, which writes the files, because the engine
+// reads them, and both have to agree on every byte and on what a rotation looks
+// like. What an entry looks like is the business of the drivers, one package
+// each below this one.
 package logs
 
 import (
+	"encoding/json"
 	"errors"
-	"strconv"
 	"time"
 
 	"berth/internal/fault"
-
-	"github.com/docker/go-units"
 )
 
 // The defaults bound what a container's log may occupy on disk.
@@ -33,6 +33,48 @@ type Entry struct {
 	Line    []byte
 	Partial bool // the line goes on in the next entry, or its newline never came
 	Attrs   map[string]string
+	// Next is where a later Read goes on behind this entry.
+	Next Position
+}
+
+// Format is how a driver writes entries: one line of the file for each, so that
+// a torn one ends with the next newline.
+type Format interface {
+	NewEncoder() Encoder
+	NewDecoder() Decoder
+}
+
+// Encoder writes entries. What is the same for all lines of one moment and one
+// stream is put together once.
+type Encoder interface {
+	// Set says of which stream and from when the following lines are. attrs is
+	// a JSON object, or empty; see EncodeAttrs.
+	Set(stream string, attrs []byte, at time.Time)
+	// Append appends the entry of a line to dst; line has no newline, and
+	// partial says that it had none.
+	Append(dst, line []byte, partial bool) []byte
+}
+
+// Decoder reads entries. It keeps what lines have in common, so that reading
+// costs no allocation a line.
+type Decoder interface {
+	// Decode reads one line of a file, without its newline. It returns nil for
+	// what is no entry: a torn or foreign line is left out, never an error,
+	// because one bad byte must not hide the rest of a log. The entry is valid
+	// until the next call.
+	Decode(line []byte) *Entry
+}
+
+// EncodeAttrs returns attributes as Encoder.Set wants them.
+func EncodeAttrs(attrs map[string]string) []byte {
+	if len(attrs) == 0 {
+		return nil
+	}
+	text, err := json.Marshal(attrs)
+	if err != nil { // strings always can be
+		return nil
+	}
+	return text
 }
 
 // ErrNotReadable is the answer to reading the log of a container whose driver
@@ -40,73 +82,4 @@ type Entry struct {
 var ErrNotReadable error = &fault.Error{
 	Kind: fault.Unsupported,
 	Err:  errors.New("configured logging driver does not support reading"),
-}
-
-// Options are the settings of the json-file driver.
-type Options struct {
-	MaxSize  int64 // bytes; -1 is unlimited
-	MaxFiles int
-	Labels   string // names of labels that become attributes, comma-separated
-	Env      string // the same of environment variables
-	Tag      string // template of an attribute "tag"
-	// LabelsRegex and EnvRegex select further ones by pattern.
-	LabelsRegex, EnvRegex string
-}
-
-// ParseOptions reads the options of the json-file driver as users write them.
-// The error names the option.
-func ParseOptions(options map[string]string) (Options, error) {
-	o := Options{MaxSize: DefaultMaxSize, MaxFiles: DefaultMaxFiles}
-	for name, value := range options {
-		if err := o.set(name, value); err != nil {
-			return Options{}, err
-		}
-	}
-	return o, nil
-}
-
-func (o *Options) set(name, value string) error {
-	switch name {
-	case "max-size":
-		if value == "-1" {
-			o.MaxSize = -1
-			return nil
-		}
-		size, err := units.FromHumanSize(value)
-		if err != nil || size <= 0 {
-			return fault.New(fault.Invalid, "use log option", name, "%q is not a size", value).WithHint("write a number and a unit, as in 10m, or -1 for no limit")
-		}
-		o.MaxSize = size
-	case "max-file":
-		count, err := strconv.Atoi(value)
-		if err != nil || count < 1 || count > 10000 {
-			return fault.New(fault.Invalid, "use log option", name, "%q is not a number of files from 1 to 10000", value)
-		}
-		o.MaxFiles = count
-	case "compress":
-		compress, err := strconv.ParseBool(value)
-		if err != nil {
-			return fault.New(fault.Invalid, "use log option", name, "%q is neither true nor false", value)
-		}
-		if compress {
-			return fault.New(fault.Unsupported, "use log option", name, "rotated log files are kept as they are")
-		}
-	case "labels":
-		o.Labels = value
-	case "labels-regex":
-		o.LabelsRegex = value
-	case "env":
-		o.Env = value
-	case "env-regex":
-		o.EnvRegex = value
-	case "tag":
-		o.Tag = value
-	case "mode":
-		if value != "" && value != "blocking" {
-			return fault.New(fault.Unsupported, "use log option", name, "the mode %q would drop lines", value)
-		}
-	default:
-		return fault.New(fault.Invalid, "use log option", name, "unknown log opt '%s' for json-file log driver", name)
-	}
-	return nil
 }

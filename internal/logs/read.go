@@ -14,14 +14,20 @@ type ReadOptions struct {
 	// Done, when closed, tells a follower that nothing more will be written: it
 	// delivers what is there and returns.
 	Done <-chan struct{}
+	// From, unless zero, is where to begin; Tail is not looked at. When its file
+	// is not there any more, everything that is there is read.
+	From Position
+	// Missed, unless nil, is called when entries were rotated away before they
+	// could be read.
+	Missed func()
 }
 
-// Read calls fn with each entry of the log at path, oldest first, through its
+// Read calls fn with each entry of the log at path in the given format, oldest first, through its
 // rotated files. Without Follow it ends with what was there when it began. A log
 // that does not exist is empty. Torn and foreign lines are left out. It returns
 // the error of fn or of ctx.
-func Read(ctx context.Context, path string, opts ReadOptions, fn func(Entry) error) error {
-	r := &reader{ctx: ctx, path: path, opts: opts, fn: fn}
+func Read(ctx context.Context, format Format, path string, opts ReadOptions, fn func(Entry) error) error {
+	r := &reader{ctx: ctx, path: path, opts: opts, fn: fn, dec: format.NewDecoder()}
 	var changes *watch
 	if opts.Follow {
 		var err error
@@ -67,7 +73,15 @@ type reader struct {
 // readSet delivers what the files held when they were opened.
 func (r *reader) readSet(set *fileSet) error {
 	first, offset := 0, int64(0)
-	if r.opts.Tail >= 0 {
+	switch {
+	case r.opts.From != Position{}:
+		if first = set.find(r.opts.From.File); first >= 0 {
+			offset = r.opts.From.Offset
+			break
+		}
+		first = 0
+		r.missed()
+	case r.opts.Tail >= 0:
 		var err error
 		if first, offset, err = set.tail(r.opts.Tail); err != nil {
 			return err
@@ -77,6 +91,9 @@ func (r *reader) readSet(set *fileSet) error {
 		f := &set.files[i]
 		f.offset = offset
 		offset = 0
+		if !f.zipped && f.size < f.offset {
+			f.offset = 0 // emptied by hand
+		}
 		if err := r.drain(f, f.size); err != nil {
 			return err
 		}
@@ -84,10 +101,16 @@ func (r *reader) readSet(set *fileSet) error {
 	return nil
 }
 
+func (r *reader) missed() {
+	if r.opts.Missed != nil {
+		r.opts.Missed()
+	}
+}
+
 // drain delivers the complete lines of f from its offset up to limit, or up to
 // its end as it moves when limit is < 0.
 func (r *reader) drain(f *logFile, limit int64) error {
-	r.lines.reset(f.file, f.offset, limit)
+	r.lines.reset(f.data, f.offset, limit)
 	for n := 0; ; n++ {
 		if n%64 == 0 && r.ctx.Err() != nil {
 			return r.ctx.Err()
@@ -100,13 +123,13 @@ func (r *reader) drain(f *logFile, limit int64) error {
 		if err != nil {
 			return err
 		}
-		if err := r.deliver(line); err != nil {
+		if err := r.deliver(line, Position{f.id, f.offset}); err != nil {
 			return err
 		}
 	}
 }
 
-func (r *reader) deliver(line []byte) error {
+func (r *reader) deliver(line []byte, next Position) error {
 	e := r.dec.Decode(line)
 	switch {
 	case e == nil:
@@ -116,6 +139,7 @@ func (r *reader) deliver(line []byte) error {
 	case !r.opts.Until.IsZero() && e.Time.After(r.opts.Until):
 		return errPastUntil
 	}
+	e.Next = next
 	return r.fn(*e)
 }
 

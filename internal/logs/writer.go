@@ -2,7 +2,6 @@ package logs
 
 import (
 	"errors"
-	"strconv"
 
 	"berth/internal/fault"
 
@@ -19,20 +18,34 @@ type Writer struct {
 	fd    int
 	size  int64
 	inode uint64
+
+	compressor *compressor // nil: rotated files stay as they are
 }
 
-// OpenWriter opens or makes the log file at path. maxSize and maxFiles are 0
-// for the defaults; maxSize -1 is no limit.
-func OpenWriter(path string, maxSize int64, maxFiles int) (*Writer, error) {
-	if maxSize == 0 {
-		maxSize = DefaultMaxSize
+// Limits say how much of a log is kept, and how.
+type Limits struct {
+	MaxSize  int64 // bytes of one file; 0 is the default, -1 is no limit
+	MaxFiles int   // files kept, the current one included; 0 is the default
+	Compress bool  // rotated files are compressed
+}
+
+// OpenWriter opens or makes the log file at path.
+func OpenWriter(path string, l Limits) (*Writer, error) {
+	if l.MaxSize == 0 {
+		l.MaxSize = DefaultMaxSize
 	}
-	if maxFiles <= 0 {
-		maxFiles = DefaultMaxFiles
+	if l.MaxFiles <= 0 {
+		l.MaxFiles = DefaultMaxFiles
 	}
-	w := &Writer{path: path, max: maxSize, files: maxFiles, fd: -1}
+	w := &Writer{path: path, max: l.MaxSize, files: l.MaxFiles, fd: -1}
 	if err := w.open(); err != nil {
 		return nil, err
+	}
+	if l.Compress && l.MaxFiles > 1 {
+		w.compressor = &compressor{path: path, files: l.MaxFiles}
+		if present(path, 1) {
+			w.compressor.wake() // a predecessor may have left something undone
+		}
 	}
 	return w, nil
 }
@@ -62,11 +75,19 @@ func (w *Writer) fail(op string, err error) error {
 	return fault.New(kind, op, w.path, "%w", err)
 }
 
-// Close closes the file.
+// Close closes the file. What is being compressed goes on; see Stop.
 func (w *Writer) Close() {
 	if w.fd >= 0 {
 		_ = unix.Close(w.fd)
 		w.fd = -1
+	}
+}
+
+// Stop ends the compression of rotated files, and returns when nothing will be
+// touched any more.
+func (w *Writer) Stop() {
+	if w.compressor != nil {
+		w.compressor.stop()
 	}
 }
 
@@ -142,45 +163,73 @@ func (w *Writer) Rotate(inode uint64) error {
 	return w.open()
 }
 
+// Rotated says that the rotation is over for good, so that the file may be
+// compressed.
+func (w *Writer) Rotated() {
+	if w.compressor != nil {
+		w.compressor.wake()
+	}
+}
+
 // shift renames path to path.1, path.1 to path.2 and so on up to the first
-// name that is free, or over the oldest file. The free name makes it safe to
+// number that is free, or over the oldest file. The free number makes it safe to
 // repeat: what was moved already is beyond it.
 func (w *Writer) shift() error {
+	if w.compressor != nil {
+		w.compressor.names.Lock()
+		defer w.compressor.names.Unlock()
+	}
 	if w.files == 1 {
 		return unix.Unlink(w.path)
 	}
 	free := 1
-	for ; free < w.files-1; free++ {
-		var st unix.Stat_t
-		if unix.Lstat(rotated(w.path, free), &st) == unix.ENOENT {
-			break
+	for free < w.files-1 && present(w.path, free) {
+		free++
+	}
+	for _, form := range []string{"", compressedSuffix} {
+		if err := unix.Unlink(rotated(w.path, free) + form); err != nil && err != unix.ENOENT {
+			return err
 		}
 	}
 	for i := free; i > 0; i-- {
-		if err := unix.Rename(rotated(w.path, i-1), rotated(w.path, i)); err != nil {
+		if err := move(rotated(w.path, i-1), rotated(w.path, i)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// rotated returns the name of the i-th oldest file; 0 is the current one.
-func rotated(path string, i int) string {
-	if i == 0 {
-		return path
+// move renames a file in the form that it has. If it has both, the compressed
+// one is complete.
+func move(from, to string) error {
+	err := unix.Rename(from+compressedSuffix, to+compressedSuffix)
+	if err == nil {
+		if err = unix.Unlink(from); err == unix.ENOENT {
+			err = nil
+		}
+		return err
 	}
-	return path + "." + strconv.Itoa(i)
+	if err != unix.ENOENT {
+		return err
+	}
+	return unix.Rename(from, to)
 }
 
 // Remove deletes a log with all its rotated files.
 func Remove(path string) error {
+	_ = unix.Unlink(path + temporarySuffix)
 	for i := 0; ; i++ {
-		err := unix.Unlink(rotated(path, i))
-		if err == unix.ENOENT && i > 0 {
-			return nil
+		found := false
+		for _, form := range []string{"", compressedSuffix} {
+			name := rotated(path, i) + form
+			err := unix.Unlink(name)
+			if err != nil && err != unix.ENOENT {
+				return fault.New(fault.Internal, "remove log file", name, "%w", err)
+			}
+			found = found || err == nil
 		}
-		if err != nil && err != unix.ENOENT {
-			return fault.New(fault.Internal, "remove log file", rotated(path, i), "%w", err)
+		if !found && i > 0 {
+			return nil
 		}
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"berth/internal/logs"
+	"berth/internal/logs/jsonfile"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -306,7 +307,7 @@ func (h *host) run(id, script string, change ...func(*StartRequest)) (Exit, [2]s
 func (h *host) logged(id string) (text [2]string) {
 	h.t.Helper()
 	var out [2]strings.Builder
-	err := logs.Read(h.t.Context(), h.logPath(id), logs.ReadOptions{Tail: -1}, func(e logs.Entry) error {
+	err := logs.Read(h.t.Context(), jsonfile.Format{}, h.logPath(id), logs.ReadOptions{Tail: -1}, func(e logs.Entry) error {
 		i := 0
 		if e.Stream == "stderr" {
 			i = 1

@@ -41,6 +41,7 @@ const (
 	EventLost     = proto.EventLost
 
 	JSONFile = proto.JSONFile
+	Local    = proto.Local
 	NoLog    = proto.NoLog
 
 	UnknownCode = proto.UnknownCode

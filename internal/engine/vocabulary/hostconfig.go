@@ -2,120 +2,14 @@ package vocabulary
 
 import (
 	"path"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 
-	"berth/internal/container"
 	"berth/internal/fault"
-	"berth/internal/logs"
 
 	api "github.com/moby/moby/api/types/container"
 )
-
-// Log drivers on offer.
-const (
-	LogJSONFile = "json-file"
-	LogLocal    = "local" // the same lines, in a file that is the engine's own affair
-	LogNone     = "none"
-)
-
-// Docker's defaults of the driver local.
-const (
-	localMaxSize  = 20_000_000 // bytes
-	localMaxFiles = 5
-)
-
-func checkLog(r *Request) error {
-	_, err := Log(r.HostConfig.LogConfig, r.Config)
-	return err
-}
-
-// Log resolves the log configuration: sizes of 0 mean the engine's defaults, and
-// the attributes are those of the container which each line shall carry.
-func Log(c api.LogConfig, config *api.Config) (container.LogConfig, error) {
-	out := container.LogConfig{Driver: c.Type}
-	switch c.Type {
-	case LogJSONFile:
-	case LogLocal:
-		out.MaxSize, out.MaxFiles = localMaxSize, localMaxFiles
-	case LogNone:
-		return out, nil
-	default:
-		return out, fault.New(fault.Unsupported, "", "", "log driver %q is not supported", c.Type).
-			WithHint("this engine has %s, %s and %s", LogJSONFile, LogLocal, LogNone)
-	}
-	o, err := logs.ParseOptions(c.Config)
-	if err != nil {
-		return out, err
-	}
-	if _, err := LogTag(o.Tag, &container.Record{Config: config}); err != nil {
-		return out, err
-	}
-	if _, set := c.Config["max-size"]; set {
-		out.MaxSize = o.MaxSize
-	}
-	if _, set := c.Config["max-file"]; set {
-		out.MaxFiles = o.MaxFiles
-	}
-	if out.MaxFiles > 1 && out.MaxSize == -1 {
-		return out, invalid("max-file > 1 has no effect without max-size")
-	}
-	out.Attrs, err = logAttrs(o, config)
-	return out, err
-}
-
-// logAttrs picks the labels and variables which the log's lines carry.
-func logAttrs(o logs.Options, config *api.Config) (map[string]string, error) {
-	if o.Labels == "" && o.Env == "" && o.LabelsRegex == "" && o.EnvRegex == "" {
-		return nil, nil
-	}
-	labels, err := newPicker("labels-regex", o.Labels, o.LabelsRegex)
-	if err != nil {
-		return nil, err
-	}
-	env, err := newPicker("env-regex", o.Env, o.EnvRegex)
-	if err != nil {
-		return nil, err
-	}
-	attrs := make(map[string]string)
-	for k, v := range config.Labels {
-		if labels.picks(k) {
-			attrs[k] = v
-		}
-	}
-	for _, e := range config.Env {
-		if k, v, ok := strings.Cut(e, "="); ok && env.picks(k) {
-			attrs[k] = v
-		}
-	}
-	return attrs, nil
-}
-
-type picker struct {
-	names   []string
-	pattern *regexp.Regexp
-}
-
-func newPicker(option, names, pattern string) (picker, error) {
-	p := picker{}
-	if names != "" {
-		p.names = strings.Split(names, ",")
-	}
-	if pattern != "" {
-		re, err := regexp.Compile(pattern)
-		if err != nil {
-			return p, invalid("invalid value for log option %s: %v", option, err)
-		}
-		p.pattern = re
-	}
-	return p, nil
-}
-
-func (p picker) picks(name string) bool {
-	return slices.Contains(p.names, name) || (p.pattern != nil && p.pattern.MatchString(name))
-}
 
 func checkRestart(r *Request) error {
 	p := r.HostConfig.RestartPolicy

@@ -16,19 +16,25 @@ import (
 // another one, because the monitor outlives upgrades of the engine.
 const Version = 1
 
-// The log drivers. An empty driver is JSONFile.
+// What the monitor writes itself. An empty driver is JSONFile. Drivers that send
+// lines away are the engine's affair: it reads what Local keeps.
 const (
 	JSONFile = "json-file"
+	Local    = "local"
 	NoLog    = "none"
 )
 
 // LogConfig says where a container's output is kept.
 type LogConfig struct {
-	Driver   string            `json:"driver,omitempty"`   // JSONFile, the default, or NoLog
+	Driver   string            `json:"driver,omitempty"`   // JSONFile, the default, Local or NoLog
 	Path     string            `json:"path,omitempty"`     // the log file; rotated ones get .1, .2, ...
 	MaxSize  int64             `json:"maxSize,omitempty"`  // bytes of one file; 0 takes the default, -1 is unlimited
 	MaxFiles int               `json:"maxFiles,omitempty"` // files kept, the current one included; 0 takes the default
 	Attrs    map[string]string `json:"attrs,omitempty"`    // written with every line
+	Compress bool              `json:"compress,omitempty"` // rotated files are compressed
+	// Buffer is how many bytes of output may wait to be logged; what comes then is
+	// dropped, line by line, and counted. 0 lets the container wait instead.
+	Buffer int64 `json:"buffer,omitempty"`
 }
 
 // StartRequest starts a container. ID and Spec are required.

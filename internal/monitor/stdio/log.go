@@ -9,25 +9,34 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Log keeps the output of one container in a json-file log. What it has done
-// is in a State: each time lines were appended, the new size of the file and
-// the new offset in the spool are recorded together.
+// Log keeps the output of one container in the files of a log driver. What it
+// has done is in a State: each time lines were appended, the new size of the
+// file and the new offset in the spool are recorded together.
 type Log struct {
-	path     string
-	maxSize  int64
-	maxFiles int
-	attrs    []byte
-	state    *State
+	LogConfig
+	attrs []byte
+	state *State
 
 	w      *logs.Writer // nil until there is something to write
+	ended  *logs.Writer // the last one that was closed
 	pos    [2]StreamProgress
 	failed bool // the last append failed
 }
 
-// NewLog makes a log; see logs.OpenWriter for the sizes. Nothing is touched on
-// disk before there is output.
-func NewLog(path string, maxSize int64, maxFiles int, attrs map[string]string, state *State) *Log {
-	return &Log{path: path, maxSize: maxSize, maxFiles: maxFiles, attrs: logs.EncodeAttrs(attrs), state: state}
+// LogConfig says where and how output is logged.
+type LogConfig struct {
+	Path   string
+	Format logs.Format
+	Limits logs.Limits
+	Attrs  map[string]string // written with every line
+	// Buffer is how many bytes of a stream may wait to be logged before lines are
+	// dropped; 0 lets the process wait instead.
+	Buffer int64
+}
+
+// NewLog makes a log. Nothing is touched on disk before there is output.
+func NewLog(cfg LogConfig, state *State) *Log {
+	return &Log{LogConfig: cfg, attrs: logs.EncodeAttrs(cfg.Attrs), state: state}
 }
 
 func (l *Log) offset(i int) int64 { return l.pos[i].Offset }
@@ -35,7 +44,15 @@ func (l *Log) offset(i int) int64 { return l.pos[i].Offset }
 func (l *Log) close() {
 	if l.w != nil {
 		l.w.Close()
-		l.w = nil
+		l.ended, l.w = l.w, nil
+	}
+}
+
+// stop ends what goes on beside: after it the files are not touched any more.
+func (l *Log) stop() {
+	l.close()
+	if l.ended != nil {
+		l.ended.Stop()
 	}
 }
 
@@ -58,7 +75,7 @@ func (l *Log) save(rotating bool) error {
 
 // open opens the file for a container that has just begun to write.
 func (l *Log) open() error {
-	w, err := logs.OpenWriter(l.path, l.maxSize, l.maxFiles)
+	w, err := logs.OpenWriter(l.Path, l.Limits)
 	if err != nil {
 		return err
 	}
@@ -78,7 +95,11 @@ func (l *Log) rotate() error {
 	if err := l.w.Rotate(l.w.Inode()); err != nil {
 		return err
 	}
-	return l.save(false)
+	if err := l.save(false); err != nil {
+		return err
+	}
+	l.w.Rotated()
+	return nil
 }
 
 // streamNames are the names of the streams in the log.
@@ -178,7 +199,8 @@ func (l *Log) encode(i int, s *stream, mem *scratch, final bool, at time.Time, r
 		return pos, err
 	}
 	final = final && pos.Offset+int64(n) == s.end
-	mem.lines.Set(streamNames[i], l.attrs, at)
+	enc := mem.encoders(l.Format)
+	enc.lines.Set(streamNames[i], l.attrs, at)
 	limit := int(min(room, maxBatch))
 	for text := mem.in[:n]; len(text) > 0 && len(mem.out) < limit; {
 		window := text[:min(len(text), logs.PartialSize)]
@@ -189,9 +211,9 @@ func (l *Log) encode(i int, s *stream, mem *scratch, final bool, at time.Time, r
 				break
 			}
 		}
-		encoder := &mem.lines
+		encoder := enc.lines
 		if pos.Partial { // all parts of a line have the time of the first
-			encoder = &mem.rest
+			encoder = enc.rest
 			encoder.Set(streamNames[i], l.attrs, time.Unix(0, pos.PartialAt))
 		} else if partial {
 			pos.PartialAt = at.UnixNano()

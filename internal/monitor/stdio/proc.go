@@ -148,7 +148,7 @@ func (p *Proc) Close() {
 		p.out[i].closeSpool(p.cfg.Spools[i])
 	}
 	if p.cfg.Log != nil {
-		p.cfg.Log.close()
+		p.cfg.Log.stop()
 	}
 }
 

@@ -181,7 +181,22 @@ type scratch struct {
 	in  [128 << 10]byte
 	out []byte
 
-	lines, rest logs.Encoder
+	formats map[logs.Format]encoders
+}
+
+// encoders are one for lines, and one for what goes on with a line that has begun.
+type encoders struct{ lines, rest logs.Encoder }
+
+func (m *scratch) encoders(f logs.Format) encoders {
+	e, ok := m.formats[f]
+	if !ok {
+		e = encoders{f.NewEncoder(), f.NewEncoder()}
+		if m.formats == nil {
+			m.formats = make(map[logs.Format]encoders, 1)
+		}
+		m.formats[f] = e
+	}
+	return e
 }
 
 var scratches = sync.Pool{New: func() any { return new(scratch) }}

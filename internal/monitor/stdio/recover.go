@@ -51,13 +51,20 @@ func (p *Proc) Recover() {
 
 func (p *Proc) recoverLog(was LogProgress, mem *scratch) error {
 	l := p.cfg.Log
-	w, err := logs.OpenWriter(l.path, l.maxSize, l.maxFiles)
+	w, err := logs.OpenWriter(l.Path, l.Limits)
 	if err != nil {
 		return err
 	}
 	l.w = w
 	if was.Rotating {
-		return w.Rotate(was.Inode)
+		if err := w.Rotate(was.Inode); err != nil {
+			return err
+		}
+		if err := l.save(false); err != nil {
+			return err
+		}
+		w.Rotated()
+		return nil
 	}
 	if w.Inode() != was.Inode || w.Size() <= was.Size {
 		return nil // nothing was written that is not recorded; or somebody else moved the file
@@ -102,7 +109,7 @@ func (p *Proc) redo(recorded int64, mem *scratch) error {
 // writtenBy finds out of which stream and from when a batch of entries is; -1
 // if that cannot be told.
 func (l *Log) writtenBy(batch []byte) (int, time.Time) {
-	var d logs.Decoder
+	d := l.Format.NewDecoder()
 	stream, at := -1, time.Now()
 	for n := 0; n < 2; n++ {
 		line, rest, found := bytes.Cut(batch, []byte("\n"))

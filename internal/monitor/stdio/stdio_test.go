@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"berth/internal/logs"
+	"berth/internal/logs/jsonfile"
+	"berth/internal/logs/local"
 
 	"golang.org/x/sys/unix"
 )
@@ -84,7 +86,7 @@ func newFake(t *testing.T, withLog bool, maxSize int64, maxFiles int) *fake {
 	}
 	if withLog {
 		f.state = newState(f.dir + "/state")
-		cfg.Log = NewLog(f.logPath(), maxSize, maxFiles, nil, f.state)
+		cfg.Log = NewLog(LogConfig{Path: f.logPath(), Format: jsonfile.Format{}, Limits: logs.Limits{MaxSize: maxSize, MaxFiles: maxFiles}}, f.state)
 	}
 	f.proc = sharedPump().NewProc(cfg)
 	t.Cleanup(func() { f.proc.Close() })
@@ -191,7 +193,7 @@ func frames(t *testing.T, r io.Reader) (streams [3]string) {
 func readLog(t testing.TB, path string) (text [2]string) {
 	t.Helper()
 	var all [2]strings.Builder
-	err := logs.Read(t.Context(), path, logs.ReadOptions{Tail: -1}, func(e logs.Entry) error {
+	err := logs.Read(t.Context(), jsonfile.Format{}, path, logs.ReadOptions{Tail: -1}, func(e logs.Entry) error {
 		i := 0
 		if e.Stream == "stderr" {
 			i = 1
@@ -456,7 +458,7 @@ func pumpUntilKilled(dir string) {
 	drained := make(chan struct{})
 	proc := pump.NewProc(Config{
 		Name: "pump", Spools: [2]string{dir + "/spool1", dir + "/spool2"},
-		Log:       NewLog(dir+"/x-json.log", 20_000, 10_000, nil, state),
+		Log:       NewLog(killedLog(dir), state),
 		OnDrained: func() { close(drained) },
 	})
 	proc.Recover()
@@ -475,11 +477,34 @@ func pumpUntilKilled(dir string) {
 	os.Exit(0)
 }
 
+// killedLog is the log of TestKilledAtAnyInstant; the name of the directory says
+// which.
+func killedLog(dir string) LogConfig {
+	cfg := LogConfig{Path: dir + "/x.log", Format: jsonfile.Format{}, Limits: logs.Limits{MaxSize: 20_000, MaxFiles: 10_000}}
+	if strings.Contains(dir, "local") {
+		cfg.Format = local.Format{}
+	}
+	cfg.Limits.Compress = strings.Contains(dir, "compressed")
+	return cfg
+}
+
 // Numbered lines are written while the process that logs them is killed again
 // and again: each has to be in the log once, and in order.
 func TestKilledAtAnyInstant(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
+	for _, name := range []string{"json-file", "json-file-compressed", "local-compressed"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := filepath.Join(t.TempDir(), name)
+			if err := os.Mkdir(dir, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			killAtAnyInstant(t, dir, killedLog(dir))
+		})
+	}
+}
+
+func killAtAnyInstant(t *testing.T, dir string, cfg LogConfig) {
 	newState(dir + "/state").Close()
 	var writers sync.WaitGroup
 	stop := make(chan struct{})
@@ -521,7 +546,7 @@ func TestKilledAtAnyInstant(t *testing.T) {
 	followed := [2]int{}
 	done := make(chan struct{})
 	group.Go(func() { // a reader that follows must not be misled either
-		err := logs.Read(t.Context(), dir+"/x-json.log", logs.ReadOptions{Tail: -1, Follow: true, Done: done}, func(e logs.Entry) error {
+		err := logs.Read(t.Context(), cfg.Format, cfg.Path, logs.ReadOptions{Tail: -1, Follow: true, Done: done}, func(e logs.Entry) error {
 			followed[checkLine(t, "follower", e, &followed)]++
 			return nil
 		})
@@ -564,7 +589,7 @@ func TestKilledAtAnyInstant(t *testing.T) {
 	close(done)
 	group.Wait()
 	var seen [2]int
-	err := logs.Read(t.Context(), dir+"/x-json.log", logs.ReadOptions{Tail: -1}, func(e logs.Entry) error {
+	err := logs.Read(t.Context(), cfg.Format, cfg.Path, logs.ReadOptions{Tail: -1}, func(e logs.Entry) error {
 		seen[checkLine(t, "log", e, &seen)]++
 		return nil
 	})
@@ -625,7 +650,7 @@ func BenchmarkLog(b *testing.B) {
 	drained := make(chan struct{})
 	proc := pump.NewProc(Config{
 		Name: "bench", Spools: [2]string{dir + "/spool1", dir + "/spool2"},
-		Log:       NewLog(dir+"/x-json.log", 0, 0, nil, newState(dir+"/state")),
+		Log:       NewLog(LogConfig{Path: dir + "/x-json.log", Format: jsonfile.Format{}}, newState(dir+"/state")),
 		OnDrained: func() { close(drained) },
 	})
 	files := NoFiles

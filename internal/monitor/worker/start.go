@@ -6,6 +6,9 @@ import (
 	"time"
 
 	"berth/internal/fault"
+	"berth/internal/logs"
+	"berth/internal/logs/jsonfile"
+	"berth/internal/logs/local"
 	"berth/internal/monitor/keeper"
 	"berth/internal/monitor/proto"
 	"berth/internal/monitor/stdio"
@@ -198,7 +201,18 @@ func (w *Worker) streamConfig(c *container) stdio.Config {
 		OnDetach:      func() { w.publish(proto.Event{Type: proto.EventDetach, ID: c.id}) },
 	}
 	if r.Log.Driver != proto.NoLog && r.Log.Path != "" {
-		cfg.Log = stdio.NewLog(r.Log.Path, r.Log.MaxSize, r.Log.MaxFiles, r.Log.Attrs, c.state)
+		cfg.Log = stdio.NewLog(logConfig(&r.Log), c.state)
+	}
+	return cfg
+}
+
+func logConfig(l *proto.LogConfig) stdio.LogConfig {
+	cfg := stdio.LogConfig{
+		Path: l.Path, Format: jsonfile.Format{}, Attrs: l.Attrs, Buffer: l.Buffer,
+		Limits: logs.Limits{MaxSize: l.MaxSize, MaxFiles: l.MaxFiles, Compress: l.Compress},
+	}
+	if l.Driver == proto.Local {
+		cfg.Format = local.Format{}
 	}
 	return cfg
 }

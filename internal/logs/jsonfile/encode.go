@@ -1,8 +1,10 @@
-package logs
+// Package jsonfile is the log driver that writes what docker's json-file writes,
+// byte for byte, so that whatever collects logs from docker's files can read
+// these.
+package jsonfile
 
 import (
 	"encoding/binary"
-	"encoding/json"
 	"time"
 	"unicode/utf8"
 )
@@ -14,8 +16,7 @@ type Encoder struct {
 	partial []byte // what follows the text of a partial one
 }
 
-// Set says of which stream and from when the following lines are. attrs is a
-// JSON object, or empty; see EncodeAttrs.
+// Set is of logs.Encoder.
 func (e *Encoder) Set(stream string, attrs []byte, at time.Time) {
 	e.whole = append(e.whole[:0], `\n`...)
 	e.whole = append(e.whole, `","stream":"`...)
@@ -31,8 +32,7 @@ func (e *Encoder) Set(stream string, attrs []byte, at time.Time) {
 	e.partial = e.whole[2:]
 }
 
-// Append appends the entry of a line to dst; line has no newline, and partial
-// says that it had none.
+// Append is of logs.Encoder.
 func (e *Encoder) Append(dst, line []byte, partial bool) []byte {
 	dst = append(dst, `{"log":"`...)
 	dst = appendEscaped(dst, line)
@@ -40,18 +40,6 @@ func (e *Encoder) Append(dst, line []byte, partial bool) []byte {
 		return append(dst, e.partial...)
 	}
 	return append(dst, e.whole...)
-}
-
-// EncodeAttrs returns attributes as Set wants them.
-func EncodeAttrs(attrs map[string]string) []byte {
-	if len(attrs) == 0 {
-		return nil
-	}
-	text, err := json.Marshal(attrs)
-	if err != nil { // strings always can be
-		return nil
-	}
-	return text
 }
 
 const (

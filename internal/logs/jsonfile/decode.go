@@ -1,26 +1,25 @@
-package logs
+package jsonfile
 
 import (
 	"bytes"
 	"encoding/json"
 	"time"
 	"unicode/utf8"
+
+	"berth/internal/logs"
 )
 
 // Decoder turns lines of a log file into entries. It keeps what lines have in
 // common, so that reading costs no allocation a line.
 type Decoder struct {
-	entry    Entry
+	entry    logs.Entry
 	text     []byte // unescaped text of the entry
 	lastTime []byte // the time as it was written last, and what it means
 	last     time.Time
 }
 
-// Decode reads one line of a file, without its newline. It returns nil for
-// what is no entry: a torn or foreign line is left out, never an error,
-// because one bad byte must not hide the rest of a log. The entry is valid
-// until the next call.
-func (d *Decoder) Decode(line []byte) *Entry {
+// Decode is of logs.Decoder.
+func (d *Decoder) Decode(line []byte) *logs.Entry {
 	if d.decodeOwn(line) || d.decodeAny(line) {
 		return &d.entry
 	}

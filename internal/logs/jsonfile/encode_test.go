@@ -1,4 +1,4 @@
-package logs
+package jsonfile
 
 import (
 	"bytes"
@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"berth/internal/logs"
 )
 
 var noon = time.Date(2026, 11, 3, 12, 0, 0, 120_000_000, time.UTC)
@@ -51,7 +53,7 @@ func expected(t testing.TB, line string, partial bool, stream string, attrs map[
 
 func encodeOne(line string, partial bool, stream string, attrs map[string]string, at time.Time) string {
 	var e Encoder
-	e.Set(stream, EncodeAttrs(attrs), at)
+	e.Set(stream, logs.EncodeAttrs(attrs), at)
 	return string(e.Append(nil, []byte(line), partial))
 }
 
