@@ -46,6 +46,7 @@ func TestFuzzAPI(t *testing.T) {
 	f := &apiFuzz{h: h, routes: apiRoutes(t), answers: map[int]int{}, seen: map[string]bool{}, reached: map[string]int{}}
 	t.Logf("seed %d, %s, %d routes", seed, length, len(f.routes))
 	h.berth("run", "--rm", busyboxImage, "true") // everything that is made once is made
+	f.image = h.berth("inspect", "--format", "{{.Image}}", h.berth("run", "-d", "--name", "keeper", busyboxImage, "sleep", "100000"))
 	before := f.holdings()
 
 	end := time.Now().Add(length)
@@ -76,6 +77,7 @@ type apiFuzz struct {
 	h      *host
 	routes []string
 	ids    idPool
+	image  string // id of the busybox image, which one container keeps alive
 
 	mu      sync.Mutex
 	answers map[int]int
@@ -166,10 +168,20 @@ func (f *apiFuzz) judge(route string, fr fuzzRequest, resp *http.Response, text 
 	switch {
 	case resp.StatusCode == http.StatusInternalServerError:
 		f.finding("500 "+route+doc.Message, "%s %s: 500 %s\n  body %.600q", fr.method, fr.path, text, fr.body)
+	case strings.Contains(doc.Message, "No such image: "+busyboxImage):
+		f.nameAgain()
 	case resp.StatusCode == http.StatusCreated && doc.ID != "":
 		f.ids.add(fr.path, doc.ID)
 	case resp.StatusCode >= 400 && fr.method != http.MethodHead && resp.Header.Get("Content-Type") == "application/json" && doc.Message == "":
 		f.finding("message "+route, "%s %s: %d without a message: %q", fr.method, fr.path, resp.StatusCode, text)
+	}
+}
+
+// nameAgain gives the image its name back, which some request has removed.
+func (f *apiFuzz) nameAgain() {
+	var b bytes.Buffer
+	if err := f.h.post("/images/"+f.image+"/tag?repo=test/busybox&tag=1", &b); err != nil {
+		f.finding("tag", "the image that a container uses is gone: %v", err)
 	}
 }
 
@@ -243,6 +255,7 @@ func (f *apiFuzz) expectSound(before holdings) {
 			t.Errorf("the engine's log has %q:\n%.3000s", word, log[max(0, at-200):])
 		}
 	}
+	f.nameAgain()
 	if ids := strings.Fields(h.berth("ps", "-aq", "--no-trunc")); len(ids) > 0 {
 		h.berth(append([]string{"rm", "-fv"}, ids...)...)
 	}

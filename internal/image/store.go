@@ -94,7 +94,8 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if err != nil {
 		return nil, fault.Wrap("open image store", "", err)
 	}
-	if err := s.dropExpired(); err != nil {
+	// Where nothing can be written, what is over is dropped another time.
+	if err := s.dropExpired(); err != nil && !fault.Is(err, fault.Forbidden) && !fault.Is(err, fault.Exhausted) {
 		return nil, fault.Wrap("open image store", "", err)
 	}
 	s.nameMissing()

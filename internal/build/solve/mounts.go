@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -57,7 +58,7 @@ func openMounts(dir string) (*mounts, error) {
 		close(c.ready)
 		data, err := os.ReadFile(filepath.Join(dir, c.name, "info.json"))
 		if err != nil || json.Unmarshal(data, &c.info) != nil || !c.is(c.info.ID) {
-			if err := removeAll(filepath.Join(dir, c.name)); err != nil { // made by half
+			if err := removeAll(filepath.Join(dir, c.name)); err != nil && !errors.Is(err, unix.EROFS) { // made by half
 				return nil, err
 			}
 			continue

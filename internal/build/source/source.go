@@ -12,6 +12,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"syscall"
 
 	"github.com/moby/patternmatcher/ignorefile"
 
@@ -30,7 +31,7 @@ type Store struct {
 func Open(dir string) (*Store, error) {
 	s := &Store{dir: dir}
 	s.sums.dir = filepath.Join(dir, "sums")
-	if err := os.RemoveAll(filepath.Join(dir, "tmp")); err != nil {
+	if err := os.RemoveAll(filepath.Join(dir, "tmp")); err != nil && !errors.Is(err, syscall.EROFS) {
 		return nil, fault.Wrap("open build sources", dir, err)
 	}
 	for _, d := range []string{s.sums.dir, filepath.Join(dir, "tmp")} {
