@@ -52,7 +52,7 @@ func (s *State) remember(e Ending) {
 }
 
 // LastEnding returns the last end; ok is false when there was none.
-func (s *State) LastEnding() (Ending, bool) {
+func (s State) LastEnding() (Ending, bool) {
 	if len(s.Ends) == 0 {
 		return Ending{}, false
 	}
