@@ -108,7 +108,8 @@ func (f *fancy) stage(out []line, slots []slot, stage, blank string, now time.Ti
 	s := f.symbols()
 	var run []*step // steps that are counted in one line
 	flush := func() {
-		if l, ok := f.counted(run, last); ok && detail < onlyNow {
+		idle := detail > allSteps && len(run) > 0 && run[0].state == waiting && !last // the head counts them, too
+		if l, ok := f.counted(run, last); ok && detail < onlyNow && !idle {
 			l.stage = blank
 			out = append(out, l)
 		}
@@ -237,9 +238,14 @@ func (f *fancy) withTails(body []line, slots []slot, free int, last bool) []line
 	s := f.symbols()
 	var out []line
 	from := 0
-	for _, at := range slots {
+	for i, at := range slots {
 		out = append(out, body[from:at.after]...)
 		from = at.after
+		if i < free {
+			each = max(1, each)
+		} else if free < len(slots) {
+			each = 0
+		}
 		for _, text := range at.step.last(each) {
 			out = append(out, line{stage: at.stage, mark: " ", text: s.bar + " " + expandTabs(valid(text)), dim: true})
 		}
