@@ -130,7 +130,7 @@ func TestCheck(t *testing.T) {
 		{"stop signal by number", func(r *Request) { r.Config.StopSignal = "37" }, ""},
 		{"health interval", func(r *Request) { r.Config.Healthcheck = &container.HealthConfig{Interval: 3} }, "Interval in Healthcheck"},
 		{"health test", func(r *Request) { r.Config.Healthcheck = &container.HealthConfig{Test: []string{"WAT", "x"}} }, "invalid health check"},
-		{"log driver", func(r *Request) { r.HostConfig.LogConfig.Type = "syslog" }, `log driver "syslog" is not supported`},
+		{"log driver", func(r *Request) { r.HostConfig.LogConfig.Type = "fluentd" }, `log driver "fluentd" is not supported`},
 		{"log option", func(r *Request) { r.HostConfig.LogConfig.Config = map[string]string{"nope": "1"} }, "nope"},
 		{"log sizes", func(r *Request) {
 			r.HostConfig.LogConfig.Config = map[string]string{"max-size": "2m", "max-file": "2"}
