@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"strings"
 
 	"berth/internal/engine"
 	"berth/internal/fault"
@@ -29,6 +30,9 @@ func (x *exchange) archivePath() (string, error) {
 	path := x.query("path")
 	if path == "" {
 		return "", fault.New(fault.Invalid, "", "", "bad parameter: path cannot be empty")
+	}
+	if strings.ContainsRune(path, 0) {
+		return "", fault.New(fault.Invalid, "", "", "bad parameter: path %q: no file has such a name", path)
 	}
 	return path, nil
 }
