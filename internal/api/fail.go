@@ -73,16 +73,18 @@ func (x *exchange) fail(err error) {
 	if _, ok := err.(tooLarge); ok {
 		status = http.StatusRequestEntityTooLarge
 	}
+	logged := status
 	if x.ctx().Err() != nil {
-		status = statusClientGone
+		logged = statusClientGone
 	}
-	x.logFailure(status, err)
-	x.api.failures.count(status)
+	x.logFailure(logged, err)
+	x.api.failures.count(logged)
 	if code, ok := exitCode(err); ok && !x.started {
 		x.Header().Set(exitCodeHeader, strconv.Itoa(code))
 	}
+	// A client that has only closed its half still reads: it must not take
+	// silence, which the server would turn into 200, for success.
 	switch {
-	case status == statusClientGone:
 	case x.started:
 		x.abort()
 	case status == http.StatusNotModified:

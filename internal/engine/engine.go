@@ -74,6 +74,7 @@ type Engine struct {
 	users      userCache
 	laggards   laggards
 	restarts   restarts
+	budget     budget
 	probes     probes
 	forwards   forwards
 	sampler    sampler
@@ -134,6 +135,7 @@ func Open(ctx context.Context, cfg Config) (_ *Engine, err error) {
 	e.forwards.startAll(e)
 	e.work.Go(func() { e.follow(happenings) })
 	e.work.Go(e.saveLaggards)
+	e.openBudget()
 	e.thawForgotten(ctx)
 	e.work.Go(e.sweepImages)
 	return e, e.serveRegistry()
@@ -143,13 +145,14 @@ func (e *Engine) openDirs() error {
 	for _, d := range []struct {
 		path string
 		mode os.FileMode
-	}{{e.cfg.Root, 0o711}, {e.cfg.RunDir, 0o711}} {
+	}{{e.cfg.Root, 0o710}, {e.cfg.RunDir, 0o711}} {
 		if err := os.MkdirAll(d.path, d.mode); err != nil {
 			return wrapFS("create directory", d.path, err)
 		}
 	}
-	// Others may pass through to what is published below, and see nothing.
-	switch err := os.Chmod(e.cfg.Root, 0o711); {
+	// Others must not pass: what has setuid bits in images and volumes would
+	// serve them on the host (CVE-2021-41091).
+	switch err := os.Chmod(e.cfg.Root, 0o710); {
 	case errors.Is(err, unix.EROFS):
 		e.log.Error("the data directory is on a read-only file system: what there is is shown and what runs goes on, but nothing can be made, started or removed",
 			"directory", e.cfg.Root)
