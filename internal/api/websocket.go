@@ -62,10 +62,9 @@ func (x *exchange) attachOver(ws *websocket.Conn, id string, o engine.AttachOpti
 		return
 	}
 	go func() {
+		// A websocket has no half: when nothing more comes, the client is gone.
 		_, _ = io.Copy(conn, ws)
-		if c, ok := conn.(*net.UnixConn); ok {
-			_ = c.CloseWrite()
-		}
+		conn.Close()
 	}()
 	if tty {
 		_, _ = io.Copy(ws, conn)
