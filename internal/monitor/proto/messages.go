@@ -32,8 +32,8 @@ type LogConfig struct {
 	MaxFiles int               `json:"maxFiles,omitempty"` // files kept, the current one included; 0 takes the default
 	Attrs    map[string]string `json:"attrs,omitempty"`    // written with every line
 	Compress bool              `json:"compress,omitempty"` // rotated files are compressed
-	// Buffer is how many bytes of output may wait to be logged; what comes then is
-	// dropped, line by line, and counted. 0 lets the container wait instead.
+	// Buffer is how many bytes of a stream may wait to be logged; the oldest lines are
+	// dropped then, and counted. 0 lets the container wait instead.
 	Buffer int64 `json:"buffer,omitempty"`
 }
 

@@ -21,6 +21,7 @@ type Log struct {
 	ended  *logs.Writer // the last one that was closed
 	pos    [2]StreamProgress
 	failed bool // the last append failed
+	aside  aside
 }
 
 // LogConfig says where and how output is logged.
@@ -58,8 +59,16 @@ func (l *Log) stop() {
 
 // restart notes that a spool, all of which was logged, is empty again.
 func (l *Log) restart(i int) {
-	l.pos[i].Offset = 0
-	_ = l.save(false)
+	p := &l.pos[i]
+	*p = StreamProgress{Partial: p.Partial, PartialAt: p.PartialAt}
+	l.aside.upTo[i] = 0
+	_ = l.saveStreams()
+}
+
+// saveStreams records how far the streams are and nothing of the file, which may
+// be about to change.
+func (l *Log) saveStreams() error {
+	return l.state.Update(func(p *Progress) { p.Log.Streams = l.pos })
 }
 
 // save records how far the log is.
@@ -113,6 +122,10 @@ const maxBatch = 512 << 10
 func (p *Proc) log(i int, mem *scratch, final bool) {
 	l, s := p.cfg.Log, &p.out[i]
 	if l == nil {
+		return
+	}
+	if l.Buffer > 0 {
+		p.logAside(i, mem)
 		return
 	}
 	for l.pos[i].Offset < s.end {
@@ -194,13 +207,21 @@ func (p *Proc) logFailed(i int, err error) bool {
 func (l *Log) encode(i int, s *stream, mem *scratch, final bool, at time.Time, room int64) (StreamProgress, error) {
 	pos := l.pos[i]
 	mem.out = mem.out[:0]
-	n, err := unix.Pread(s.spool, mem.in[:min(int64(len(mem.in)), s.end-pos.Offset)], pos.Offset)
+	enc := mem.encoders(l.Format)
+	enc.lines.Set(streamNames[i], l.attrs, at)
+	if pos.GapTo > pos.Offset {
+		mem.out = l.appendGap(i, enc, mem.out, &pos)
+		return pos, nil
+	}
+	end := s.end
+	if pos.Skip > pos.Offset {
+		end = pos.SkipFrom // behind it is nothing any more
+	}
+	n, err := unix.Pread(s.spool, mem.in[:min(int64(len(mem.in)), end-pos.Offset)], pos.Offset)
 	if err != nil {
 		return pos, err
 	}
 	final = final && pos.Offset+int64(n) == s.end
-	enc := mem.encoders(l.Format)
-	enc.lines.Set(streamNames[i], l.attrs, at)
 	limit := int(min(room, maxBatch))
 	for text := mem.in[:n]; len(text) > 0 && len(mem.out) < limit; {
 		window := text[:min(len(text), logs.PartialSize)]

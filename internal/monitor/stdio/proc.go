@@ -140,6 +140,12 @@ func (p *Proc) Close() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.closed = true
+	if l := p.cfg.Log; l != nil && l.aside.busy {
+		idle := l.aside.idle
+		p.mu.Unlock()
+		<-idle
+		p.mu.Lock()
+	}
 	p.closeFiles()
 	for len(p.conns) > 0 {
 		p.drop(p.conns[0])
@@ -284,6 +290,33 @@ func (p *Proc) pull(mem *scratch) (more uint32) {
 // drain takes what an ended process left in its pipes, however far clients lag
 // behind, and closes its side.
 func (p *Proc) drain(mem *scratch) {
+	if l := p.cfg.Log; l == nil || !l.aside.final {
+		p.drainPipes(mem)
+		if p.drainAside() {
+			return
+		}
+		for i := range p.out {
+			p.log(i, mem, true)
+		}
+	} else if !l.aside.finished {
+		return // the log comes to its end beside us
+	}
+	p.drained = true
+	p.closeFiles()
+	if p.cfg.Log != nil {
+		p.cfg.Log.close()
+	}
+	for i := range p.out {
+		if p.cfg.Spools[i] != "" && p.out[i].spool >= 0 {
+			_ = unix.Unlink(p.cfg.Spools[i]) // clients go on reading it
+		}
+	}
+	if p.cfg.OnDrained != nil {
+		p.after = append(p.after, p.cfg.OnDrained)
+	}
+}
+
+func (p *Proc) drainPipes(mem *scratch) {
 	for i := range p.out {
 		if p.out[i].fd >= 0 {
 			p.out[i].ready = true
@@ -300,22 +333,6 @@ func (p *Proc) drain(mem *scratch) {
 				p.log(i, mem, false)
 			}
 		}
-	}
-	for i := range p.out {
-		p.log(i, mem, true)
-	}
-	p.drained = true
-	p.closeFiles()
-	if p.cfg.Log != nil {
-		p.cfg.Log.close()
-	}
-	for i := range p.out {
-		if p.cfg.Spools[i] != "" && p.out[i].spool >= 0 {
-			_ = unix.Unlink(p.cfg.Spools[i]) // clients go on reading it
-		}
-	}
-	if p.cfg.OnDrained != nil {
-		p.after = append(p.after, p.cfg.OnDrained)
 	}
 }
 

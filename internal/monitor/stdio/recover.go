@@ -31,7 +31,7 @@ func (p *Proc) Recover() {
 	l.pos = was.Streams
 	for i := range p.out {
 		if l.pos[i].Offset > p.out[i].end { // the spool had just been emptied
-			l.pos[i].Offset = p.out[i].end
+			l.pos[i] = StreamProgress{Offset: p.out[i].end, Partial: l.pos[i].Partial, PartialAt: l.pos[i].PartialAt}
 		}
 	}
 	mem := scratches.Get().(*scratch)

@@ -49,6 +49,13 @@ type StreamProgress struct {
 	Offset    int64 // of the first byte in the spool that was not logged
 	Partial   bool  // the line that goes on there was logged in part
 	PartialAt int64 // and began then; Unix nanoseconds
+
+	// Of a log that drops what it cannot keep up with: from Offset up to GapTo
+	// lines were given up, GapLines of them, and this is what is logged next.
+	// SkipFrom, Skip and Dropped say the same of what follows, found while
+	// something else was being logged.
+	GapTo, GapLines         int64
+	SkipFrom, Skip, Dropped int64
 }
 
 const (
@@ -137,6 +144,11 @@ func encodeSlot(slot []byte, seq uint64, p *Progress) {
 	for i, s := range p.Log.Streams {
 		le.PutUint64(slot[64+16*i:], uint64(s.Offset))
 		le.PutUint64(slot[72+16*i:], uint64(s.PartialAt))
+		le.PutUint64(slot[96+40*i:], uint64(s.GapTo))
+		le.PutUint64(slot[104+40*i:], uint64(s.GapLines))
+		le.PutUint64(slot[112+40*i:], uint64(s.Skip))
+		le.PutUint64(slot[120+40*i:], uint64(s.Dropped))
+		le.PutUint64(slot[128+40*i:], uint64(s.SkipFrom))
 	}
 	le.PutUint64(slot[0:], uint64(crc32.ChecksumIEEE(slot[8:slotSize])))
 }
@@ -158,6 +170,11 @@ func decodeSlot(slot []byte) (seq uint64, p Progress, ok bool) {
 			Offset:    int64(le.Uint64(slot[64+16*i:])),
 			PartialAt: int64(le.Uint64(slot[72+16*i:])),
 			Partial:   bits&(16<<i) != 0,
+			GapTo:     int64(le.Uint64(slot[96+40*i:])),
+			GapLines:  int64(le.Uint64(slot[104+40*i:])),
+			Skip:      int64(le.Uint64(slot[112+40*i:])),
+			Dropped:   int64(le.Uint64(slot[120+40*i:])),
+			SkipFrom:  int64(le.Uint64(slot[128+40*i:])),
 		}
 	}
 	return le.Uint64(slot[8:]), p, true
