@@ -2,8 +2,8 @@ package transfer
 
 import (
 	"context"
-	"fmt"
 	"net/http"
+	"strconv"
 	"strings"
 
 	"github.com/distribution/reference"
@@ -43,7 +43,7 @@ func (c *Client) Login(ctx context.Context, auth Auth) (identityToken, status st
 // loginError says in docker's words what a registry answered.
 func loginError(target string, err error) error {
 	if fault.Is(err, fault.Unauthorized) {
-		return &fault.Error{Kind: fault.Unauthorized, Err: fmt.Errorf("Get %q: unauthorized: incorrect username or password", target)}
+		return fault.New(fault.Unauthorized, "Get", strconv.Quote(target), "unauthorized: incorrect username or password")
 	}
 	return fault.Wrap("login attempt to", target, err)
 }
