@@ -143,7 +143,10 @@ func (o *options) engineConfig(log *slog.Logger) (engine.Config, error) {
 		Commit:         version.Revision(),
 		Debug:          o.level <= slog.LevelDebug,
 		Defaults:       o.defaults,
-		Logger:         log,
+		DiskBudget:     o.diskBudget,
+
+		DiskBudgetFresh: o.diskBudgetFresh,
+		Logger:          log,
 
 		StopsContainers: o.hooks.end != nil,
 	}, nil

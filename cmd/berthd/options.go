@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"berth/internal/engine"
 	"berth/internal/fault"
@@ -42,6 +43,9 @@ type options struct {
 	logMaxFiles                int
 	buildKeepText              string
 	buildKeep                  int64
+	diskBudgetText             string
+	diskBudget                 int64
+	diskBudgetFresh            time.Duration
 	bridge                     string
 	subnets                    []string
 	subnet4, subnet6           netip.Prefix
@@ -77,6 +81,8 @@ func (o *options) sections() []section {
 			f.StringVar(&o.root, "root", defaultRoot, "keep images, containers and volumes below `DIR`")
 			f.StringVar(&o.run, "run", defaultRun, "keep the run state, which dies with a reboot, below `DIR`")
 			f.StringVar(&o.config, "config", "", "read JSON with the same keys as these flags from `FILE`\n(default \""+defaultConfig+"\" if it exists and neither --root nor --run is given)")
+			f.StringVar(&o.diskBudgetText, "disk-budget", "", "remove images and build cache that nothing uses, the least recently used first,\nbefore DIR of --root takes `SIZE`, such as 20GB (default: never)")
+			f.DurationVar(&o.diskBudgetFresh, "disk-budget-fresh", 10*time.Minute, "keep what was used within `TIME` in any case")
 			f.StringVar(&o.pidfile, "pidfile", "", "write the process id to `FILE` (default \"RUN/berthd.pid\")")
 		}),
 		group("API", func(f *pflag.FlagSet) {
@@ -187,6 +193,14 @@ func (o *options) complete(all *pflag.FlagSet) error {
 		if o.buildKeep, err = units.RAMInBytes(o.buildKeepText); err != nil || o.buildKeep <= 0 {
 			return fault.New(fault.Invalid, "", "", "--build-cache-keep %q is not a size such as 20g", o.buildKeepText)
 		}
+	}
+	if o.diskBudgetText != "" {
+		if o.diskBudget, err = units.FromHumanSize(o.diskBudgetText); err != nil || o.diskBudget <= 0 {
+			return fault.New(fault.Invalid, "", "", "--disk-budget %q is not a size such as 20GB", o.diskBudgetText)
+		}
+	}
+	if o.diskBudgetFresh <= 0 {
+		return fault.New(fault.Invalid, "", "", "--disk-budget-fresh must be more than nothing")
 	}
 	if o.logMaxFiles < 1 {
 		return fault.New(fault.Invalid, "", "", "--log-max-files must be at least 1")

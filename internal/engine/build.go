@@ -29,13 +29,15 @@ func (e *Engine) openBuilder() (err error) {
 }
 
 // Build builds an image, or files. The result must be released.
-func (e *Engine) Build(ctx context.Context, req build.Request, o BuildOptions) (*build.Result, error) {
+func (e *Engine) Build(ctx context.Context, req build.Request, o BuildOptions) (res *build.Result, err error) {
+	ctx, room := e.budget.begin(ctx, "build")
+	defer func() { err = room.end(ctx, err) }()
 	b := &bases{e: e, o: o, tell: req.Progress}
 	if b.tell != nil {
 		req.Progress = b.event
 	}
 	req.Find, req.CacheFrom = b, append(req.CacheFrom, b.caches(ctx)...)
-	res, err := e.builder.Build(ctx, req)
+	res, err = e.builder.Build(ctx, req)
 	if err != nil || res.Image == nil {
 		return res, err
 	}

@@ -14,13 +14,15 @@ import (
 
 // ImageLoad reads an archive of images. Progress and what was loaded go to out
 // as docker's stream.
-func (e *Engine) ImageLoad(ctx context.Context, r io.Reader, o ImageLoadOptions, out io.Writer) error {
+func (e *Engine) ImageLoad(ctx context.Context, r io.Reader, o ImageLoadOptions, out io.Writer) (err error) {
+	ctx, room := e.budget.begin(ctx, "load of images")
+	defer func() { err = room.end(ctx, err) }()
 	p := &progress{out: out}
 	lo := image.LoadOptions{Platforms: values(o.Platforms)}
 	if !o.Quiet {
 		lo.Progress = p.send
 	}
-	loaded, err := e.images.Load(ctx, r, lo)
+	loaded, err := e.images.Load(ctx, room.reader(ctx, r), lo)
 	if err != nil {
 		return err
 	}
@@ -66,8 +68,10 @@ func (e *Engine) ImageSave(ctx context.Context, refs []string, platforms []*ocis
 }
 
 // ImageImport makes an image from the archive of a root file system.
-func (e *Engine) ImageImport(ctx context.Context, o ImageImportOptions, r io.Reader, out io.Writer) error {
-	img, err := e.images.Import(ctx, r, image.ImportOptions{Ref: o.Ref, Message: o.Message, Changes: o.Changes, Platform: o.Platform})
+func (e *Engine) ImageImport(ctx context.Context, o ImageImportOptions, r io.Reader, out io.Writer) (err error) {
+	ctx, room := e.budget.begin(ctx, "import of "+orElse(o.Ref, "an image"))
+	defer func() { err = room.end(ctx, err) }()
+	img, err := e.images.Import(ctx, room.reader(ctx, r), image.ImportOptions{Ref: o.Ref, Message: o.Message, Changes: o.Changes, Platform: o.Platform})
 	if err != nil {
 		return err
 	}

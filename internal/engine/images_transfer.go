@@ -14,17 +14,19 @@ import (
 
 // ImagePull fetches an image, or all of a repository's, from a registry.
 // Progress goes to out as docker's stream.
-func (e *Engine) ImagePull(ctx context.Context, ref string, o ImagePullOptions, out io.Writer) error {
+func (e *Engine) ImagePull(ctx context.Context, ref string, o ImagePullOptions, out io.Writer) (err error) {
 	named, err := image.ParseName(ref)
 	if err != nil {
 		return err
 	}
+	ctx, room := e.budget.begin(ctx, "pull of "+familiar(named))
+	defer func() { err = room.end(ctx, err) }()
 	p := &progress{out: out}
 	if o.AllTags {
 		ref = reference.FamiliarName(named)
 	}
 	_, _, err = e.transfers().Pull(ctx, ref, transfer.Options{
-		Platform: o.Platform, AllPlatforms: o.AllPlatforms, AllTags: o.AllTags, Auth: o.Auth, Progress: p.send,
+		Platform: o.Platform, AllPlatforms: o.AllPlatforms, AllTags: o.AllTags, Auth: o.Auth, Progress: room.watch(ctx, p.send),
 		Pulled: func(named reference.Named, img *image.Image) {
 			e.emitImage(events.ActionPull, familiar(named), reference.FamiliarName(named), img)
 		},

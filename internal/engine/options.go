@@ -25,7 +25,13 @@ type Config struct {
 	// BuildCacheKeep is how many bytes the cache of builds may have after a
 	// build; 0 means no limit.
 	BuildCacheKeep int64
-	Defaults       *ContainerDefaults // nil leaves docker's
+	// DiskBudget is how many bytes the data directory may take; images and build
+	// cache that nobody uses go before it is passed. 0 means no limit.
+	DiskBudget int64
+	// DiskBudgetFresh is how long what was used stays in any case; 0 means ten
+	// minutes.
+	DiskBudgetFresh time.Duration
+	Defaults        *ContainerDefaults // nil leaves docker's
 	// StopsContainers tells clients that containers end with the engine. It does
 	// not do so by itself: see StopAll.
 	StopsContainers bool
