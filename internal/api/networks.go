@@ -50,6 +50,9 @@ func inspectNetwork(x *exchange) error {
 	if err != nil {
 		return err
 	}
+	if scope := x.query("scope"); scope != "" && scope != n.Scope {
+		return fault.New(fault.NotFound, "", "", "network %s not found", x.path("id"))
+	}
 	if x.version.before(52) {
 		n.Status = nil
 	}

@@ -20,23 +20,25 @@ const (
 	notManager = `This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this node to swarm and try again.`
 	notMember  = "This node is not part of a swarm"
 	noSwarm    = "swarm mode"
+	classic    = "use berth build, or set DOCKER_BUILDKIT=0"
+	builtIn    = "the drivers bridge (networks), local (volumes) and those for logs are built in"
 	useNomad   = "this engine runs single-node workloads; use an orchestrator such as Nomad on top of it"
 )
 
 // refusals lists the rest of the Docker API.
 var refusals = []refusal{
-	{pattern: "GET /containers/{id}/checkpoints", what: "checkpoints"},
-	{pattern: "POST /containers/{id}/checkpoints", what: "checkpoints"},
-	{pattern: "DELETE /containers/{id}/checkpoints/{checkpoint}", what: "checkpoints"},
+	{pattern: "GET /containers/{id}/checkpoints", what: "checkpoints", instead: "stop and start: a container's files stay"},
+	{pattern: "POST /containers/{id}/checkpoints", what: "checkpoints", instead: "stop and start: a container's files stay"},
+	{pattern: "DELETE /containers/{id}/checkpoints/{checkpoint}", what: "checkpoints", instead: "stop and start: a container's files stay"},
 
-	{pattern: "POST /session", what: "build sessions"},
-	{pattern: "POST /grpc", what: "the BuildKit control interface"},
+	{pattern: "POST /session", what: "build sessions", instead: classic},
+	{pattern: "POST /grpc", what: "the BuildKit control interface", instead: classic},
 
 	{pattern: "PUT /volumes/{name}", swarm: notManager},
 
-	{pattern: "GET /plugins/{name...}", what: "plugins"},
-	{pattern: "POST /plugins/{name...}", what: "plugins"},
-	{pattern: "DELETE /plugins/{name...}", what: "plugins"},
+	{pattern: "GET /plugins/{name...}", what: "plugins", instead: builtIn},
+	{pattern: "POST /plugins/{name...}", what: "plugins", instead: builtIn},
+	{pattern: "DELETE /plugins/{name...}", what: "plugins", instead: builtIn},
 
 	{pattern: "POST /swarm/init", what: noSwarm, instead: useNomad},
 	{pattern: "POST /swarm/join", what: noSwarm, instead: useNomad},
