@@ -37,6 +37,7 @@ type API struct {
 
 	failures answers
 	builds   running
+	shells   shells
 
 	closing context.Context // done when streams must end
 	close   context.CancelFunc

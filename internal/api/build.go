@@ -31,6 +31,8 @@ import (
 type buildEngine interface {
 	Build(ctx context.Context, req build.Request, o engine.BuildOptions) (*build.Result, error)
 	BuildFiles(ctx context.Context, res *build.Result, w io.Writer) error
+	BuildShell(ctx context.Context, failed solve.Step, o engine.BuildShellOptions, conn *os.File) error
+	BuildShellResize(ctx context.Context, failed solve.Step, height, width uint16) error
 	BuildHistory() *build.History
 	BuildCache(ctx context.Context, f engine.Filters) ([]api.CacheRecord, error)
 	BuildPrune(ctx context.Context, o engine.BuildPruneOptions) (*engine.BuildPruneReport, error)
@@ -114,7 +116,15 @@ func startBuild(x *exchange) error {
 	if err == nil && w.Files {
 		err = x.api.engine.BuildFiles(x.ctx(), res, filesWriter{t})
 	}
-	t.end(res, err)
+	if failed := failedStep(err); failed != nil {
+		x.api.shells.offer(x.ctx(), failed, func(id string) {
+			e := failedBuild(err)
+			e.Shell = id
+			_ = t.tell(e)
+		})
+	} else {
+		t.end(res, err)
+	}
 	_ = s.finish() // a client that is gone does not hear the end
 	return nil
 }
@@ -141,7 +151,7 @@ func (x *exchange) buildRequest(w *wire.BuildRequest) (*build.Request, error) {
 		ContextDir: w.ContextDir, Remote: w.Remote, Dockerfile: w.Dockerfile, Text: w.Text, Tags: w.Tags, Target: w.Target,
 		Args: w.Args, Labels: w.Labels, Contexts: w.Contexts, Allow: w.Allow, Network: w.Network, Hosts: w.Hosts,
 		Limits: limits(w.Limits), Pull: w.Pull, NoCache: w.NoCache, NoCacheOnly: w.NoCacheOnly,
-		InlineCache: w.InlineCache, Reproducible: w.Reproducible, Check: w.Check, FilesOnly: w.Files, Version: "berth",
+		InlineCache: w.InlineCache, Reproducible: w.Reproducible, Check: w.Check, KeepFailed: w.DebugShell, FilesOnly: w.Files, Version: "berth",
 	}
 	if w.Platform != "" {
 		p, err := parsePlatform(w.Platform)

@@ -3,8 +3,10 @@ package api
 import (
 	"context"
 	"io"
+	"os"
 
 	"berth/internal/build"
+	"berth/internal/build/solve"
 	"berth/internal/engine"
 	"berth/internal/fault"
 	"berth/internal/wire"
@@ -113,6 +115,12 @@ func (buildStub) Build(context.Context, build.Request, engine.BuildOptions) (*bu
 }
 
 func (buildStub) BuildFiles(context.Context, *build.Result, io.Writer) error { return nil }
+
+func (buildStub) BuildShell(context.Context, solve.Step, engine.BuildShellOptions, *os.File) error {
+	return nil
+}
+
+func (buildStub) BuildShellResize(context.Context, solve.Step, uint16, uint16) error { return nil }
 
 func (buildStub) BuildHistory() *build.History { return new(build.History) }
 

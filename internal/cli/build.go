@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -40,6 +41,7 @@ type buildFlags struct {
 	network, progress, call          string
 	iidFile, metadataFile            string
 	check, why, reproducible         bool
+	debugShell                       bool
 	limits                           spec.BuildLimits
 
 	securityOpt, attest                  []string
@@ -92,6 +94,7 @@ func (f *buildFlags) register(fs *pflag.FlagSet) {
 	fs.StringVar(&f.progress, "progress", "", "`HOW` auto, tty, plain, rawjson or quiet (auto; BUILDKIT_PROGRESS)")
 	fs.BoolVar(&f.why, "why", false, "say of each step why it was run, or that it was found")
 	fs.BoolVar(&f.check, "check", false, "look for mistakes in the Dockerfile and build nothing")
+	fs.BoolVar(&f.debugShell, "debug-shell", false, "when a step fails, open a shell in its root, with its mounts and variables")
 	fs.StringVar(&f.call, "call", "", "`METHOD` build or check")
 	spec.List(fs, &f.contexts, "build-context", "", "`NAME=WHERE` another directory, docker-image://NAME, or address")
 	spec.List(fs, &f.secrets, "secret", "", "`SECRET` id=NAME[,src=FILE|env=VARIABLE] for RUN --mount=type=secret")
@@ -148,6 +151,9 @@ func (a *app) runBuild(ctx context.Context, f *buildFlags, source string) error 
 	c, err := a.engine()
 	if err != nil {
 		return err
+	}
+	if rq.DebugShell = f.debugShell; f.debugShell && (!terminal.Is(a.in) || terminalOf(a.out) == nil) {
+		return wrong("--debug-shell needs a terminal")
 	}
 	from, err := a.openContext(f, source, rq, c)
 	if err != nil {
@@ -218,6 +224,7 @@ type building struct {
 
 	result  *wire.Build
 	failure *wire.BuildEvent
+	told    bool // all about the failure
 	shown   bool // a first request for the same steps was
 }
 
@@ -255,6 +262,9 @@ func (b *building) build(ctx context.Context, rq *wire.BuildRequest, files func(
 			}
 		case wire.BuildFailed:
 			b.failure = e
+			if e.Shell != "" {
+				return b.shell(ctx, e)
+			}
 		}
 		if !b.shown || e.Kind == wire.BuildFailed {
 			b.view.Event(e)
@@ -287,10 +297,18 @@ var errBuildFailed = errors.New("the build failed")
 
 // close shows how the build ended.
 func (b *building) close(err error) error {
+	if b.told {
+		return &exit{codeFailed, nil}
+	}
 	b.view.Close()
 	if !errors.Is(err, errBuildFailed) {
 		return err
 	}
+	return &exit{codeFailed, b.tell()}
+}
+
+// tell prints all about a failure, and returns the error that sums it up.
+func (b *building) tell() error {
 	if text := b.view.Failure(b.failure); text != "" {
 		fmt.Fprint(b.app.err, text)
 	}
@@ -298,5 +316,25 @@ func (b *building) close(err error) error {
 	if b.failure.Hint != "" {
 		e = e.WithHint("%s", b.failure.Hint)
 	}
-	return &exit{codeFailed, withLoginHint("", e)}
+	return withLoginHint("", e)
+}
+
+// shell tells of a failure and then gives the person a shell in the failed step.
+func (b *building) shell(ctx context.Context, e *wire.BuildEvent) error {
+	b.view.Close()
+	b.app.complain(b.tell())
+	b.told = true
+	fmt.Fprintln(b.app.err, "This is the failed step; leave it with exit.")
+	console := b.app.consoleSize()
+	stream, err := b.client.BuildShell(ctx, e.Shell, console[0], console[1])
+	if err != nil {
+		return err
+	}
+	defer stream.Close()
+	s := &session{app: b.app, stream: stream, tty: true, in: b.app.in, out: b.app.out, err: b.app.err, restore: func() {}}
+	s.resize = func(rows, columns uint) { _ = b.client.BuildShellResize(ctx, e.Shell, rows, columns) }
+	if err := s.copy(); err != nil && !client.Broken(err) && !errors.Is(err, io.EOF) {
+		return err
+	}
+	return nil
 }

@@ -69,7 +69,7 @@ var runGroups = []flagGroup{
 
 // buildGroups order the flags of build.
 var buildGroups = []flagGroup{
-	{"Common", "tag file build-arg target platform output push pull no-cache why check progress quiet", true},
+	{"Common", "tag file build-arg target platform output push pull no-cache why check debug-shell progress quiet", true},
 	{"What goes in", "build-context secret ssh label no-cache-filter cache-from reproducible", false},
 	{"What comes out", "iidfile metadata-file cache-to load", false},
 	{"Steps", "network add-host allow memory memory-swap shm-size cpus cpu-shares cpu-period cpu-quota cpuset-cpus cpuset-mems " +

@@ -75,6 +75,25 @@ func (x *exchange) streamFailure(err error) error {
 	return err
 }
 
+// BuildShell opens a terminal in the root of a failed step. shell is from the event
+// that told of the failure, while which Build waits.
+func (c *Client) BuildShell(ctx context.Context, shell string, height, width uint) (*Stream, error) {
+	q := size(height, width)
+	q.Set("id", shell)
+	p, err := c.beginStream(ctx, &request{method: "POST", path: "/berth/build/shell", query: q.Encode()})
+	if err != nil {
+		return nil, err
+	}
+	return p.Stream()
+}
+
+// BuildShellResize sets the size of such a terminal.
+func (c *Client) BuildShellResize(ctx context.Context, shell string, height, width uint) error {
+	q := size(height, width)
+	q.Set("id", shell)
+	return c.call(ctx, "POST", "/berth/build/shell/resize", q, nil, nil)
+}
+
 // BuildStep is a step of a build in the history.
 type BuildStep struct {
 	ID                int

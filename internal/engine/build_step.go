@@ -41,14 +41,7 @@ func (s steps) Run(ctx context.Context, step solve.Step) (solve.Exit, error) {
 	}
 	// Whoever stopped listening still wants nothing left behind.
 	cleanup := context.WithoutCancel(ctx)
-	defer func() {
-		if err := e.monitor.Forget(cleanup, rec.ID); err != nil {
-			e.log.Warn("forget build step", "step", rec.ID, "error", err)
-		}
-		if err := e.network.Detach(cleanup, rec.ID); err != nil {
-			e.log.Warn("detach build step from its network", "step", rec.ID, "error", err)
-		}
-	}()
+	defer e.forgetStep(cleanup, rec.ID)
 	req, err := e.stepRequest(ctx, step, rec, secrets)
 	if err != nil {
 		return solve.Exit{}, err

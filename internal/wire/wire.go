@@ -50,6 +50,7 @@ type BuildRequest struct {
 	Reproducible bool     `json:",omitempty"` // all times are SOURCE_DATE_EPOCH, 0 unless given as an argument
 	Check        bool     `json:",omitempty"` // only look for mistakes
 	CacheFrom    []string `json:",omitempty"` // images that may have a build cache in them
+	DebugShell   bool     `json:",omitempty"` // keep the root of a step that fails for a shell
 	InlineCache  bool     `json:",omitempty"` // put the cache's records into the image
 	Files        bool     `json:",omitempty"` // make no image: send the result's files, one tar archive, as events
 
@@ -127,6 +128,7 @@ type BuildEvent struct {
 	Detail  string        `json:",omitempty"` // of warning: what the rule is about
 	Hint    string        `json:",omitempty"` // of failed: what to do next
 	Excerpt string        `json:",omitempty"` // of warning, failed: lines of the Dockerfile
+	Shell   string        `json:",omitempty"` // of failed: names the root for POST /berth/build/shell?id=, as long as this answer is read
 	Failure *BuildFailure `json:",omitempty"`
 	Result  *Build        `json:",omitempty"`
 }

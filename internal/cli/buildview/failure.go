@@ -78,7 +78,7 @@ func hintFor(f *wire.BuildFailure) string {
 		strings.Contains(f.Tail, "Could not resolve"):
 		return "names cannot be resolved in the step: does --network none apply, or has this machine no name server?"
 	}
-	return "berth build history logs shows all of its output"
+	return "berth build --debug-shell opens a shell in the failed step; berth build history logs shows all of its output"
 }
 
 // warned lists the warnings: in a line each, or with all there is to say.
