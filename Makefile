@@ -67,6 +67,10 @@ fuzz-api: ## random requests to an engine with real containers for minutes (need
 	@$(MAKE) --no-print-directory build
 	@BERTH_FUZZ_API=$(or $(FUZZTIME),5m) $(GO) test -count=1 -timeout 60m -v -run FuzzAPI ./test/...
 
+.PHONY: docs
+docs: ## write docs/api.md out of the code
+	@BERTH_WRITE_DOCS=1 $(GO) test -count=1 -run TheDocumentOfTheAPI ./internal/api
+
 .PHONY: fuzz
 fuzz: ## every fuzz target for a while each (FUZZTIME=30s)
 	@scripts/fuzz.sh $(or $(FUZZTIME),30s)
