@@ -5,6 +5,7 @@ import (
 	"net/http"
 
 	"berth/internal/engine"
+	"berth/internal/fault"
 
 	"github.com/moby/moby/api/types/network"
 )

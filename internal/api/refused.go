@@ -20,7 +20,7 @@ const (
 	notManager = `This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this node to swarm and try again.`
 	notMember  = "This node is not part of a swarm"
 	noSwarm    = "swarm mode"
-	classic    = "use berth build, or set DOCKER_BUILDKIT=0"
+	useBuild   = "use berth build, or set DOCKER_BUILDKIT=0"
 	builtIn    = "the drivers bridge (networks), local (volumes) and those for logs are built in"
 	useNomad   = "this engine runs single-node workloads; use an orchestrator such as Nomad on top of it"
 )
@@ -31,8 +31,8 @@ var refusals = []refusal{
 	{pattern: "POST /containers/{id}/checkpoints", what: "checkpoints", instead: "stop and start: a container's files stay"},
 	{pattern: "DELETE /containers/{id}/checkpoints/{checkpoint}", what: "checkpoints", instead: "stop and start: a container's files stay"},
 
-	{pattern: "POST /session", what: "build sessions", instead: classic},
-	{pattern: "POST /grpc", what: "the BuildKit control interface", instead: classic},
+	{pattern: "POST /session", what: "build sessions", instead: useBuild},
+	{pattern: "POST /grpc", what: "the BuildKit control interface", instead: useBuild},
 
 	{pattern: "PUT /volumes/{name}", swarm: notManager},
 
