@@ -1,6 +1,7 @@
 package layer
 
 import (
+	"bytes"
 	"fmt"
 	"sync"
 	"testing"
@@ -110,4 +111,30 @@ func TestCollectBesideReferrers(t *testing.T) {
 	workers.Wait()
 	close(stop)
 	collectors.Wait()
+}
+
+// TestCloseDoesNotWaitForRemovals: an engine that stops in the middle of a large
+// removal stops, and the next goes on with it.
+func TestCloseDoesNotWaitForRemovals(t *testing.T) {
+	root := diskDir(t)
+	s := openStore(t, root)
+	s.trash.remover.stop.Store(true) // as Close does, before anything is removed
+	var archive bytes.Buffer
+	writeMany(&archive, 1)
+	l, err := apply(s, archive.Bytes())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Collect(l.DiffID); err != nil {
+		t.Fatal(err)
+	}
+	if left := leftovers(t, s); len(left) != 1 || s.Has(l.DiffID) {
+		t.Fatalf("in the trash: %v", left)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if left := leftovers(t, openStore(t, root)); len(left) != 0 {
+		t.Errorf("after the next start: %v", left)
+	}
 }

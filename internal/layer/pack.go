@@ -334,7 +334,7 @@ func (p *packer) omit(i *item) (gone bool, err error) {
 	if !p.adopt {
 		return false, nil
 	}
-	return true, fault.Wrap("remove file", quote(i.path()), removeAt(i.dirfd, i.name))
+	return true, fault.Wrap("remove file", quote(i.path()), new(remover).at(i.dirfd, i.name))
 }
 
 // ExcludePaths returns an Exclude that leaves out exactly the given absolute

@@ -158,7 +158,7 @@ func (s *Store) scan() error {
 	return nil
 }
 
-// Close stops removals in the background; the next Open goes on with them.
+// Close stops removals in the background at once; the next Open goes on with them.
 func (s *Store) Close() error {
 	s.trash.stop()
 	return nil

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -19,6 +20,8 @@ type trash struct {
 	queue   []string
 	running bool
 	stopped bool
+
+	remover remover // of the goroutine
 }
 
 func newTrash(dir string) *trash {
@@ -65,18 +68,20 @@ func (t *trash) run() {
 		t.mu.Unlock()
 		// What cannot be removed (a mount left inside it) stays in the trash,
 		// out of everybody's sight, until the next start tries again.
-		_ = removeTree(path)
+		_ = t.remover.tree(path)
 		t.mu.Lock()
 	}
 	t.running = false
 	t.idle.Broadcast()
 }
 
-// stop ends after the directory that is being removed now.
+// stop ends in the middle of whatever is being removed now; the next start goes
+// on with it.
 func (t *trash) stop() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.stopped = true
+	t.remover.stop.Store(true)
 	for t.running {
 		t.idle.Wait()
 	}
@@ -90,19 +95,28 @@ func (t *trash) flush() {
 	}
 }
 
-// removeTree removes a directory and everything in it without following a
-// symlink and without crossing into another mount: a bind mount that a crash
-// left inside must never lead to the deletion of what it shows.
-func removeTree(path string) error {
-	err := removeAt(unix.AT_FDCWD, path)
+// removeTree removes a directory and everything in it; see remover.
+func removeTree(path string) error { return new(remover).tree(path) }
+
+// remover removes trees without following a symlink and without crossing into
+// another mount: a bind mount that a crash left inside must never lead to the
+// deletion of what it shows.
+type remover struct {
+	stop atomic.Bool // give up soon
+}
+
+var errStopped = errors.New("the removal was stopped")
+
+func (r *remover) tree(path string) error {
+	err := r.at(unix.AT_FDCWD, path)
 	if err != nil && !errors.Is(err, unix.ENOENT) {
 		return &os.PathError{Op: "remove", Path: path, Err: err}
 	}
 	return nil
 }
 
-// removeAt removes the entry name of the directory dirfd, of whatever type.
-func removeAt(dirfd int, name string) error {
+// at removes the entry name of the directory dirfd, of whatever type.
+func (r *remover) at(dirfd int, name string) error {
 	err := unix.Unlinkat(dirfd, name, 0)
 	if err != unix.EISDIR && err != unix.EPERM {
 		return err
@@ -118,26 +132,29 @@ func removeAt(dirfd int, name string) error {
 	if err != nil {
 		return err
 	}
-	if err := emptyDir(fd); err != nil {
+	if err := r.empty(fd); err != nil {
 		return err
 	}
 	return unix.Unlinkat(dirfd, name, unix.AT_REMOVEDIR)
 }
 
-// emptyDir removes what is in a directory and closes fd. It goes on after a
-// failure, so that as much space as possible comes back, and returns the first.
-func emptyDir(fd int) error {
+// empty removes what is in a directory and closes fd. It goes on after a failure,
+// so that as much space as possible comes back, and returns the first.
+func (r *remover) empty(fd int) error {
 	dir := os.NewFile(uintptr(fd), "directory being removed")
 	defer dir.Close()
 	var first error
 	for {
 		entries, err := dir.ReadDir(512)
 		for _, e := range entries {
+			if r.stop.Load() {
+				return errStopped
+			}
 			var err error
 			if e.IsDir() {
-				err = removeDirAt(fd, e.Name())
+				err = r.dirAt(fd, e.Name())
 			} else {
-				err = removeAt(fd, e.Name())
+				err = r.at(fd, e.Name())
 			}
 			if err != nil && err != unix.ENOENT && first == nil {
 				first = err
@@ -149,8 +166,8 @@ func emptyDir(fd int) error {
 	}
 }
 
-// removeDirAt is removeAt for what is known to be a directory.
-func removeDirAt(dirfd int, name string) error {
+// dirAt is at for what is known to be a directory.
+func (r *remover) dirAt(dirfd int, name string) error {
 	fd, err := openat2(dirfd, name, &unix.OpenHow{
 		Flags:   unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC,
 		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_XDEV | unix.RESOLVE_NO_MAGICLINKS,
@@ -158,7 +175,7 @@ func removeDirAt(dirfd int, name string) error {
 	if err != nil {
 		return err
 	}
-	if err := emptyDir(fd); err != nil {
+	if err := r.empty(fd); err != nil {
 		return err
 	}
 	return unix.Unlinkat(dirfd, name, unix.AT_REMOVEDIR)
