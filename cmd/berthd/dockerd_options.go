@@ -83,6 +83,12 @@ func berthArgs(s settings) []string {
 		args = append(args, "--max-concurrent-uploads=5")
 	}
 	secure := s.on("tls") || s.on("tlsverify")
+	for name, file := range map[string]string{"tlscacert": "ca.pem", "tlscert": "cert.pem", "tlskey": "key.pem"} {
+		if secure && !s.has(name) && (name != "tlscacert" || s.on("tlsverify")) {
+			home, _ := os.UserHomeDir()
+			args = append(args, "--"+name+"="+filepath.Join(orDefaultText(os.Getenv("DOCKER_CERT_PATH"), filepath.Join(home, ".docker")), file))
+		}
+	}
 	for _, h := range s["host"] {
 		args = append(args, "--host="+dockerdHost(h, secure))
 	}
