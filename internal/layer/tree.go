@@ -289,7 +289,7 @@ func (t *tree) place(dirfd int, real, name string, create func() error) (replace
 	switch {
 	case err != nil || moved:
 	case replaced.dir:
-		err = removeDirAt(dirfd, name)
+		err = new(remover).dirAt(dirfd, name)
 	default:
 		err = unix.Unlinkat(dirfd, name, 0)
 	}
