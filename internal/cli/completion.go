@@ -135,7 +135,7 @@ func (a *app) completeRunFlags(cmd *cobra.Command) {
 		"pull":       {spec.PullMissing, spec.PullAlways, spec.PullNever},
 		"restart":    {"no", "on-failure", "always", "unless-stopped"},
 		"network":    {"bridge", "host", "none"},
-		"log-driver": {"json-file", "none"},
+		"log-driver": {"json-file", "local", "none", "syslog"},
 		"attach":     {"stdin", "stdout", "stderr"},
 		"ipc":        {"private", "shareable", "host", "none"},
 		"pid":        {"host"},

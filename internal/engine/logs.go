@@ -23,13 +23,20 @@ import (
 const logTime = "2006-01-02T15:04:05.000000000Z07:00"
 
 // logPath is the container's log file. Only what anybody may read has docker's
-// name, so that nobody takes the one format for the other.
+// name, so that nobody takes the one format for the other. The driver local wrote
+// under docker's name once: a container that has such a log goes on with it.
 func (e *Engine) logPath(rec *container.Record) string {
-	name := rec.ID + "-json.log"
-	if d := rec.Log.Driver; d == vocabulary.LogLocal || d == vocabulary.LogSyslog {
-		name = rec.ID + "-local.log"
+	docker := filepath.Join(e.dir(rec.ID), rec.ID+"-json.log")
+	switch rec.Log.Driver {
+	case vocabulary.LogLocal:
+		if exists(docker) {
+			return docker
+		}
+		fallthrough
+	case vocabulary.LogSyslog:
+		return filepath.Join(e.dir(rec.ID), rec.ID+"-local.log")
 	}
-	return filepath.Join(e.dir(rec.ID), name)
+	return docker
 }
 
 // logReadable tells whether a container's log can be shown.

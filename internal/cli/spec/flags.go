@@ -125,8 +125,8 @@ func (f *Flags) registerProcess(fs *pflag.FlagSet) {
 	fs.DurationVar(&f.HealthStartInterval, "health-start-interval", 0, "`TIME` between checks in the start period")
 	fs.IntVar(&f.HealthRetries, "health-retries", 0, "failures in a row that make it unhealthy")
 	fs.BoolVar(&f.NoHealthcheck, "no-healthcheck", false, "ignore the image's health check")
-	fs.StringVar(&f.LogDriver, "log-driver", "", "`DRIVER` where output goes: json-file, none ...")
-	List(fs, &f.LogOpt, "log-opt", "", "`NAME=VALUE` tell the log driver: max-size=10m, max-file=3")
+	fs.StringVar(&f.LogDriver, "log-driver", "", "`DRIVER` where output goes: json-file, local, syslog, none")
+	List(fs, &f.LogOpt, "log-opt", "", "`NAME=VALUE` tell the log driver: max-size=10m, max-file=3 ...")
 	fs.BoolVar(&f.DisableContentTrust, "disable-content-trust", true, "accepted for docker's sake")
 	_ = fs.MarkHidden("disable-content-trust")
 }

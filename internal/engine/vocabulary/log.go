@@ -78,7 +78,7 @@ func Log(c api.LogConfig, config *api.Config) (container.LogConfig, error) {
 	if err != nil {
 		return out, err
 	}
-	if _, err := LogTag(d.Tag, &container.Record{Config: config}); err != nil {
+	if _, err := LogTag(d.Tag, &container.Record{Config: config, HostConfig: &api.HostConfig{LogConfig: c}}); err != nil {
 		return out, err
 	}
 	out.MaxSize, out.MaxFiles = d.MaxSize, d.MaxFiles

@@ -115,9 +115,10 @@ func (f *Forwarder) send(ctx context.Context, broke context.CancelCauseFunc, e *
 		f.mu.Lock()
 		f.link = l
 		f.mu.Unlock()
+		l.endWith(ctx)
 		l.watch(func() { broke(errBroken) })
 	}
-	err := f.link.send(f.format.encode(e))
+	err := f.link.send(ctx, f.format.encode(e))
 	if errors.Is(err, unix.EMSGSIZE) {
 		f.Warn("a log line is too long for a syslog datagram", "bytes", len(e.Line))
 		err = nil

@@ -112,11 +112,19 @@ func (o *Options) dialTLS(ctx context.Context) (*link, error) {
 	return l, nil
 }
 
-// send writes one message.
-func (l *link) send(message []byte) error {
+// send writes one message, unless ctx ended; see endWith.
+func (l *link) send(ctx context.Context, message []byte) error {
 	_ = l.SetWriteDeadline(time.Now().Add(writeTimeout))
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
 	_, err := l.Write(message)
 	return err
+}
+
+// endWith makes a write that waits for the other side fail when ctx ends.
+func (l *link) endWith(ctx context.Context) {
+	context.AfterFunc(ctx, func() { _ = l.SetWriteDeadline(time.Unix(1, 0)) })
 }
 
 // arrived returns how many of the bytes written the other side has taken: its

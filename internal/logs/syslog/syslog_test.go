@@ -455,6 +455,36 @@ func TestServerThatIsNotThere(t *testing.T) {
 	stop()
 }
 
+// A server that takes nothing more holds up nobody who wants to end.
+func TestServerThatDoesNotRead(t *testing.T) {
+	t.Parallel()
+	for _, network := range []string{"tcp", "unix"} {
+		address := filepath.Join(t.TempDir(), "log")
+		if network == "tcp" {
+			address = "127.0.0.1:0"
+		}
+		l, err := net.Listen(network, address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = l.Close() })
+		s := newSource(t)
+		for range 2000 {
+			s.say("stdout", strings.Repeat("x", 10_000))
+		}
+		stop, _ := s.forward(map[string]string{"syslog-address": network + "://" + l.Addr().String()})
+		if _, err := l.Accept(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(300 * time.Millisecond) // for the buffers to fill
+		began := time.Now()
+		stop()
+		if d := time.Since(began); d > 5*time.Second {
+			t.Errorf("%s: it took %v to stop", network, d)
+		}
+	}
+}
+
 func TestTLSServerHasToBeTrusted(t *testing.T) {
 	t.Parallel()
 	s := newSource(t)
