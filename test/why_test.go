@@ -188,6 +188,10 @@ func TestWhyOfRunningContainers(t *testing.T) {
 	if w := h.why("loop"); len(w.Ends) != 2 || w.Restarts.Count != 2 || len(w.Log.Lines) != 3 {
 		t.Errorf("history of the loop: %+v", w)
 	}
+	h.berth("run", "-d", "--name", "mute", "--log-driver", "none", busyboxImage, "sleep", "1000")
+	if text := h.berth("why", "mute"); !strings.Contains(text, "not readable") {
+		t.Errorf("of a container without a log:\n%s", text)
+	}
 	if w := h.why("good"); w.Pressure.CPU == nil && w.Pressure.Missing == "" {
 		t.Errorf("pressure is neither told nor said to be missing: %+v", w.Pressure)
 	}

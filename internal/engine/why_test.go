@@ -10,6 +10,7 @@ import (
 	"berth/internal/container"
 	"berth/internal/wire"
 
+	api "github.com/moby/moby/api/types/container"
 	"golang.org/x/sys/unix"
 )
 
@@ -168,4 +169,35 @@ func TestEndsAreRememberedUpToABound(t *testing.T) {
 	if last, ok := s.FailedStart(127, strings.Repeat("x", 3)).LastEnding(); !ok || !last.StartFailed || last.Code != 127 {
 		t.Errorf("%+v", last)
 	}
+}
+
+func TestEndsThatNobodySaw(t *testing.T) {
+	t.Parallel()
+	e := &Engine{}
+	rec := &container.Record{Path: "sleep", Config: &api.Config{}, HostConfig: &api.HostConfig{}}
+	w := &wire.Why{}
+	running := container.State{Status: api.StateRunning}
+	for _, c := range []struct {
+		end  container.Ending
+		kind string
+		subj string
+	}{
+		{lastOf(running.Lost(time.Unix(1, 0), "")), wire.WhyLost, "boot"},
+		{lastOf(running.Lost(time.Unix(1, 0), "the monitor does not know it")), wire.WhyLost, "monitor"},
+		{container.Ending{Code: 255}, wire.WhyExit, "255"},
+		{container.Ending{Code: 137, Signal: 9}, wire.WhyKilled, ""},
+		{container.Ending{Code: 139, Signal: 11}, wire.WhySignal, "SIGSEGV"},
+		{container.Ending{Code: 143}, wire.WhySignal, "SIGTERM"},
+		{container.Ending{Code: 159, Signal: 31}, wire.WhyDenied, "seccomp"},
+		{container.Ending{Code: 137, Signal: 9, OOM: true, Victim: &container.Victim{Name: "x", Host: true}}, wire.WhyHostOOM, "x"},
+	} {
+		if got := e.endCauses(rec, w, c.end); got[0].Kind != c.kind || got[0].Subject != c.subj {
+			t.Errorf("%+v: %+v, want %s of %q", c.end, got, c.kind, c.subj)
+		}
+	}
+}
+
+func lastOf(s container.State) container.Ending {
+	end, _ := s.LastEnding()
+	return end
 }
