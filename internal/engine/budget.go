@@ -39,7 +39,8 @@ const (
 type budget struct {
 	limit int64 // bytes; 0: none, and nothing below is used
 	wake  chan struct{}
-	taken atomic.Int64 // bytes that came in since the directory was walked
+	over  <-chan struct{} // closed when the engine ends
+	taken atomic.Int64    // bytes that came in since the directory was walked
 
 	mu     sync.Mutex // guards what follows; nothing else is locked under it
 	spends map[*spend]struct{}
@@ -161,6 +162,7 @@ func (b *budget) settle(ctx context.Context) {
 	select {
 	case <-done:
 	case <-ctx.Done():
+	case <-b.over:
 	case <-late.C:
 	}
 }
@@ -236,7 +238,7 @@ func (b *budget) margin() int64 {
 // openBudget starts to keep the budget, if there is one.
 func (e *Engine) openBudget() {
 	b := &e.budget
-	b.limit = e.cfg.DiskBudget
+	b.limit, b.over = e.cfg.DiskBudget, e.life.Done()
 	b.wake = make(chan struct{}, 1)
 	b.spends, b.used = map[*spend]struct{}{}, map[digest.Digest]time.Time{}
 	if b.limit <= 0 {
