@@ -140,7 +140,9 @@ func (l *link) arrived() int64 {
 	}
 	waiting := -1
 	_ = raw.Control(func(fd uintptr) {
-		if n, err := unix.IoctlGetInt(int(fd), unix.TIOCOUTQ); err == nil {
+		n, err := unix.IoctlGetInt(int(fd), unix.TIOCOUTQ)
+		// What waits at a unix socket that was closed is gone, and not read.
+		if err == nil && (l.counted || !closed(int(fd))) {
 			waiting = n
 		}
 	})
@@ -151,6 +153,13 @@ func (l *link) arrived() int64 {
 		return 0
 	}
 	return written - int64(waiting)
+}
+
+// closed reports whether the other side of a socket was closed.
+func closed(fd int) bool {
+	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
+	_, err := unix.Poll(fds, 0)
+	return err != nil || fds[0].Revents&(unix.POLLRDHUP|unix.POLLHUP|unix.POLLERR) != 0
 }
 
 // watch calls gone when the other side closes a stream.
