@@ -653,12 +653,17 @@ func TestStateSurvivesATornSlot(t *testing.T) {
 
 // BenchmarkLog measures the way from the pipe to the rotated log files.
 func BenchmarkLog(b *testing.B) {
+	b.Run("json-file", func(b *testing.B) { benchmarkLog(b, jsonfile.Format{}) })
+	b.Run("local", func(b *testing.B) { benchmarkLog(b, local.Format{}) })
+}
+
+func benchmarkLog(b *testing.B, format logs.Format) {
 	dir := b.TempDir()
 	pump := sharedPump()
 	drained := make(chan struct{})
 	proc := pump.NewProc(Config{
 		Name: "bench", Spools: [2]string{dir + "/spool1", dir + "/spool2"},
-		Log:       NewLog(LogConfig{Path: dir + "/x-json.log", Format: jsonfile.Format{}}, newState(dir+"/state")),
+		Log:       NewLog(LogConfig{Path: dir + "/x-json.log", Format: format}, newState(dir+"/state")),
 		OnDrained: func() { close(drained) },
 	})
 	files := NoFiles
