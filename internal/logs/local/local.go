@@ -62,6 +62,9 @@ func Parse(options map[string]string) (logs.Options, error) {
 			return logs.Options{}, err
 		}
 	}
+	if _, set := options["max-file"]; o.MaxSize < 0 && !set {
+		o.MaxFiles = 1 // nothing will be rotated
+	}
 	return o, o.Check()
 }
 

@@ -22,6 +22,9 @@ func TestParse(t *testing.T) {
 	if err != nil || o.MaxSize != 1000 || o.MaxFiles != 1 || o.Compress {
 		t.Errorf("%+v, %v", o, err)
 	}
+	if o, err = Parse(map[string]string{"max-size": "-1"}); err != nil || o.MaxFiles != 1 {
+		t.Errorf("without a limit: %+v, %v", o, err)
+	}
 	if _, err = Parse(map[string]string{"colour": "red"}); err == nil {
 		t.Error("an unknown option is accepted")
 	}

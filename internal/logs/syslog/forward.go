@@ -48,7 +48,7 @@ type mark struct {
 const (
 	firstDelay = 100 * time.Millisecond
 	lastDelay  = 30 * time.Second
-	maxMarks   = 4096                  // messages under way
+	maxMarks   = 1024                  // messages under way
 	lookAgain  = 50 * time.Millisecond // whether what is under way has arrived
 )
 

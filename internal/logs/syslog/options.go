@@ -64,6 +64,9 @@ func Parse(options map[string]string) (Options, error) {
 	if (o.Cert == "") != (o.Key == "") {
 		return Options{}, fault.New(fault.Invalid, "use log option", "syslog-tls-cert", "syslog-tls-cert and syslog-tls-key belong together")
 	}
+	if _, set := options["cache-max-file"]; o.MaxSize < 0 && !set {
+		o.MaxFiles = 1 // nothing will be rotated
+	}
 	return o, o.Check()
 }
 
