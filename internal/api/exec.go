@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"os"
+	"strings"
 
 	"berth/internal/engine"
 	"berth/internal/fault"
@@ -73,6 +74,9 @@ func startExec(x *exchange) error {
 	}
 	defer conn.Close()
 	o.Prefix = conn.prefix
+	if strings.HasPrefix(x.r.UserAgent(), "docker-sdk-python/") {
+		o.Settle = conn.awaitReader
+	}
 	if err := x.api.engine.ExecStart(x.ctx(), id, o, conn.file); err != nil {
 		conn.fail(x, err)
 	}

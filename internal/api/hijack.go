@@ -10,11 +10,13 @@ import (
 	"net/http"
 	"os"
 	"syscall"
+	"time"
 
 	"berth/internal/fault"
 
 	"github.com/moby/moby/api/types"
 	"github.com/moby/moby/api/types/common"
+	"golang.org/x/sys/unix"
 )
 
 // takenConn is a client's connection after HTTP: a descriptor that the monitor
@@ -55,6 +57,27 @@ func (x *exchange) takeOver() (*takenConn, error) {
 		x.abort()
 	}
 	return &takenConn{file: file, prefix: prefix}, nil
+}
+
+// settleTime bounds how long an exec waits for its client to read the header.
+const settleTime = 200 * time.Millisecond
+
+// awaitReader waits until the client has read what was written so far. docker-py
+// reads the header through a buffer and the output beside it: of output that
+// comes in the same read as the header, as that of a fast exec does, it would
+// lose the beginning.
+func (c *takenConn) awaitReader() {
+	raw, err := c.file.SyscallConn()
+	if err != nil {
+		return
+	}
+	for wait := 20 * time.Microsecond; wait < settleTime/2; wait *= 2 {
+		unread := 0
+		if raw.Control(func(fd uintptr) { unread, err = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ) }) != nil || err != nil || unread == 0 {
+			return
+		}
+		time.Sleep(wait)
+	}
 }
 
 // buffered returns a copy of what a reader holds already.

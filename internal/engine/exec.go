@@ -113,6 +113,9 @@ func (e *Engine) runExec(ctx context.Context, x *container.Exec, rec *container.
 		if err := e.attachExec(ctx, x, rec, o, conn); err != nil {
 			return err
 		}
+		if o.Settle != nil {
+			o.Settle()
+		}
 	}
 	e.emitExec(x, rec, events.Action("exec_start: "+strings.Join(x.Request.Cmd, " ")))
 	started, err := e.monitor.Exec(ctx, monitor.ExecRequest{

@@ -89,6 +89,7 @@ type AttachOptions struct {
 
 // ExecStartOptions tell how to start an exec.
 type ExecStartOptions struct {
+	Settle      func() // called when the header is written, before the command starts; may be nil
 	Detach      bool
 	Tty         bool
 	ConsoleSize *[2]uint // height, width
