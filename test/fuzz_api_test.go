@@ -47,7 +47,7 @@ func TestFuzzAPI(t *testing.T) {
 	t.Logf("seed %d, %s, %d routes", seed, length, len(f.routes))
 	h.berth("run", "--rm", busyboxImage, "true") // everything that is made once is made
 	f.image = h.berth("inspect", "--format", "{{.Image}}", h.berth("run", "-d", "--name", "keeper", busyboxImage, "sleep", "100000"))
-	before := f.holdings()
+	before := f.settled()
 
 	end := time.Now().Add(length)
 	var group sync.WaitGroup
@@ -234,6 +234,19 @@ func (f *apiFuzz) holdings() holdings {
 	now.mounts = strings.Count(string(mounts), "\n")
 	links, _ := f.h.within("ip", "-o", "link").Output()
 	now.links = strings.Count(string(links), "\n")
+	return now
+}
+
+// settled is what the engine holds once its pool of ready network namespaces is
+// full again: when two looks, a while apart, see the same links.
+func (f *apiFuzz) settled() holdings {
+	now := f.holdings()
+	f.h.eventually("the pool of network namespaces is full", func() bool {
+		earlier := now
+		time.Sleep(500 * time.Millisecond)
+		now = f.holdings()
+		return now.links == earlier.links
+	})
 	return now
 }
 
