@@ -104,7 +104,7 @@ func containers(ctx context.Context, cli *client.Client, image string) {
 	must(err)
 	made, err := cli.ContainerCreate(ctx, client.ContainerCreateOptions{Name: "go-box",
 		Config:           &container.Config{Image: image, Cmd: []string{"sh", "-c", "read x; echo got $x; echo err >&2; sleep 1000"}, OpenStdin: true, StdinOnce: true, AttachStdin: true, AttachStdout: true, AttachStderr: true},
-		HostConfig:       &container.HostConfig{NetworkMode: "go-net", Binds: []string{"go-vol:/data"}, Resources: container.Resources{Memory: 64 << 20}},
+		HostConfig:       &container.HostConfig{Binds: []string{"go-vol:/data"}, Resources: container.Resources{Memory: 64 << 20}},
 		NetworkingConfig: &network.NetworkingConfig{EndpointsConfig: map[string]*network.EndpointSettings{"go-net": {Aliases: []string{"box"}}}}})
 	must(err)
 	stream, err := cli.ContainerAttach(ctx, made.ID, client.ContainerAttachOptions{Stream: true, Stdin: true, Stdout: true, Stderr: true})

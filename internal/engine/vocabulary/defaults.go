@@ -1,6 +1,8 @@
 package vocabulary
 
 import (
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/moby/moby/api/types/container"
@@ -20,6 +22,24 @@ var (
 	readonlyPaths = [...]string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
 )
 
+// defaultNetwork is the default bridge, unless only others are named: whoever
+// names networks and no mode wants those, and not the bridge beside them.
+func (r *Request) defaultNetwork() container.NetworkMode {
+	if r.Networking == nil { // steps of builds name no networks
+		return network.NetworkBridge
+	}
+	names := slices.Sorted(maps.Keys(r.Networking.EndpointsConfig))
+	for _, name := range names {
+		if !container.NetworkMode(name).IsUserDefined() {
+			return network.NetworkBridge
+		}
+	}
+	if len(names) > 0 {
+		return container.NetworkMode(names[0])
+	}
+	return network.NetworkBridge
+}
+
 // Default writes out what the user left open and docker's clients expect to see
 // in inspect. It runs before Check.
 func (r *Request) Default() {
@@ -28,7 +48,7 @@ func (r *Request) Default() {
 		hc.NetworkMode = network.NetworkNone
 	}
 	if hc.NetworkMode == "" || hc.NetworkMode == network.NetworkDefault {
-		hc.NetworkMode = network.NetworkBridge
+		hc.NetworkMode = r.defaultNetwork()
 	}
 	if hc.RestartPolicy.Name == "" {
 		hc.RestartPolicy.Name = container.RestartPolicyDisabled
