@@ -145,7 +145,7 @@ func mergeConfig(c, from v1.DockerOCIImageConfig) v1.DockerOCIImageConfig {
 			c.Entrypoint = from.Entrypoint
 		}
 	}
-	c.Healthcheck = mergeHealth(c.Healthcheck, from.Healthcheck)
+	c.Healthcheck = MergeHealth(c.Healthcheck, from.Healthcheck)
 	return c
 }
 
@@ -159,17 +159,24 @@ func union[V any](m, more map[string]V) map[string]V {
 	return out
 }
 
-func mergeHealth(h, from *v1.HealthcheckConfig) *v1.HealthcheckConfig {
-	if h == nil || from == nil {
-		if h == nil {
-			return from
-		}
-		return h
+// MergeHealth returns h with what it leaves open taken from another, as docker
+// does when a container is made of an image. Either may be nil, and neither is
+// changed or shared.
+func MergeHealth(h, from *v1.HealthcheckConfig) *v1.HealthcheckConfig {
+	if h == nil && from == nil {
+		return nil
 	}
-	m := *h
+	var m v1.HealthcheckConfig
+	if h != nil {
+		m = *h
+	}
+	if from == nil {
+		from = &v1.HealthcheckConfig{}
+	}
 	if len(m.Test) == 0 {
 		m.Test = from.Test
 	}
+	m.Test = slices.Clone(m.Test)
 	if m.Interval == 0 {
 		m.Interval = from.Interval
 	}

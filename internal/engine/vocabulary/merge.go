@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strings"
 
+	"berth/internal/image"
+
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/network"
@@ -26,7 +28,7 @@ func Merge(user *container.Config, img *dockerspec.DockerOCIImageConfig) {
 	}
 	mergeCommand(user, img)
 	mergeEnv(user, img.Env)
-	mergeHealth(user, img.Healthcheck)
+	user.Healthcheck = image.MergeHealth(user.Healthcheck, img.Healthcheck)
 	for k, v := range img.Labels {
 		if user.Labels == nil {
 			user.Labels = make(map[string]string, len(img.Labels))
@@ -84,36 +86,5 @@ func mergeEnv(user *container.Config, img []string) {
 		if !set && key != "" {
 			user.Env = append(user.Env, e)
 		}
-	}
-}
-
-func mergeHealth(user *container.Config, img *dockerspec.HealthcheckConfig) {
-	if img == nil {
-		return
-	}
-	if user.Healthcheck == nil {
-		h := *img
-		h.Test = slices.Clone(img.Test)
-		user.Healthcheck = &h
-		return
-	}
-	h := user.Healthcheck
-	if len(h.Test) == 0 {
-		h.Test = slices.Clone(img.Test)
-	}
-	if h.Interval == 0 {
-		h.Interval = img.Interval
-	}
-	if h.Timeout == 0 {
-		h.Timeout = img.Timeout
-	}
-	if h.StartPeriod == 0 {
-		h.StartPeriod = img.StartPeriod
-	}
-	if h.StartInterval == 0 {
-		h.StartInterval = img.StartInterval
-	}
-	if h.Retries == 0 {
-		h.Retries = img.Retries
 	}
 }
