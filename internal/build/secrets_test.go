@@ -34,5 +34,3 @@ func writeFile(t testing.TB, p, data string) {
 }
 
 var removeForce = image.RemoveOptions{Force: true}
-
-var imageSave image.SaveOptions
