@@ -111,7 +111,7 @@ func (s *session) copy() error {
 	}
 	defer func() { s.restore() }()
 	if s.tty && s.resize != nil {
-		s.followSize()
+		defer s.followSize()()
 	}
 	if s.early != nil {
 		go s.passSignals()
@@ -156,11 +156,11 @@ func (s *session) sendInput() {
 	_ = s.stream.CloseWrite()
 }
 
-// followSize sends the terminal's size now and whenever it changes.
-func (s *session) followSize() {
+// followSize sends the terminal's size now and whenever it changes, until stop.
+func (s *session) followSize() (stop func()) {
 	t := s.app.outTerminal()
 	if t == nil {
-		return
+		return func() {}
 	}
 	changes := make(chan os.Signal, 1)
 	signal.Notify(changes, syscall.SIGWINCH)
@@ -172,9 +172,15 @@ func (s *session) followSize() {
 			if rows, columns, ok := terminal.Size(t); ok {
 				s.resize(rows, columns)
 			}
-			<-changes
+			if _, more := <-changes; !more {
+				return
+			}
 		}
 	}()
+	return func() {
+		signal.Stop(changes)
+		close(changes)
+	}
 }
 
 // outTerminal returns the terminal whose size a container's terminal takes on.

@@ -20,11 +20,28 @@ func Size(f *os.File) (rows, columns uint, ok bool) {
 	if f == nil {
 		return 0, 0, false
 	}
-	w, h, err := term.GetSize(int(f.Fd()))
-	if err != nil || w <= 0 || h <= 0 {
+	var w, h int
+	if err := withFd(f, func(fd int) (err error) {
+		w, h, err = term.GetSize(fd)
+		return err
+	}); err != nil || w <= 0 || h <= 0 {
 		return 0, 0, false
 	}
 	return uint(h), uint(w), true
+}
+
+// withFd runs do with f's descriptor, which stays f's for as long: somebody who
+// watches a terminal may be late, and its number be another file's by then.
+func withFd(f *os.File, do func(fd int) error) error {
+	conn, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var done error
+	if err := conn.Control(func(fd uintptr) { done = do(int(fd)) }); err != nil {
+		return err
+	}
+	return done
 }
 
 // Raw makes f's terminal pass every key on unchanged. The returned function puts
@@ -34,7 +51,7 @@ func Raw(f *os.File) (restore func(), err error) {
 	if err != nil {
 		return nil, err
 	}
-	return func() { _ = term.Restore(int(f.Fd()), state) }, nil
+	return func() { _ = withFd(f, func(fd int) error { return term.Restore(fd, state) }) }, nil
 }
 
 // Colours reports whether escape sequences that colour text are welcome on f:
@@ -69,5 +86,7 @@ func Silence(f *os.File) (restore func(), err error) {
 	if err := unix.IoctlSetTermios(fd, unix.TCSETS, &silent); err != nil {
 		return nil, err
 	}
-	return func() { _ = unix.IoctlSetTermios(fd, unix.TCSETS, before) }, nil
+	return func() {
+		_ = withFd(f, func(fd int) error { return unix.IoctlSetTermios(fd, unix.TCSETS, before) })
+	}, nil
 }
