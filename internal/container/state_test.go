@@ -1,6 +1,7 @@
 package container
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -110,4 +111,22 @@ func FuzzParseSignal(f *testing.F) {
 			t.Errorf("%q is %d", s, n)
 		}
 	})
+}
+
+func TestEndsAreRememberedUpToABound(t *testing.T) {
+	t.Parallel()
+	s := State{Status: "running"}
+	for i := range 20 {
+		s.Status = "running"
+		var err error
+		if s, err = s.Exited(Exit{Code: i, At: time.Unix(int64(i), 0)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(s.Ends) > 10 || s.Ends[len(s.Ends)-1].Code != 19 {
+		t.Errorf("%d ends: %+v", len(s.Ends), s.Ends)
+	}
+	if last, ok := s.FailedStart(127, strings.Repeat("x", 3)).LastEnding(); !ok || !last.StartFailed || last.Code != 127 {
+		t.Errorf("%+v", last)
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"berth/internal/container"
+	"berth/internal/engine/why"
 	"berth/internal/metadata"
 	"berth/internal/monitor"
 
@@ -140,7 +141,7 @@ func (e *Engine) ended(c *container.Container, exit monitor.Exit) {
 	e.execs.EndAll(c.ID, monitor.UnknownCode, exit.At)
 	x := exitOf(exit)
 	if x.OOMKilled {
-		x.Victim = oomVictim(c.Record(), x.At)
+		x.Victim = why.OOMVictim(c.Record(), x.At)
 	}
 	delay, again := e.restarts.next(c.Record(), x)
 	e.metrics.exits.Add(1)

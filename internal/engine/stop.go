@@ -110,6 +110,28 @@ func (e *Engine) stop(ctx context.Context, c *container.Container, o StopOptions
 	return e.finishOff(ctx, c, ended)
 }
 
+// askedBy is what is remembered of a request to stop.
+func askedBy(o StopOptions, signal int, timeout time.Duration) *container.Asked {
+	a := &container.Asked{By: o.by, At: time.Now(), Signal: signal}
+	if a.By == "" {
+		a.By = container.ByHand
+	}
+	if timeout == 0 {
+		a.Signal = 0
+	}
+	return a
+}
+
+// forced is a request to end, followed by a kill.
+func forced(a *container.Asked) *container.Asked {
+	if a == nil {
+		return nil
+	}
+	n := *a
+	n.Forced = true
+	return &n
+}
+
 // leaveStopped tells the restart policy to leave a container alone. Under a
 // policy this must be on disk before the container ends. A container between two
 // starts ends here and now.

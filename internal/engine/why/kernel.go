@@ -1,4 +1,4 @@
-package engine
+package why
 
 import (
 	"path/filepath"
@@ -11,28 +11,6 @@ import (
 
 	"golang.org/x/sys/unix"
 )
-
-// askedBy is what is remembered of a request to stop.
-func askedBy(o StopOptions, signal int, timeout time.Duration) *container.Asked {
-	a := &container.Asked{By: o.by, At: time.Now(), Signal: signal}
-	if a.By == "" {
-		a.By = container.ByHand
-	}
-	if timeout == 0 {
-		a.Signal = 0
-	}
-	return a
-}
-
-// forced is a request to end, followed by a kill.
-func forced(a *container.Asked) *container.Asked {
-	if a == nil {
-		return nil
-	}
-	n := *a
-	n.Forced = true
-	return &n
-}
 
 // kernelLine is one message of the kernel.
 type kernelLine struct {
@@ -94,9 +72,9 @@ func bootTime() time.Time {
 // kernelSlack is how far the kernel's clock and ours may be apart.
 const kernelSlack = 3 * time.Second
 
-// oomVictim finds the process that the kernel killed last in a container for lack
-// of memory; nil when the kernel's log does not tell.
-func oomVictim(rec *container.Record, end time.Time) *container.Victim {
+// OOMVictim finds the process that the kernel killed last in a container for lack
+// of memory before it ended; nil when the kernel's log does not tell.
+func OOMVictim(rec *container.Record, end time.Time) *container.Victim {
 	lines := kernelLog(rec.State.StartedAt.Add(-kernelSlack), end.Add(kernelSlack), func(text string) bool {
 		return strings.Contains(text, "oom-kill:") || strings.Contains(text, "Killed process ")
 	})

@@ -1,8 +1,9 @@
-package engine
+package why
 
 import (
 	"errors"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -34,10 +35,11 @@ func readPressure(m *cgroup.Manager, p *wire.WhyPressure) {
 			*r.to = parseStall(string(text))
 		case errors.Is(err, unix.EOPNOTSUPP):
 			p.Missing = "this kernel was started without pressure stall information (psi=1 turns it on)"
-		case errors.Is(err, fs.ErrNotExist) && !exists(dir):
-			p.Missing = "the container has no cgroup of version 2"
 		case errors.Is(err, fs.ErrNotExist):
 			p.Missing = "this kernel does not count pressure"
+			if _, err := os.Stat(dir); err != nil {
+				p.Missing = "the container has no cgroup of version 2"
+			}
 		default:
 			p.Missing = err.Error()
 		}

@@ -1,4 +1,4 @@
-package engine
+package why
 
 import (
 	"context"
@@ -22,21 +22,16 @@ const (
 
 // candidates lists programs in a container's root that may have been meant by a
 // name that does not exist: of the same name elsewhere, then of similar names.
-func (e *Engine) candidates(rec *container.Record, name string) []string {
-	lower, err := e.layers.Lower(rec.Layers)
-	if err != nil {
+func (k *Evidence) candidates(name string) []string {
+	if len(k.Root) == 0 {
 		return nil
 	}
-	upper := filepath.Join(e.dir(rec.ID), "upper")
-	if exists(upper) {
-		lower = append([]string{upper}, lower...)
-	}
-	view, err := rootview.Open(lower)
+	view, err := rootview.Open(k.Root)
 	if err != nil {
 		return nil
 	}
 	defer view.Close()
-	return similarPrograms(name, searchDirs(rec, name), func(dir string) []string {
+	return similarPrograms(name, searchDirs(k.Record, name), func(dir string) []string {
 		d, err := view.OpenDir(dir)
 		if err != nil {
 			return nil
@@ -192,7 +187,8 @@ func listenerOn(ctx context.Context, port string) string {
 		for _, fd := range entries {
 			if target, err := os.Readlink(filepath.Join(dir, fd.Name())); err == nil && inodes[target] {
 				pid := filepath.Base(filepath.Dir(dir))
-				return readTrimmed("/proc/"+pid+"/comm") + " (pid " + pid + ")"
+				name, _ := smallfile.Read("/proc/"+pid+"/comm", 4096)
+				return strings.TrimSpace(string(name)) + " (pid " + pid + ")"
 			}
 		}
 	}

@@ -1,4 +1,4 @@
-package engine
+package why
 
 import (
 	"context"
@@ -49,7 +49,7 @@ var startPatterns = sync.OnceValue(func() []startPattern {
 })
 
 // startCauses explains a start that failed.
-func (e *Engine) startCauses(rec *container.Record, text string) []wire.WhyCause {
+func (k *Evidence) startCauses(text string) []wire.WhyCause {
 	for _, p := range startPatterns() {
 		m := p.re.FindStringSubmatch(text)
 		if m == nil {
@@ -61,10 +61,10 @@ func (e *Engine) startCauses(rec *container.Record, text string) []wire.WhyCause
 		}
 		switch p.kind {
 		case wire.WhyNotFound:
-			c.Candidates = e.candidates(rec, c.Subject)
+			c.Candidates = k.candidates(c.Subject)
 		case wire.WhyPort:
 			_, port, _ := strings.Cut(text, c.Subject+":")
-			c.Other = e.portHolder(c.Subject, port)
+			c.Other = k.portHolder(c.Subject, port)
 		}
 		return []wire.WhyCause{c}
 	}
@@ -131,7 +131,7 @@ func wordedCauses(lines []string) (list []wire.WhyCause) {
 
 // wordCauses is wordedCauses with what can be looked up about them, and what exit
 // codes alone say.
-func (e *Engine) wordCauses(rec *container.Record, w *wire.Why, end container.Ending) []wire.WhyCause {
+func (k *Evidence) wordCauses(w *wire.Why, end container.Ending) []wire.WhyCause {
 	list := wordedCauses(w.Log.Lines)
 	for i := range list {
 		switch c := &list[i]; c.Kind {
@@ -139,9 +139,9 @@ func (e *Engine) wordCauses(rec *container.Record, w *wire.Why, end container.En
 			if end.Code != 127 && c.Sure == wire.WhyLikely {
 				c.Sure = wire.WhyGuess
 			}
-			c.Candidates = e.candidates(rec, c.Subject)
+			c.Candidates = k.candidates(c.Subject)
 		case wire.WhyDenied:
-			if rec.HostConfig.Privileged {
+			if k.Record.HostConfig.Privileged {
 				c.Subject = "privileged"
 			}
 		}
@@ -159,10 +159,10 @@ func (e *Engine) wordCauses(rec *container.Record, w *wire.Why, end container.En
 
 // portHolder says who has a port that a container wants: another container, by
 // name, or a program of the machine.
-func (e *Engine) portHolder(port, text string) string {
+func (k *Evidence) portHolder(port, text string) string {
 	if _, id, ok := strings.Cut(text, "allocated by container "); ok {
 		id, _, _ = strings.Cut(id, " ")
-		if c, err := e.containers.Find(strings.TrimRight(id, ".:,)")); err == nil {
+		if c, err := k.Others.Find(strings.TrimRight(id, ".:,)")); err == nil {
 			return "container " + c.Record().Name
 		}
 	}

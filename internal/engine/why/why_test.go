@@ -1,9 +1,8 @@
-package engine
+package why
 
 import (
 	"reflect"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -153,29 +152,10 @@ func TestASignalThatIsNoStopExplainsNoEnd(t *testing.T) {
 	}
 }
 
-func TestEndsAreRememberedUpToABound(t *testing.T) {
-	t.Parallel()
-	s := container.State{Status: "running"}
-	for i := range 20 {
-		s.Status = "running"
-		var err error
-		if s, err = s.Exited(container.Exit{Code: i, At: time.Unix(int64(i), 0)}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if len(s.Ends) > 10 || s.Ends[len(s.Ends)-1].Code != 19 {
-		t.Errorf("%d ends: %+v", len(s.Ends), s.Ends)
-	}
-	if last, ok := s.FailedStart(127, strings.Repeat("x", 3)).LastEnding(); !ok || !last.StartFailed || last.Code != 127 {
-		t.Errorf("%+v", last)
-	}
-}
-
 func TestEndsThatNobodySaw(t *testing.T) {
 	t.Parallel()
-	e := &Engine{}
 	rec := &container.Record{Path: "sleep", Config: &api.Config{}, HostConfig: &api.HostConfig{}}
-	w := &wire.Why{}
+	k, w := &Evidence{Record: rec}, &wire.Why{}
 	running := container.State{Status: api.StateRunning}
 	for _, c := range []struct {
 		end  container.Ending
@@ -191,7 +171,7 @@ func TestEndsThatNobodySaw(t *testing.T) {
 		{container.Ending{Code: 159, Signal: 31}, wire.WhyDenied, "seccomp"},
 		{container.Ending{Code: 137, Signal: 9, OOM: true, Victim: &container.Victim{Name: "x", Host: true}}, wire.WhyHostOOM, "x"},
 	} {
-		if got := e.endCauses(rec, w, c.end); got[0].Kind != c.kind || got[0].Subject != c.subj {
+		if got := k.endCauses(w, c.end); got[0].Kind != c.kind || got[0].Subject != c.subj {
 			t.Errorf("%+v: %+v, want %s of %q", c.end, got, c.kind, c.subj)
 		}
 	}

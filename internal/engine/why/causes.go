@@ -1,8 +1,9 @@
-package engine
+package why
 
 import (
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -13,20 +14,20 @@ import (
 )
 
 // causes ranks what may explain a container's state.
-func (e *Engine) causes(rec *container.Record, w *wire.Why) []wire.WhyCause {
-	s := rec.State
+func (k *Evidence) causes(w *wire.Why) []wire.WhyCause {
+	s := k.Record.State
 	end, ended := s.LastEnding()
 	sure := func(kind string) []wire.WhyCause { return []wire.WhyCause{{Kind: kind, Sure: wire.WhyCertain}} }
 	switch s.Status {
 	case api.StateDead, api.StateRemoving:
 		return []wire.WhyCause{{Kind: wire.WhyDead, Sure: wire.WhyCertain, Evidence: s.Error}}
 	case api.StatePaused:
-		return append(sure(wire.WhyPaused), runningCauses(rec, w)...)
+		return append(sure(wire.WhyPaused), runningCauses(s, w)...)
 	case api.StateRunning:
-		list := runningCauses(rec, w)
-		if loops(s) && ended {
+		list := runningCauses(s, w)
+		if k.loops() && ended {
 			loop := wire.WhyCause{Kind: wire.WhyLoop, Sure: wire.WhyCertain}
-			list = slices.Concat([]wire.WhyCause{loop}, e.endCauses(rec, w, end), list)
+			list = slices.Concat([]wire.WhyCause{loop}, k.endCauses(w, end), list)
 		}
 		if len(list) == 0 {
 			return sure(wire.WhyFine)
@@ -36,35 +37,36 @@ func (e *Engine) causes(rec *container.Record, w *wire.Why) []wire.WhyCause {
 		if !ended {
 			return sure(wire.WhyLoop)
 		}
-		return append(e.endCauses(rec, w, end), sure(wire.WhyLoop)...)
+		return append(k.endCauses(w, end), sure(wire.WhyLoop)...)
 	}
 	switch {
 	case ended:
-		return e.endCauses(rec, w, end)
+		return k.endCauses(w, end)
 	case s.Error != "":
-		return e.startCauses(rec, s.Error)
+		return k.startCauses(s.Error)
 	case s.StartedAt.IsZero():
 		return sure(wire.WhyNever)
 	}
 	// An end that an engine recorded which did not remember more.
-	return e.endCauses(rec, w, container.Ending{StartedAt: s.StartedAt, At: s.FinishedAt, Code: s.ExitCode, OOM: s.OOMKilled, Error: s.Error})
+	return k.endCauses(w, container.Ending{StartedAt: s.StartedAt, At: s.FinishedAt, Code: s.ExitCode, OOM: s.OOMKilled, Error: s.Error})
 }
 
 // loops tells whether a running container has been started again and again of
 // late.
-func loops(s container.State) bool {
-	return s.Restarts > 1 && time.Since(s.StartedAt) < 2*restartReset
+func (k *Evidence) loops() bool {
+	s := k.Record.State
+	return s.Restarts > 1 && time.Since(s.StartedAt) < 2*k.Settled
 }
 
 // runningCauses is what may be wrong with a container that runs.
-func runningCauses(rec *container.Record, w *wire.Why) (list []wire.WhyCause) {
+func runningCauses(s container.State, w *wire.Why) (list []wire.WhyCause) {
 	add := func(kind, sure, subject string) {
 		list = append(list, wire.WhyCause{Kind: kind, Sure: sure, Subject: subject})
 	}
-	if h := rec.State.Health; h != nil && (h.Status == api.Unhealthy || h.FailingStreak > 0) {
+	if h := s.Health; h != nil && (h.Status == api.Unhealthy || h.FailingStreak > 0) {
 		c := wire.WhyCause{Kind: wire.WhyUnhealthy, Sure: wire.WhyCertain, Subject: string(h.Status)}
 		if n := len(h.Log); n > 0 {
-			c.Evidence = cutText(strings.TrimSpace(h.Log[n-1].Output), whyOutput)
+			c.Evidence = cutText(strings.TrimSpace(h.Log[n-1].Output), maxOutput)
 		}
 		list = append(list, c)
 	}
@@ -86,9 +88,9 @@ func runningCauses(rec *container.Record, w *wire.Why) (list []wire.WhyCause) {
 }
 
 // endCauses ranks what may explain an end.
-func (e *Engine) endCauses(rec *container.Record, w *wire.Why, end container.Ending) (list []wire.WhyCause) {
+func (k *Evidence) endCauses(w *wire.Why, end container.Ending) (list []wire.WhyCause) {
 	if end.StartFailed {
-		return e.startCauses(rec, end.Error)
+		return k.startCauses(end.Error)
 	}
 	add := func(c wire.WhyCause) { list = append(list, c) }
 	if end.Asked != nil && meantEnd(end) {
@@ -112,8 +114,8 @@ func (e *Engine) endCauses(rec *container.Record, w *wire.Why, end container.End
 			where = "boot"
 		}
 		return []wire.WhyCause{{Kind: wire.WhyLost, Sure: wire.WhyCertain, Subject: where, Evidence: end.Error}}
-	case end.Code == 0 && waitsForInput(rec):
-		return []wire.WhyCause{{Kind: wire.WhyNoShell, Sure: wire.WhyLikely, Subject: path.Base(rec.Path)}}
+	case end.Code == 0 && waitsForInput(k.Record):
+		return []wire.WhyCause{{Kind: wire.WhyNoShell, Sure: wire.WhyLikely, Subject: path.Base(k.Record.Path)}}
 	case end.Code == 0:
 		return []wire.WhyCause{{Kind: wire.WhyFinished, Sure: wire.WhyCertain}}
 	case kernel != nil:
@@ -121,7 +123,7 @@ func (e *Engine) endCauses(rec *container.Record, w *wire.Why, end container.End
 	case signal == 31:
 		add(wire.WhyCause{Kind: wire.WhyDenied, Sure: wire.WhyLikely, Subject: "seccomp"})
 	}
-	words := e.wordCauses(rec, w, end)
+	words := k.wordCauses(w, end)
 	switch {
 	case end.Signal == 9:
 		return append(append(list, wire.WhyCause{Kind: wire.WhyKilled, Sure: wire.WhyCertain}), words...)
@@ -132,7 +134,7 @@ func (e *Engine) endCauses(rec *container.Record, w *wire.Why, end container.End
 		}
 		return append(append(list, wire.WhyCause{Kind: wire.WhySignal, Sure: sure, Subject: signalName(signal)}), words...)
 	}
-	return append(append(list, words...), wire.WhyCause{Kind: wire.WhyExit, Sure: wire.WhyCertain, Subject: itoa(end.Code)})
+	return append(append(list, words...), wire.WhyCause{Kind: wire.WhyExit, Sure: wire.WhyCertain, Subject: strconv.Itoa(end.Code)})
 }
 
 func oomCause(end container.Ending) wire.WhyCause {
