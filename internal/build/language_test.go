@@ -97,6 +97,18 @@ func tarball(t testing.TB, headers ...tar.Header) []byte {
 	return b.Bytes()
 }
 
+func TestLinkedCopyGoesOnWhatIsBelowNow(t *testing.T) {
+	h := newHouse(t)
+	files := map[string]string{"f": "x"}
+	for _, which := range []string{"a", "b"} {
+		o := h.build("FROM busybox\nRUN echo "+which+" > /which\nCOPY --link f /f\nRUN cat /which > /after\n", files)
+		h.want(o, map[string]string{"which": "644 0:0 " + which + "\n", "after": "644 0:0 " + which + "\n", "f": "644 0:0 x"})
+		if which == "b" && strings.Contains(o.ran(), "COPY") {
+			t.Errorf("the linked copy was made again: it does not depend on what is below it")
+		}
+	}
+}
+
 func TestAdd(t *testing.T) {
 	h := newHouse(t)
 	plain := tarball(t,

@@ -36,7 +36,7 @@ func (r *run) fetch(ctx context.Context, t *task, again bool) (Result, error) {
 	case *graph.HTTP:
 		current = op.Checksum != ""
 	}
-	if rec := r.lookup(id); rec != nil && !n.NoCache && (!again || r.s.has(rec.Layers)) {
+	if rec := r.lookup(n, id, nil); rec != nil && !n.NoCache && (!again || r.s.has(rec.Layers)) {
 		if current || r.s.unchanged(ctx, n, rec) {
 			t.took(rec)
 			t.cached(r, rec)

@@ -3,6 +3,7 @@ package solve
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -205,7 +206,7 @@ func (r *run) solve(ctx context.Context, t *task, again bool) (Result, error) {
 		if err != nil {
 			return Result{}, t.fail(r, err)
 		}
-		if rec := r.lookup(id); rec != nil {
+		if rec := r.lookup(n, id, inputs); rec != nil {
 			t.took(rec)
 			t.cached(r, rec)
 			return Result{rec.Layers}, nil
@@ -216,12 +217,25 @@ func (r *run) solve(ctx context.Context, t *task, again bool) (Result, error) {
 
 // lookup returns the record of a step. Its layers are held before anybody looks
 // whether they are there.
-func (r *run) lookup(id *stepIdentity) *Record {
+func (r *run) lookup(n *graph.Node, id *stepIdentity, inputs []Result) *Record {
 	rec := r.s.find(id.key)
 	if rec != nil {
+		rec.restack(n, inputs)
 		r.hold.Add(rec.Layers...)
 	}
 	return rec
+}
+
+// restack puts the layer of a step that does not depend on what is below it on
+// what is below it now.
+func (r *Record) restack(n *graph.Node, inputs []Result) {
+	if op, ok := n.Op.(*graph.File); !ok || !op.Link || len(inputs) == 0 {
+		return
+	}
+	r.Layers = slices.Clone(inputs[0].Layers)
+	if r.Made != "" {
+		r.Layers = append(r.Layers, r.Made)
+	}
 }
 
 // perform runs a step. Its inputs are brought into place first, which may change
@@ -238,7 +252,7 @@ func (r *run) perform(ctx context.Context, t *task, again bool) (Result, error) 
 			return Result{}, t.fail(r, err)
 		}
 		if !n.NoCache {
-			if rec := r.lookup(id); rec != nil && (!again || r.s.has(rec.Layers)) {
+			if rec := r.lookup(n, id, inputs); rec != nil && (!again || r.s.has(rec.Layers)) {
 				t.took(rec)
 				t.cached(r, rec)
 				return Result{rec.Layers}, nil
@@ -246,6 +260,7 @@ func (r *run) perform(ctx context.Context, t *task, again bool) (Result, error) 
 		}
 		rec, err := r.launch(ctx, t, id, inputs)
 		if err == nil {
+			rec.restack(n, inputs)
 			r.hold.Add(rec.Layers...)
 			t.took(rec)
 			t.end(r, nil)
@@ -272,6 +287,10 @@ func (r *run) launch(ctx context.Context, t *task, id *stepIdentity, inputs []Re
 		return r.s.doStep(ctx, &work{node: t.node, id: id, inputs: inputs, job: &r.j, run: r, emit: emit, epoch: r.j.Graph.Image.Epoch})
 	})
 	t.info.Shared = shared
+	if rec != nil { // others who waited for it have it, too
+		c := *rec
+		rec = &c
+	}
 	return rec, err
 }
 

@@ -90,6 +90,7 @@ func (s *Solver) already(w *work, hold *layer.Hold) *Record {
 	if rec == nil {
 		return nil
 	}
+	rec.restack(w.node, w.inputs)
 	hold.Add(rec.Layers...)
 	if !s.has(rec.Layers) {
 		return nil
