@@ -68,6 +68,65 @@ var broken = []struct{ name, text, at, word, says string }{
 	{"checks as errors", "# check=error=true\nFROM base\nMAINTAINER x\n", "", "", "lint violation"},
 	{"git address", "FROM base\nADD https://e.com/x.git#main:../../etc /\n", "2:5", "https://e.com/x.git#main:../../etc", "leads out"},
 	{"git option", "FROM base\nADD https://e.com/x.git#--upload-pack=x /\n", "2:5", "", "cannot be the name"},
+	{"mount source without a stage", "FROM base\nRUN --mount=type=cache,target=/x,source=sub true\n", "2:1", "RUN", "needs from"},
+	{"json of numbers", "FROM base\nCMD [\"a\", 1]\n", "2:1", "CMD", "strings only"},
+	{"json in json", "FROM base\nCMD [ \"echo\", [ \"nested json\" ] ]\n", "2:1", "CMD", "strings only"},
+	{"json and a word", "FROM base\nSHELL [\"a\"] b\n", "2:1", "SHELL", "JSON"},
+	{"env without name", "FROM base\nENV =b\n", "2:1", "ENV", "names can not be blank"},
+	{"label without name", "FROM base\nLABEL =b\n", "2:1", "LABEL", "names can not be blank"},
+	{"arg without name", "FROM base\nARG =b\n", "2:1", "ARG", "names can not be blank"},
+	{"no directory", "FROM base\nWORKDIR\n", "2:1", "WORKDIR", "exactly one argument"},
+	{"two signals", "FROM base\nSTOPSIGNAL 9 15\n", "2:12", "9 15", "invalid signal"},
+	{"maintainer of nothing", "FROM base\nMAINTAINER\n", "2:1", "MAINTAINER", "exactly one argument"},
+	{"expose of nothing", "FROM base\nEXPOSE\n", "2:1", "EXPOSE", "at least one argument"},
+	{"add without destination", "FROM base\nADD a\n", "2:1", "ADD", "Destination could not be determined"},
+	{"copy of a commented source", "FROM base\nCOPY \\\n  # a \\\n  /x\n", "2:1", "COPY", "requires at least two arguments"},
+	{"onbuild maintainer", "FROM base\nONBUILD MAINTAINER x\n", "2:1", "ONBUILD", "isn't allowed as an ONBUILD trigger"},
+	{"onbuild with an unknown flag", "FROM base AS a\nONBUILD RUN --boo x\nFROM a\n", "", "", "unknown flag"},
+	{"healthcheck too often", "FROM base\nHEALTHCHECK --interval=1us CMD x\n", "2:15", "interval", "cannot be less than 1ms"},
+	{"healthcheck without command", "FROM base\nHEALTHCHECK CMD\n", "2:1", "HEALTHCHECK", "Missing command"},
+	{"healthcheck none of something", "FROM base\nHEALTHCHECK NONE x\n", "2:1", "HEALTHCHECK", "takes no arguments"},
+	{"healthcheck, few retries", "FROM base\nHEALTHCHECK --retries=-1 CMD x\n", "2:1", "HEALTHCHECK", "cannot be negative"},
+	{"healthcheck, bad number", "FROM base\nHEALTHCHECK --retries=x CMD y\n", "2:23", "x", "invalid syntax"},
+	{"a flag twice", "FROM base\nCOPY --chown=1 --chown=2 a b\n", "2:6", "--chown", "Duplicate flag"},
+	{"no boolean", "FROM base\nCOPY --link=maybe a b\n", "2:13", "maybe", "expecting boolean value"},
+	{"checksum of COPY", "FROM base\nCOPY --checksum=sha256:ab a b\n", "2:6", "--checksum", "unknown flag"},
+	{"from of ADD", "FROM base\nADD --from=base a b\n", "2:5", "--from", "unknown flag"},
+	{"checksum without algorithm", "FROM base\nADD --checksum=abcd https://e.com/x /\n", "2:16", "abcd", "checksum"},
+	{"checksum of an old algorithm", "FROM base\nADD --checksum=md5:7e55db001d319a94b0b713529a756623 https://e.com/x /\n", "2:16", "md5:7e55db001d319a94b0b713529a756623", "algorithm"},
+	{"checksum of several", "FROM base\nADD --checksum=sha256:ab https://e.com/x https://e.com/y /\n", "2:1", "ADD", "multiple sources"},
+	{"chmod too large", "FROM base\nCOPY --chmod=10000 a b\n", "2:14", "10000", "invalid chmod parameter: '10000'"},
+	{"unknown run flag, nearly right", "FROM base\nRUN --mont=target=/x true\n", "2:5", "--mont", "did you mean mount?"},
+	{"mount key, nearly right", "FROM base\nRUN --mount=typ=tmpfs true\n", "2:13", "typ", "did you mean type?"},
+	{"mount type, nearly right", "FROM base\nRUN --mount=type=tmp true\n", "2:18", "tmp", "did you mean tmpfs?"},
+	{"mount from a variable", "FROM base AS x\nENV t=x\nRUN --mount=from=$t,type=cache,target=/tmp ls\n", "3:13", "from", "doesn't support variable expansion"},
+	{"mount without a value", "FROM base\nRUN --mount=type=cache,target true\n", "2:24", "target", "key=value pair"},
+	{"mount readonly, no boolean", "FROM base\nRUN --mount=target=/x,ro=maybe true\n", "2:26", "maybe", "invalid value for ro: maybe"},
+	{"mount size of a cache", "FROM base\nRUN --mount=type=cache,target=/x,size=1m true\n", "2:34", "size", "unexpected key 'size' for mount type 'cache'"},
+	{"mount mode of a bind", "FROM base\nRUN --mount=target=/x,mode=755 true\n", "2:1", "RUN", "mode not allowed"},
+	{"mount mode, no number", "FROM base\nRUN --mount=type=cache,target=/x,mode=u+x true\n", "2:1", "RUN", "invalid value u+x for mode"},
+	{"mount owner, no number", "FROM base\nRUN --mount=type=cache,target=/x,uid=me true\n", "2:1", "RUN", "invalid value me for uid"},
+	{"mount required of a cache", "FROM base\nRUN --mount=type=cache,target=/x,required true\n", "2:34", "required", "unexpected key 'required'"},
+	{"mount sharing of a bind", "FROM base\nRUN --mount=target=/x,sharing=locked true\n", "2:1", "RUN", "invalid cache sharing"},
+	{"mount a secret from a stage", "FROM base\nRUN --mount=type=secret,id=x,from=base true\n", "2:1", "RUN", "should not have a from"},
+	{"mount a secret with two names", "FROM base\nRUN --mount=type=secret,id=x,source=y true\n", "2:1", "RUN", "both source and id"},
+	{"mount from a later stage", "FROM base AS a\nRUN --mount=from=later,target=/x true\nFROM base AS later\nFROM a\n", "2:18", "later", "needs to be defined before"},
+	{"argument that must be given", "ARG FOO=${FOO:?\"custom error\"}\nFROM base\n", "1:9", "${FOO:?\"custom error\"}", "FOO: custom error"},
+	{"argument that must be given, in a stage", "FROM base\nARG FOO\nARG BAR=${FOO:?\"foo missing\"}\n", "3:9", "${FOO:?\"foo missing\"}", "FOO: foo missing"},
+	{"variable that must be set", "FROM base\nENV A=\"${B?not set}\"\n", "2:7", "\"${B?not set}\"", "B: not set"},
+	{"host name in expose", "FROM base\nEXPOSE localhost:1234:1234/tcp\n", "2:8", "localhost:1234:1234/tcp", "invalid IP address"},
+	{"expose of unequal ranges", "FROM base\nEXPOSE 1-2:1-3\n", "2:8", "1-2:1-3", "invalid ranges"},
+	{"expose of no port", "FROM base\nEXPOSE 0.0.0.0:1234-1235:/tcp\n", "2:8", "0.0.0.0:1234-1235:/tcp", "invalid port"},
+	{"platform of an unknown argument", "FROM --platform=$BULIDPLATFORM base\n", "1:17", "$BULIDPLATFORM", "did you mean BUILDPLATFORM?"},
+	{"platform, half unknown", "ARG MY_ARCH=amd64\nFROM --platform=linux/${MYARCH} base\n", "2:17", "linux/", "did you mean MY_ARCH?"},
+	{"blank name of a base", "FROM \"\" AS foo\n", "1:6", "\"\"", "should not be blank"},
+	{"copy from itself by number", "FROM base\nCOPY --from=0 /x /y\n", "2:1", "COPY", "circular dependency"},
+	{"copy in a circle", "FROM base AS a\nCOPY --from=c x /\nFROM base AS b\nCOPY --from=a x /\nFROM base AS c\nCOPY --from=b x /\n", "4:1", "COPY", "circular dependency detected on stage: a"},
+	{"copy from a stage below", "FROM base AS target\nCOPY --from=build / /out\nFROM other AS build\nCOPY a /d2\nFROM target\n", "2:13", "build", "needs to be defined before current stage"},
+	{"copy a repository", "FROM base\nCOPY https://e.com/x.git#main /\n", "2:1", "COPY", "git ref"},
+	{"instruction in lower case", "from base\nfoo bar\n", "2:1", "foo", "unknown instruction: foo"},
+	{"syntax of another name", "#syntax=foobar\nfrom base\n", "1:9", "foobar", "front end"},
+	{"a directive twice", "# escape=`\n# escape=\\\nFROM base\n", "1:1", "", "only one escape"},
 	{"device", "FROM base\nRUN --device=vendor.com/x=all true\n", "2:5", "--device", "not supported"},
 	{"only comments", "# nothing\n", "", "", "no instructions"},
 	{"empty", " \n", "", "", "empty"},
@@ -131,63 +190,6 @@ func TestExcerpt(t *testing.T) {
 	if got := e.Excerpt(); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
-}
-
-func TestChecks(t *testing.T) {
-	for _, tt := range []struct {
-		rule, text string
-		line       int
-	}{
-		{"StageNameCasing", "FROM base AS Builder\n", 1},
-		{"FromAsCasing", "FROM base as x\n", 1},
-		{"NoEmptyContinuation", "FROM base\nRUN a \\\n\n  b\n", 4},
-		{"ConsistentInstructionCasing", "FROM base\nRUN a\nrun b\n", 3},
-		{"DuplicateStageName", "FROM base AS x\nFROM base AS x\n", 2},
-		{"ReservedStageName", "FROM base AS scratch\n", 1},
-		{"JSONArgsRecommended", "FROM base\nCMD a b\n", 2},
-		{"MaintainerDeprecated", "FROM base\nMAINTAINER x\n", 2},
-		{"UndefinedArgInFrom", "ARG TAG=1\nFROM base${TAGG}\n", 2},
-		{"WorkdirRelativePath", "FROM base\nWORKDIR x\n", 2},
-		{"UndefinedVar", "FROM base\nENV X=$PAHT\n", 2},
-		{"MultipleInstructionsDisallowed", "FROM base\nCMD [\"a\"]\nCMD [\"b\"]\n", 2},
-		{"LegacyKeyValueFormat", "FROM base\nENV a b\n", 2},
-		{"InvalidBaseImagePlatform", "FROM --platform=linux/arm64 base AS arm64\n", 1},
-		{"RedundantTargetPlatform", "FROM --platform=$TARGETPLATFORM base\n", 1},
-		{"SecretsUsedInArgOrEnv", "FROM base\nARG API_KEY\n", 2},
-		{"InvalidDefaultArgInFrom", "ARG V\nFROM base:${V}\n", 2},
-		{"FromPlatformFlagConstDisallowed", "FROM --platform=linux/amd64 base\n", 1},
-		{"CopyIgnoredFile", "FROM base\nCOPY ignored x\n", 2},
-		{"ExposeProtoCasing", "FROM base\nEXPOSE 80/TCP\n", 2},
-		{"ExposeInvalidFormat", "FROM base\nEXPOSE 80:80\n", 2},
-		{"InvalidDefinitionDescription", "# check=experimental=all\n# nope\nFROM base AS x\n", 3},
-	} {
-		t.Run(tt.rule, func(t *testing.T) {
-			var found []Warning
-			_, err := translate(t, tt.text, func(o *Options) {
-				o.AllStages = true
-				o.Args = map[string]string{"V": "latest"}
-				if tt.rule != "InvalidDefaultArgInFrom" {
-					o.Args = nil
-				}
-				o.Ignored = func(p string) bool { return p == "ignored" }
-				o.Warn = func(w Warning) { found = append(found, w) }
-			})
-			for _, w := range found {
-				if w.Rule == tt.rule {
-					if w.Lines.Start != tt.line || w.Message == "" || w.Description == "" {
-						t.Errorf("%+v, want line %d", w, tt.line)
-					}
-					return
-				}
-			}
-			t.Errorf("found %+v, error %v", found, err)
-		})
-	}
-	t.Run("skipped by the file", func(t *testing.T) {
-		must(t, "# check=skip=JSONArgsRecommended\nFROM base\nCMD a\n", func(o *Options) {
-			o.Warn = func(w Warning) { t.Errorf("%+v", w) }
-		})
-	})
 }
 
 func FuzzTranslate(f *testing.F) {

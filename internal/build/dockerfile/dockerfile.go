@@ -111,18 +111,20 @@ const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bi
 
 // translation is one run of Translate.
 type translation struct {
-	ctx     context.Context
-	o       *Options
-	source  *Source
-	lex     *shell.Lex
-	lint    *linter.Linter
-	global  *env // arguments of the global scope
-	proxy   []string
-	epoch   *time.Time
-	stages  []*stage
-	byName  map[string]*stage
-	context *graph.Node // the main context
-	locals  map[string]*graph.Node
+	ctx    context.Context
+	o      *Options
+	source *Source
+	lex    *shell.Lex
+	lint   *linter.Linter
+	global *env // arguments of the global scope
+	// declared are the names of global arguments, with a value or without
+	declared []string
+	proxy    []string
+	epoch    *time.Time
+	stages   []*stage
+	byName   map[string]*stage
+	context  *graph.Node // the main context
+	locals   map[string]*graph.Node
 
 	mu sync.Mutex // held by whoever resolves a base image, but not while that is fetched
 }

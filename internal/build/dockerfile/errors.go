@@ -141,7 +141,7 @@ func cause(err error) error {
 }
 
 // words that a message quotes, or names after a colon
-var quoted = regexp.MustCompile("\"([^\"]+)\"|'([^']+)'|`([^`]+)`|: (--?[-a-z]+|[A-Za-z]+)")
+var quoted = regexp.MustCompile("(\"(?:[^\"\\\\]|\\\\.)+\")|'([^']+)'|`([^`]+)`|: (--?[-a-z]+|[A-Za-z]+)")
 
 // marked is an error that knows the word it is about.
 type marked struct {
@@ -155,7 +155,10 @@ func (m *marked) Unwrap() error { return m.error }
 // longest word that it quotes and that occurs there, else the instruction.
 func (s *Source) mark(at graph.Lines, message string) (line, column, width int) {
 	for _, m := range quoted.FindAllStringSubmatch(message, 16) {
-		word := m[1] + m[2] + m[3] + m[4]
+		word := m[2] + m[3] + m[4]
+		if text, err := strconv.Unquote(m[1]); err == nil {
+			word = text
+		}
 		if len(word) < 2 && m[4] != "" {
 			continue
 		}

@@ -84,11 +84,12 @@ func (t *translation) lintDefaultArgs(stages []instructions.Stage, predefined *e
 }
 
 func (t *translation) lintFromArgs(unmatched map[string]struct{}, at []parser.Range, lint *linter.Linter) {
+	known := t.globalNames()
 	for _, name := range sorted(unmatched) {
-		if slices.Contains(t.global.keys, name) {
+		if slices.Contains(known, name) {
 			continue
 		}
-		guess, _ := suggest.Search(name, t.global.keys, true)
+		guess, _ := suggest.Search(name, known, true)
 		lint.Run(&linter.RuleUndefinedArgInFrom, at, linter.RuleUndefinedArgInFrom.Format(name, guess))
 	}
 }

@@ -227,6 +227,11 @@ func (t *translation) mount(s *stage, c *instructions.RunCommand, m *instruction
 		if from != nil {
 			return out, t.files(from.root, out.Source, lines(c.Location())), nil
 		}
+		if out.Source != "/" {
+			// Who can write to a cache can put a link where a part of it was (as in
+			// CVE-2024-23651): nobody is shown less than all of it.
+			return out, nil, errors.New("a source in a cache mount needs from: the source is what the cache begins with")
+		}
 		return out, nil, nil
 	}
 	if from == nil {

@@ -84,17 +84,17 @@ func (t *translation) globals(stages []instructions.Stage, meta []instructions.A
 		}
 		predefined.set(kv[0], v)
 	}
+	for _, cmd := range meta {
+		for _, arg := range cmd.Args {
+			t.declared = append(t.declared, arg.Key)
+		}
+	}
 	t.lintDefaultArgs(stages, predefined, meta)
 	t.global = predefined.clone()
 	if err := t.metaArgs(t.global, meta, t.o.Args); err != nil {
 		return err
 	}
-	for _, name := range []string{"HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "FTP_PROXY", "ftp_proxy",
-		"NO_PROXY", "no_proxy", "ALL_PROXY", "all_proxy"} {
-		if v, ok := t.o.Args[name]; ok {
-			t.proxy = append(t.proxy, name+"="+v)
-		}
-	}
+	t.setProxy()
 	epoch, ok := t.o.Args["SOURCE_DATE_EPOCH"]
 	if !ok {
 		epoch, _ = t.global.Get("SOURCE_DATE_EPOCH")
@@ -109,6 +109,25 @@ func (t *translation) globals(stages []instructions.Stage, meta []instructions.A
 		t.epoch = &at
 	}
 	return nil
+}
+
+// setProxy takes over what build arguments say about proxies. Programs do not agree
+// on the spelling, so a setting has both, as in docker's builder.
+func (t *translation) setProxy() {
+	for _, name := range []string{"HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"} {
+		lower := strings.ToLower(name)
+		big, isBig := t.o.Args[name]
+		small, isSmall := t.o.Args[lower]
+		if !isBig {
+			big = small
+		}
+		if !isSmall {
+			small = big
+		}
+		if isBig || isSmall {
+			t.proxy = append(t.proxy, name+"="+big, lower+"="+small)
+		}
+	}
 }
 
 // metaArgs adds global ARGs to e; given ones take the place of defaults.
@@ -193,9 +212,24 @@ func (t *translation) stagePlatform(inst instructions.Stage, lint *linter.Linter
 	t.lintFromArgs(r.Unmatched, inst.Location, lint)
 	t.lintPlatform(inst, r, lint)
 	if r.Result == "" {
-		return nil, fmt.Errorf("empty platform value from expression %s", inst.Platform)
+		err = fmt.Errorf("empty platform value from expression %q", inst.Platform)
+		return nil, &marked{inst.Platform, t.guess(err, r.Unmatched)}
 	}
-	return parsePlatform(r.Result)
+	p, err := parsePlatform(r.Result)
+	return p, t.guess(err, r.Unmatched)
+}
+
+// guess adds to an error the global arguments that may have been meant.
+func (t *translation) guess(err error, unmatched map[string]struct{}) error {
+	for _, name := range sorted(unmatched) {
+		err = suggest.WrapError(err, name, t.globalNames(), true)
+	}
+	return err
+}
+
+// globalNames lists the arguments of the global scope.
+func (t *translation) globalNames() []string {
+	return append(slices.Clone(t.global.keys), t.declared...)
 }
 
 // add takes a stage into the list and finds its base among the earlier ones.

@@ -159,7 +159,7 @@ func TestArgumentScopes(t *testing.T) {
 func TestProxyIsNoPartOfTheStep(t *testing.T) {
 	g := must(t, "FROM base\nRUN true", func(o *Options) { o.Args = map[string]string{"HTTP_PROXY": "http://p"} })
 	e := execs(g)[0]
-	if len(e.Proxy) != 1 || strings.Contains(strings.Join(e.Env, " "), "PROXY") {
+	if len(e.Proxy) != 2 || strings.Contains(strings.Join(e.Env, " "), "PROXY") {
 		t.Errorf("proxy %v, environment %v", e.Proxy, e.Env)
 	}
 	for _, h := range g.Image.History {
