@@ -19,6 +19,7 @@ import (
 	"berth/internal/build/solve"
 	"berth/internal/build/tree"
 	"berth/internal/engine"
+	"berth/internal/engine/filter"
 	"berth/internal/fault"
 	"berth/internal/wire"
 
@@ -34,7 +35,7 @@ type buildEngine interface {
 	BuildShell(ctx context.Context, failed solve.Step, o engine.BuildShellOptions, conn *os.File) error
 	BuildShellResize(ctx context.Context, failed solve.Step, height, width uint16) error
 	BuildHistory() *build.History
-	BuildCache(ctx context.Context, f engine.Filters) ([]api.CacheRecord, error)
+	BuildCache(ctx context.Context, f filter.Set) ([]api.CacheRecord, error)
 	BuildPrune(ctx context.Context, o engine.BuildPruneOptions) (*engine.BuildPruneReport, error)
 }
 

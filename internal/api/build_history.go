@@ -6,6 +6,8 @@ import (
 	"unsafe"
 
 	"berth/internal/engine"
+	"berth/internal/engine/filter"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -92,7 +94,7 @@ func buildTrace(x *exchange) error {
 }
 
 func buildCache(x *exchange) error {
-	f, err := engine.ParseFilters(x.query("filters"))
+	f, err := filter.Parse(x.query("filters"))
 	if err != nil {
 		return err
 	}
@@ -106,7 +108,7 @@ func buildCache(x *exchange) error {
 // pruneBuilds removes from the build cache. keep-storage is what docker's clients
 // before 1.48 say for reserved-space.
 func pruneBuilds(x *exchange) error {
-	f, err := engine.ParseFilters(x.query("filters"))
+	f, err := filter.Parse(x.query("filters"))
 	if err != nil {
 		return err
 	}

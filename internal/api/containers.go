@@ -7,6 +7,7 @@ import (
 	"strconv"
 
 	"berth/internal/engine"
+	"berth/internal/engine/filter"
 	"berth/internal/fault"
 
 	"github.com/moby/moby/api/types/container"
@@ -63,7 +64,7 @@ func listContainers(x *exchange) error {
 	if limit != nil {
 		o.Limit = max(*limit, 0)
 	}
-	if o.Filters, err = engine.ParseFilters(x.query("filters")); err != nil {
+	if o.Filters, err = filter.Parse(x.query("filters")); err != nil {
 		return err
 	}
 	list, err := x.api.engine.ContainerList(x.ctx(), o)

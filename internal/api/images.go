@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"berth/internal/engine"
+	"berth/internal/engine/filter"
 	"berth/internal/fault"
 
 	"github.com/moby/moby/api/types/image"
@@ -54,12 +55,12 @@ func listImages(x *exchange) error {
 		return notOffered("the identity of images", "see their RepoDigests")
 	}
 	var err error
-	if o.Filters, err = engine.ParseFilters(x.query("filters")); err != nil {
+	if o.Filters, err = filter.Parse(x.query("filters")); err != nil {
 		return err
 	}
 	if name := x.query("filter"); name != "" && x.version.before(25) && !o.Filters.Has("reference") {
 		if o.Filters == nil {
-			o.Filters = engine.Filters{}
+			o.Filters = filter.Set{}
 		}
 		o.Filters.Add("reference", name)
 	}
@@ -226,7 +227,7 @@ type prunedImages struct {
 func pruneImages(x *exchange) error {
 	o := engine.ImagePruneOptions{DryRun: x.flag("dryRun")}
 	var err error
-	if o.Filters, err = engine.ParseFilters(x.query("filters")); err != nil {
+	if o.Filters, err = filter.Parse(x.query("filters")); err != nil {
 		return err
 	}
 	r, err := x.api.engine.ImagePrune(x.ctx(), o)

@@ -5,6 +5,7 @@ import (
 	"net/http"
 
 	"berth/internal/engine"
+	"berth/internal/engine/filter"
 	"berth/internal/fault"
 
 	"github.com/moby/moby/api/types/network"
@@ -12,17 +13,17 @@ import (
 
 // networkEngine is what the network endpoints call.
 type networkEngine interface {
-	NetworkList(ctx context.Context, f engine.Filters) ([]network.Summary, error)
+	NetworkList(ctx context.Context, f filter.Set) ([]network.Summary, error)
 	NetworkInspect(ctx context.Context, ref string) (network.Inspect, error)
 	NetworkCreate(ctx context.Context, req network.CreateRequest) (network.CreateResponse, error)
 	NetworkRemove(ctx context.Context, ref string) error
 	NetworkConnect(ctx context.Context, ref string, req network.ConnectRequest) error
 	NetworkDisconnect(ctx context.Context, ref string, req network.DisconnectRequest) error
-	NetworkPrune(ctx context.Context, f engine.Filters, dryRun bool) (engine.NetworkPruneReport, error)
+	NetworkPrune(ctx context.Context, f filter.Set, dryRun bool) (engine.NetworkPruneReport, error)
 }
 
 func listNetworks(x *exchange) error {
-	f, err := engine.ParseFilters(x.query("filters"))
+	f, err := filter.Parse(x.query("filters"))
 	if err != nil {
 		return err
 	}
@@ -116,7 +117,7 @@ type prunedNetworks struct {
 // pruneNetworks removes unused networks. With dryRun it removes nothing and
 // answers with the plan.
 func pruneNetworks(x *exchange) error {
-	f, err := engine.ParseFilters(x.query("filters"))
+	f, err := filter.Parse(x.query("filters"))
 	if err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"berth/internal/engine"
+	"berth/internal/engine/filter"
 	"berth/internal/fault"
 
 	"github.com/moby/moby/api/types/registry"
@@ -187,7 +188,7 @@ func searchImages(x *exchange) error {
 		o.Limit = n
 	}
 	var err error
-	if o.Filters, err = engine.ParseFilters(x.query("filters")); err != nil {
+	if o.Filters, err = filter.Parse(x.query("filters")); err != nil {
 		return err
 	}
 	auth := x.registryAuth(o.Term)

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"berth/internal/engine"
+	"berth/internal/engine/filter"
 	"berth/internal/fault"
 
 	"github.com/moby/moby/api/pkg/stdcopy"
@@ -212,7 +213,7 @@ func TestAClientThatGoesAwayEndsItsWork(t *testing.T) {
 			go watch(ctx)
 			return make(chan engine.WaitResult), nil
 		}}},
-		"events": {"GET", "/events", &stub{events: func(ctx context.Context, _ engine.Filters) (<-chan events.Message, error) {
+		"events": {"GET", "/events", &stub{events: func(ctx context.Context, _ filter.Set) (<-chan events.Message, error) {
 			go watch(ctx)
 			return make(chan events.Message), nil
 		}}},

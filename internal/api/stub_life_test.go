@@ -8,6 +8,7 @@ import (
 	"berth/internal/build"
 	"berth/internal/build/solve"
 	"berth/internal/engine"
+	"berth/internal/engine/filter"
 	"berth/internal/fault"
 	"berth/internal/wire"
 
@@ -57,7 +58,7 @@ func (s *lifeStub) ContainerWhy(_ context.Context, ref string) (*wire.Why, error
 	return nil, missing(ref)
 }
 
-func (s *lifeStub) VolumeList(context.Context, engine.Filters) ([]volume.Volume, error) {
+func (s *lifeStub) VolumeList(context.Context, filter.Set) ([]volume.Volume, error) {
 	return nil, nil
 }
 
@@ -71,7 +72,7 @@ func (s *lifeStub) VolumeCreate(_ context.Context, req volume.CreateRequest) (vo
 
 func (s *lifeStub) VolumeRemove(_ context.Context, name string, _ bool) error { return missing(name) }
 
-func (s *lifeStub) VolumePrune(context.Context, engine.Filters, bool) (engine.VolumePruneReport, error) {
+func (s *lifeStub) VolumePrune(context.Context, filter.Set, bool) (engine.VolumePruneReport, error) {
 	return engine.VolumePruneReport{}, nil
 }
 
@@ -93,7 +94,7 @@ func (s *lifeStub) NetworkDisconnect(_ context.Context, _ string, req network.Di
 	return missing(req.Container)
 }
 
-func (s *lifeStub) NetworkPrune(context.Context, engine.Filters, bool) (engine.NetworkPruneReport, error) {
+func (s *lifeStub) NetworkPrune(context.Context, filter.Set, bool) (engine.NetworkPruneReport, error) {
 	return engine.NetworkPruneReport{}, nil
 }
 
@@ -101,7 +102,7 @@ func (s *lifeStub) DiskUsage(context.Context, engine.DiskUsageOptions) (engine.D
 	return engine.DiskUsageReport{}, nil
 }
 
-func (s *lifeStub) ContainerPrune(context.Context, engine.Filters, bool) (engine.ContainerPruneReport, error) {
+func (s *lifeStub) ContainerPrune(context.Context, filter.Set, bool) (engine.ContainerPruneReport, error) {
 	return engine.ContainerPruneReport{}, nil
 }
 
@@ -124,7 +125,7 @@ func (buildStub) BuildShellResize(context.Context, solve.Step, uint16, uint16) e
 
 func (buildStub) BuildHistory() *build.History { return new(build.History) }
 
-func (buildStub) BuildCache(context.Context, engine.Filters) ([]api.CacheRecord, error) {
+func (buildStub) BuildCache(context.Context, filter.Set) ([]api.CacheRecord, error) {
 	return nil, nil
 }
 

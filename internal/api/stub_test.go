@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"berth/internal/engine"
+	"berth/internal/engine/filter"
 	"berth/internal/fault"
 
 	"github.com/moby/moby/api/types/container"
@@ -42,7 +43,7 @@ type stub struct {
 	execRun func(o engine.ExecStartOptions, conn *os.File) error
 	execGet func() (container.ExecInspectResponse, error)
 	img     imageStub
-	events  func(ctx context.Context, f engine.Filters) (<-chan events.Message, error)
+	events  func(ctx context.Context, f filter.Set) (<-chan events.Message, error)
 	info    func() (system.Info, error)
 }
 
@@ -129,7 +130,7 @@ func (s *stub) ExecInspect(_ context.Context, id string) (container.ExecInspectR
 	return container.ExecInspectResponse{}, missing(id)
 }
 func (s *stub) ExecResize(_ context.Context, id string, _, _ uint16) error { return missing(id) }
-func (s *stub) NetworkList(context.Context, engine.Filters) ([]network.Summary, error) {
+func (s *stub) NetworkList(context.Context, filter.Set) ([]network.Summary, error) {
 	return nil, nil
 }
 func (s *stub) NetworkInspect(_ context.Context, ref string) (network.Inspect, error) {
@@ -144,7 +145,7 @@ func (s *stub) Info(context.Context) (system.Info, error) {
 func (s *stub) Version(context.Context) (system.VersionResponse, error) {
 	return system.VersionResponse{Version: "test", Components: []system.ComponentVersion{{Name: "Engine", Details: map[string]string{}}}}, nil
 }
-func (s *stub) Events(ctx context.Context, _, _ time.Time, f engine.Filters) (<-chan events.Message, error) {
+func (s *stub) Events(ctx context.Context, _, _ time.Time, f filter.Set) (<-chan events.Message, error) {
 	if s.events != nil {
 		return s.events(ctx, f)
 	}

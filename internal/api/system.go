@@ -6,7 +6,7 @@ import (
 	"net/http"
 	"time"
 
-	"berth/internal/engine"
+	"berth/internal/engine/filter"
 
 	"github.com/moby/moby/api/types"
 	"github.com/moby/moby/api/types/events"
@@ -17,7 +17,7 @@ import (
 type systemEngine interface {
 	Info(ctx context.Context) (system.Info, error)
 	Version(ctx context.Context) (system.VersionResponse, error)
-	Events(ctx context.Context, since, until time.Time, f engine.Filters) (<-chan events.Message, error)
+	Events(ctx context.Context, since, until time.Time, f filter.Set) (<-chan events.Message, error)
 }
 
 // ping answers without asking the engine: its headers are what clients
@@ -117,7 +117,7 @@ func getEvents(x *exchange) error {
 	if !until.IsZero() && until.Before(since) {
 		return badQuery("until", x.query("until"), "is before since")
 	}
-	f, err := engine.ParseFilters(x.query("filters"))
+	f, err := filter.Parse(x.query("filters"))
 	if err != nil {
 		return err
 	}

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"berth/internal/engine"
+	"berth/internal/engine/filter"
 	"berth/internal/fault"
 
 	"github.com/moby/moby/api/types/container"
@@ -168,9 +169,9 @@ func TestVersionSaysWhatIsServed(t *testing.T) {
 }
 
 func TestEventsArriveAsTheyHappen(t *testing.T) {
-	asked := make(chan engine.Filters, 1)
+	asked := make(chan filter.Set, 1)
 	subscribed := make(chan chan events.Message, 1)
-	s := serve(t, &stub{events: func(_ context.Context, f engine.Filters) (<-chan events.Message, error) {
+	s := serve(t, &stub{events: func(_ context.Context, f filter.Set) (<-chan events.Message, error) {
 		ch := make(chan events.Message, 1) // each client has its own
 		asked <- f
 		subscribed <- ch

@@ -5,6 +5,7 @@ import (
 	"net/http"
 
 	"berth/internal/engine"
+	"berth/internal/engine/filter"
 
 	"github.com/moby/moby/api/types/build"
 	"github.com/moby/moby/api/types/container"
@@ -16,7 +17,7 @@ import (
 // usageEngine is what the endpoints call that measure and clean up.
 type usageEngine interface {
 	DiskUsage(ctx context.Context, o engine.DiskUsageOptions) (engine.DiskUsageReport, error)
-	ContainerPrune(ctx context.Context, f engine.Filters, dryRun bool) (engine.ContainerPruneReport, error)
+	ContainerPrune(ctx context.Context, f filter.Set, dryRun bool) (engine.ContainerPruneReport, error)
 }
 
 // legacyUsage is the answer before 1.52.
@@ -102,7 +103,7 @@ type prunedContainers struct {
 // pruneContainers removes containers that do not run. With dryRun it removes
 // nothing and answers with the plan.
 func pruneContainers(x *exchange) error {
-	f, err := engine.ParseFilters(x.query("filters"))
+	f, err := filter.Parse(x.query("filters"))
 	if err != nil {
 		return err
 	}

@@ -5,21 +5,22 @@ import (
 	"net/http"
 
 	"berth/internal/engine"
+	"berth/internal/engine/filter"
 
 	"github.com/moby/moby/api/types/volume"
 )
 
 // volumeEngine is what the volume endpoints call.
 type volumeEngine interface {
-	VolumeList(ctx context.Context, f engine.Filters) ([]volume.Volume, error)
+	VolumeList(ctx context.Context, f filter.Set) ([]volume.Volume, error)
 	VolumeInspect(ctx context.Context, name string) (volume.Volume, error)
 	VolumeCreate(ctx context.Context, req volume.CreateRequest) (volume.Volume, error)
 	VolumeRemove(ctx context.Context, name string, force bool) error
-	VolumePrune(ctx context.Context, f engine.Filters, dryRun bool) (engine.VolumePruneReport, error)
+	VolumePrune(ctx context.Context, f filter.Set, dryRun bool) (engine.VolumePruneReport, error)
 }
 
 func listVolumes(x *exchange) error {
-	f, err := engine.ParseFilters(x.query("filters"))
+	f, err := filter.Parse(x.query("filters"))
 	if err != nil {
 		return err
 	}
@@ -83,14 +84,14 @@ type prunedVolumes struct {
 // pruneVolumes removes unused volumes. With dryRun it removes nothing and answers
 // with the plan.
 func pruneVolumes(x *exchange) error {
-	f, err := engine.ParseFilters(x.query("filters"))
+	f, err := filter.Parse(x.query("filters"))
 	if err != nil {
 		return err
 	}
 	if x.version.before(42) {
 		// Up to then named volumes went, too.
 		if f == nil {
-			f = engine.Filters{}
+			f = filter.Set{}
 		}
 		f["all"] = map[string]bool{"true": true}
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"berth/internal/build/solve"
+	"berth/internal/engine/filter"
 	"berth/internal/image"
 	"berth/internal/metadata"
 
@@ -54,7 +55,7 @@ func (e *Engine) makeRoomOnce(need int64) (freed int64) {
 		return freed // a prune is at it already
 	}
 	defer e.pruningImages.Store(false)
-	plan := e.planPrune(images, &pruneFilter{filters: Filters{}})
+	plan := e.planPrune(images, &pruneFilter{filters: filter.Set{}})
 	account := e.accountOf(ctx, images)
 	cache, err := e.builder.Usage(ctx)
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 
 	"berth/internal/build"
 	"berth/internal/build/solve"
+	"berth/internal/engine/filter"
 	"berth/internal/fault"
 	"berth/internal/image"
 
@@ -58,7 +59,7 @@ func (e *Engine) BuildFiles(ctx context.Context, res *build.Result, w io.Writer)
 func (e *Engine) BuildHistory() *build.History { return e.builder.History() }
 
 // BuildCache lists what the cache of builds keeps, the least recently used first.
-func (e *Engine) BuildCache(ctx context.Context, f Filters) ([]api.CacheRecord, error) {
+func (e *Engine) BuildCache(ctx context.Context, f filter.Set) ([]api.CacheRecord, error) {
 	if err := f.Check(cacheFilters...); err != nil {
 		return nil, err
 	}
@@ -120,7 +121,7 @@ func cacheType(it solve.Item) string {
 type BuildPruneOptions struct {
 	All     bool  // also what images have in common with it, which frees nothing but slows the next build down
 	Keep    int64 // bytes that may stay
-	Filters Filters
+	Filters filter.Set
 	DryRun  bool // only say what would go
 }
 
@@ -134,7 +135,7 @@ type BuildPruneReport struct {
 // cacheFilters are the keys that filters of the build cache may have.
 var cacheFilters = []string{"id", "type", "inuse", "shared", "private", "description"}
 
-func isCacheWanted(f Filters, it solve.Item) bool {
+func isCacheWanted(f filter.Set, it solve.Item) bool {
 	return f.Exact("type", cacheType(it)) && f.Match("description", it.Description) && hasPrefix(f.Get("id"), it.ID) &&
 		isWanted(f, "inuse", it.InUse) && isWanted(f, "shared", it.Shared) && isWanted(f, "private", !it.Shared)
 }
@@ -207,7 +208,7 @@ func (e *Engine) buildPlan(ctx context.Context, prune solve.PruneOptions) (*Buil
 }
 
 // isWanted reports whether a yes-or-no filter agrees, or is not there.
-func isWanted(f Filters, key string, have bool) bool {
+func isWanted(f filter.Set, key string, have bool) bool {
 	if !f.Has(key) {
 		return true
 	}

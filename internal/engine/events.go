@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"berth/internal/engine/filter"
 	"berth/internal/fault"
 
 	"github.com/moby/moby/api/types/events"
@@ -19,7 +20,7 @@ var eventFilters = []string{
 // Events returns what happens from now on, after what happened since a time if
 // that is not zero, until ctx ends or a time comes. A reader that is too slow
 // misses events; it holds nobody up.
-func (e *Engine) Events(ctx context.Context, since, until time.Time, f Filters) (<-chan events.Message, error) {
+func (e *Engine) Events(ctx context.Context, since, until time.Time, f filter.Set) (<-chan events.Message, error) {
 	if err := f.Check(eventFilters...); err != nil {
 		return nil, err
 	}
@@ -33,7 +34,7 @@ func (e *Engine) Events(ctx context.Context, since, until time.Time, f Filters) 
 }
 
 // eventMatches applies docker's filters to an event.
-func eventMatches(f Filters, m *events.Message) bool {
+func eventMatches(f filter.Set, m *events.Message) bool {
 	if len(f) == 0 {
 		return true
 	}
@@ -48,7 +49,7 @@ func eventMatches(f Filters, m *events.Message) bool {
 }
 
 // actionMatches also lets "exec_create" stand for "exec_create: command".
-func actionMatches(f Filters, action string) bool {
+func actionMatches(f filter.Set, action string) bool {
 	if !f.Has("event") {
 		return true
 	}
@@ -56,7 +57,7 @@ func actionMatches(f Filters, action string) bool {
 	return f["event"][action] || f["event"][short]
 }
 
-func actorMatches(f Filters, key string, typ events.Type, m *events.Message) bool {
+func actorMatches(f filter.Set, key string, typ events.Type, m *events.Message) bool {
 	if !f.Has(key) {
 		return true
 	}
@@ -71,7 +72,7 @@ func actorMatches(f Filters, key string, typ events.Type, m *events.Message) boo
 
 // imageMatches compares images by id and by name, with or without the tag, for
 // events of images and of containers made from them.
-func imageMatches(f Filters, m *events.Message) bool {
+func imageMatches(f filter.Set, m *events.Message) bool {
 	if !f.Has("image") {
 		return true
 	}

@@ -4,10 +4,10 @@ import (
 	"cmp"
 	"context"
 	"path"
-	"strconv"
 	"strings"
 	"time"
 
+	"berth/internal/engine/filter"
 	"berth/internal/fault"
 	"berth/internal/image"
 
@@ -20,11 +20,11 @@ type imageFilter struct {
 	before, since time.Time // created before, after; zero means any time
 	references    []string  // patterns, one of which a name must match
 	dangling      *bool     // nil: whether or not
-	labels        Filters
+	labels        filter.Set
 }
 
 // readImageFilter understands the filters of an image list.
-func (e *Engine) readImageFilter(ctx context.Context, f Filters) (*imageFilter, error) {
+func (e *Engine) readImageFilter(ctx context.Context, f filter.Set) (*imageFilter, error) {
 	if err := f.Check("before", "dangling", "label", "reference", "since", "until"); err != nil {
 		return nil, err
 	}
@@ -42,7 +42,7 @@ func (e *Engine) readImageFilter(ctx context.Context, f Filters) (*imageFilter, 
 		out.dangling = &dangling
 	}
 	var err error
-	if out.before, err = untilTime(f); err != nil {
+	if out.before, err = f.Until(); err != nil {
 		return nil, err
 	}
 	for _, ref := range f.Get("before") {
@@ -116,34 +116,6 @@ func bareName(ref string) string {
 		return ref[:i]
 	}
 	return ref
-}
-
-// untilTime reads a time, or an age.
-func untilTime(f Filters) (time.Time, error) {
-	values := f.Get("until")
-	switch len(values) {
-	case 0:
-		return time.Time{}, nil
-	case 1:
-	default:
-		return time.Time{}, fault.New(fault.Invalid, "", "", "more than one until filter specified")
-	}
-	text := values[0]
-	if d, err := time.ParseDuration(text); err == nil {
-		return time.Now().Add(-d), nil
-	}
-	for _, layout := range []string{time.RFC3339Nano, "2006-01-02T15:04:05", "2006-01-02T15:04", "2006-01-02"} {
-		if t, err := time.ParseInLocation(layout, text, time.Local); err == nil {
-			return t, nil
-		}
-	}
-	whole, frac, _ := strings.Cut(text, ".")
-	sec, err := strconv.ParseInt(whole, 10, 64)
-	if nsec, ferr := strconv.ParseUint((frac + "000000000")[:9], 10, 32); err == nil && ferr == nil {
-		return time.Unix(sec, int64(nsec)), nil
-	}
-	return time.Time{}, fault.New(fault.Invalid, "", "", "invalid filter 'until=%s'", text).
-		WithHint("write a time (2006-01-02T15:04:05, seconds since 1970) or an age (24h)")
 }
 
 // ImageList returns images, newest first.

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"berth/internal/engine/filter"
 	"berth/internal/image"
 
 	"github.com/moby/moby/api/types/container"
@@ -15,7 +16,7 @@ type ImageListOptions struct {
 	SharedSize     bool // fill Summary.SharedSize
 	Manifests      bool // fill Summary.Manifests
 	ContainerCount bool // fill Summary.Containers
-	Filters        Filters
+	Filters        filter.Set
 }
 
 // ImageInspectOptions say what to tell of an image; the two exclude each other.
@@ -66,8 +67,8 @@ type CommitOptions struct {
 
 // ImagePruneOptions steer a prune.
 type ImagePruneOptions struct {
-	Filters Filters // dangling (default true), until, label, label!
-	DryRun  bool    // make the plan and leave it at that
+	Filters filter.Set // dangling (default true), until, label, label!
+	DryRun  bool       // make the plan and leave it at that
 }
 
 // PlanItem is one thing that a plan is about.
@@ -90,8 +91,8 @@ type ImagePruneReport struct {
 // SearchOptions describe a search in a registry.
 type SearchOptions struct {
 	Term    string
-	Limit   int     // 1 to 100; 0 means 25
-	Filters Filters // is-official, is-automated, stars
+	Limit   int        // 1 to 100; 0 means 25
+	Filters filter.Set // is-official, is-automated, stars
 	Auth    registry.AuthConfig
 }
 

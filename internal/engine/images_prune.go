@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"time"
 
+	"berth/internal/engine/filter"
 	"berth/internal/fault"
 	"berth/internal/image"
 
@@ -32,10 +33,10 @@ type keptImage struct {
 type pruneFilter struct {
 	danglingOnly bool
 	until        time.Time
-	filters      Filters
+	filters      filter.Set
 }
 
-func readPruneFilter(f Filters) (*pruneFilter, error) {
+func readPruneFilter(f filter.Set) (*pruneFilter, error) {
 	if err := f.Check("dangling", "label", "label!", "until"); err != nil {
 		return nil, err
 	}
@@ -44,7 +45,7 @@ func readPruneFilter(f Filters) (*pruneFilter, error) {
 	if out.danglingOnly, err = f.Bool("dangling", true); err != nil {
 		return nil, err
 	}
-	out.until, err = untilTime(f)
+	out.until, err = f.Until()
 	return out, err
 }
 

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"berth/internal/engine/filter"
 	"berth/internal/fault"
 	"berth/internal/image"
 
@@ -63,8 +64,8 @@ func (b *bench) list(o ImageListOptions) []string {
 	return names
 }
 
-func filters(pairs ...string) Filters {
-	f := Filters{}
+func filters(pairs ...string) filter.Set {
+	f := filter.Set{}
 	for i := 0; i < len(pairs); i += 2 {
 		f.Add(pairs[i], pairs[i+1])
 	}
@@ -85,7 +86,7 @@ func TestImageListFilters(t *testing.T) {
 	b.importImage("old", "four")
 	all := []string{"", "a:1+a:alias", "image:latest", "old:latest", "reg.io/team/b:2"}
 	for _, c := range []struct {
-		f    Filters
+		f    filter.Set
 		want []string
 	}{
 		{nil, all},
@@ -110,7 +111,7 @@ func TestImageListFilters(t *testing.T) {
 			t.Errorf("%v: %q, want %q", c.f, got, want)
 		}
 	}
-	for _, bad := range []Filters{filters("colour", "red"), filters("dangling", "maybe"), filters("until", "soon"), filters("reference", "[a"), filters("until", "1h", "until", "2h")} {
+	for _, bad := range []filter.Set{filters("colour", "red"), filters("dangling", "maybe"), filters("until", "soon"), filters("reference", "[a"), filters("until", "1h", "until", "2h")} {
 		if _, err := b.ImageList(t.Context(), ImageListOptions{Filters: bad}); !fault.Is(err, fault.Invalid) {
 			t.Errorf("%v: %v", bad, err)
 		}
@@ -206,7 +207,7 @@ func TestPruneDoesWhatItsPlanSays(t *testing.T) {
 		return strings.Join(out, "\n")
 	}
 	for _, c := range []struct {
-		f     Filters
+		f     filter.Set
 		space uint64
 		keep  []string // fragments, one for each kept image
 		left  []string
@@ -244,7 +245,7 @@ func TestPruneDoesWhatItsPlanSays(t *testing.T) {
 			t.Errorf("%v leaves %q, want %q", c.f, left, c.left)
 		}
 	}
-	for _, bad := range []Filters{filters("reference", "a"), filters("dangling", "x"), filters("until", "x")} {
+	for _, bad := range []filter.Set{filters("reference", "a"), filters("dangling", "x"), filters("until", "x")} {
 		if _, err := b.ImagePrune(t.Context(), ImagePruneOptions{Filters: bad}); !fault.Is(err, fault.Invalid) {
 			t.Errorf("%v: %v", bad, err)
 		}

@@ -9,10 +9,12 @@ import (
 	"testing"
 	"time"
 
+	"berth/internal/engine/filter"
 	"berth/internal/fault"
 	"berth/internal/runtime"
 
 	"encoding/json"
+
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/api/types/mount"
@@ -279,7 +281,7 @@ func TestEventsOfALife(t *testing.T) {
 	if err := b.ContainerRemove(t.Context(), id, RemoveOptions{Force: true}); err != nil {
 		t.Fatal(err)
 	}
-	f := Filters{}
+	f := filter.Set{}
 	f.Add("container", "web")
 	ch, err := b.Events(t.Context(), since, time.Now(), f)
 	if err != nil {

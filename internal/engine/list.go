@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"berth/internal/container"
+	"berth/internal/engine/filter"
 	"berth/internal/fault"
 
 	api "github.com/moby/moby/api/types/container"
@@ -58,7 +59,7 @@ var containerFilters = []string{
 
 // selection is a list's options, resolved.
 type selection struct {
-	filters       Filters
+	filters       filter.Set
 	all           bool
 	before, since *container.Record
 	exited        map[int]bool
@@ -122,7 +123,7 @@ func (e *Engine) newSelection(o ListOptions) (*selection, error) {
 }
 
 // ancestors resolves the images named by a filter.
-func (e *Engine) ancestors(f Filters) (map[string]bool, error) {
+func (e *Engine) ancestors(f filter.Set) (map[string]bool, error) {
 	if !f.Has("ancestor") {
 		return nil, nil
 	}
@@ -174,7 +175,7 @@ func (s *selection) take(rec *container.Record) (stop, ok bool) {
 // nameMatches looks for each value as a pattern in the name with its slash, so
 // that "^/web$" means exactly web. A value which is no pattern is looked for as it
 // stands.
-func nameMatches(f Filters, name string) bool {
+func nameMatches(f filter.Set, name string) bool {
 	if !f.Has("name") || f["name"][name] || f["name"]["/"+name] {
 		return true
 	}
@@ -196,7 +197,7 @@ func healthOf(s container.State) api.HealthStatus {
 	return s.Health.Status
 }
 
-func idMatches(f Filters, id string) bool {
+func idMatches(f filter.Set, id string) bool {
 	if !f.Has("id") {
 		return true
 	}
@@ -217,7 +218,7 @@ func (s *selection) onNetwork(rec *container.Record) bool {
 	})
 }
 
-func mountsVolume(f Filters, rec *container.Record) bool {
+func mountsVolume(f filter.Set, rec *container.Record) bool {
 	if !f.Has("volume") {
 		return true
 	}

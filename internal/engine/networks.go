@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"berth/internal/container"
+	"berth/internal/engine/filter"
 	"berth/internal/fault"
 	"berth/internal/metadata"
 	netroom "berth/internal/network"
@@ -320,12 +321,12 @@ type NetworkPruneReport struct {
 }
 
 // NetworkPrune removes the user-defined networks that no container names.
-func (e *Engine) NetworkPrune(ctx context.Context, f Filters, dryRun bool) (NetworkPruneReport, error) {
+func (e *Engine) NetworkPrune(ctx context.Context, f filter.Set, dryRun bool) (NetworkPruneReport, error) {
 	out := NetworkPruneReport{NetworksDeleted: []string{}}
 	if err := f.Check("label", "label!", "until"); err != nil {
 		return out, err
 	}
-	until, err := untilTime(f)
+	until, err := f.Until()
 	if err != nil {
 		return out, err
 	}

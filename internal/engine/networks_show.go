@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"berth/internal/container"
+	"berth/internal/engine/filter"
 	"berth/internal/fault"
 	netroom "berth/internal/network"
 
@@ -86,7 +87,7 @@ func (e *Engine) networkID(name string) string {
 }
 
 // NetworkList returns the networks that match.
-func (e *Engine) NetworkList(_ context.Context, f Filters) ([]network.Summary, error) {
+func (e *Engine) NetworkList(_ context.Context, f filter.Set) ([]network.Summary, error) {
 	if err := f.Check("dangling", "driver", "id", "label", "name", "scope", "type"); err != nil {
 		return nil, err
 	}
@@ -107,7 +108,7 @@ func (e *Engine) NetworkList(_ context.Context, f Filters) ([]network.Summary, e
 	return out, nil
 }
 
-func prefixOf(f Filters, id string) bool { return idMatches(f, id) }
+func prefixOf(f filter.Set, id string) bool { return idMatches(f, id) }
 
 // NetworkInspect tells about one network and who is in it.
 func (e *Engine) NetworkInspect(_ context.Context, ref string) (network.Inspect, error) {

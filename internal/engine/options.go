@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"time"
 
+	"berth/internal/engine/filter"
 	"berth/internal/network"
 )
 
@@ -61,7 +62,7 @@ type ListOptions struct {
 	All     bool // not only running ones
 	Limit   int  // newest n, running or not; 0 means all
 	Size    bool // compute SizeRw and SizeRootFs
-	Filters Filters
+	Filters filter.Set
 }
 
 // WaitResult is what a wait ends with: the exit code, and the error which kept

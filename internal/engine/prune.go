@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"berth/internal/container"
+	"berth/internal/engine/filter"
 
 	"github.com/moby/moby/api/types/events"
 )
@@ -22,12 +23,12 @@ type ContainerPruneReport struct {
 const pruneAtOnce = 16
 
 // ContainerPrune removes the containers that do not run.
-func (e *Engine) ContainerPrune(ctx context.Context, f Filters, dryRun bool) (ContainerPruneReport, error) {
+func (e *Engine) ContainerPrune(ctx context.Context, f filter.Set, dryRun bool) (ContainerPruneReport, error) {
 	out := ContainerPruneReport{ContainersDeleted: []string{}}
 	if err := f.Check("label", "label!", "until"); err != nil {
 		return out, err
 	}
-	until, err := untilTime(f)
+	until, err := f.Until()
 	if err != nil {
 		return out, err
 	}
@@ -78,7 +79,7 @@ func (e *Engine) ContainerPrune(ctx context.Context, f Filters, dryRun bool) (Co
 }
 
 // keepContainer says why a prune keeps a container; "" means that it goes.
-func keepContainer(rec *container.Record, f Filters, until time.Time) string {
+func keepContainer(rec *container.Record, f filter.Set, until time.Time) string {
 	switch {
 	case rec.State.Up():
 		return "it runs"

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"berth/internal/engine/filter"
 	"berth/internal/fault"
 	"berth/internal/monitor"
 
@@ -219,7 +220,7 @@ func TestRealStop(t *testing.T) {
 			}
 		})
 	}
-	f := Filters{}
+	f := filter.Set{}
 	f.Add("event", "die")
 	ch, err := b.Events(t.Context(), time.Unix(1, 0), time.Now(), f)
 	if err != nil {
@@ -464,7 +465,7 @@ func TestRealOOMIsReported(t *testing.T) {
 	if s := b.state(id); !s.OOMKilled {
 		t.Errorf("%+v", s)
 	}
-	f := Filters{}
+	f := filter.Set{}
 	f.Add("event", string(events.ActionOOM))
 	ch, err := b.Events(t.Context(), time.Unix(1, 0), time.Now(), f)
 	if err != nil {

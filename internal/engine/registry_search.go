@@ -5,6 +5,7 @@ import (
 	"context"
 	"strconv"
 
+	"berth/internal/engine/filter"
 	"berth/internal/fault"
 
 	"github.com/moby/moby/api/types/registry"
@@ -35,7 +36,7 @@ func (e *Engine) RegistrySearch(ctx context.Context, o SearchOptions) ([]registr
 }
 
 // searchFilter understands the filters of a search.
-func searchFilter(f Filters) (func(registry.SearchResult) bool, error) {
+func searchFilter(f filter.Set) (func(registry.SearchResult) bool, error) {
 	if err := f.Check("is-automated", "is-official", "stars"); err != nil {
 		return nil, err
 	}

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"berth/internal/engine/filter"
 	"berth/internal/fault"
 
 	"github.com/moby/moby/api/types/registry"
@@ -30,7 +31,7 @@ func TestSearchAsksTheRegistryOfTheTerm(t *testing.T) {
 	}))
 	defer s.Close()
 	host := strings.TrimPrefix(s.URL, "http://")
-	search := func(limit int, f Filters, auth registry.AuthConfig) string {
+	search := func(limit int, f filter.Set, auth registry.AuthConfig) string {
 		t.Helper()
 		list, err := b.RegistrySearch(t.Context(), SearchOptions{Term: host + "/team/app", Limit: limit, Filters: f, Auth: auth})
 		if err != nil {
@@ -44,7 +45,7 @@ func TestSearchAsksTheRegistryOfTheTerm(t *testing.T) {
 	}
 	for _, c := range []struct {
 		limit int
-		f     Filters
+		f     filter.Set
 		want  string
 	}{
 		{0, nil, "abc"}, {2, nil, "ab"}, {0, filters("stars", "3"), "ab"}, {0, filters("is-official", "true"), "a"}, {0, filters("is-official", "false"), "bc"},

@@ -3,7 +3,6 @@ package engine
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -13,6 +12,7 @@ import (
 	"time"
 
 	"berth/internal/container"
+	"berth/internal/engine/filter"
 	"berth/internal/fault"
 	"berth/internal/runtime"
 
@@ -20,60 +20,6 @@ import (
 	"github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/api/types/network"
 )
-
-func TestParseFilters(t *testing.T) {
-	for in, want := range map[string]string{
-		"":                                      "",
-		`{"label":{"a=b":true,"c":true}}`:       "label=[a=b c]",
-		`{"label":["a=b","c"]}`:                 "label=[a=b c]",
-		`{"status":{"running":true,"x":false}}`: "status=[running]",
-	} {
-		f, err := ParseFilters(in)
-		if err != nil {
-			t.Errorf("%s: %v", in, err)
-			continue
-		}
-		got := ""
-		for k := range f {
-			got += k + "=" + fmt.Sprint(f.Get(k))
-		}
-		if got != want {
-			t.Errorf("%s: %s, want %s", in, got, want)
-		}
-	}
-	for _, in := range []string{"x", "[]", `{"a":1}`, `{"a":{"b":"c"}}`} {
-		if _, err := ParseFilters(in); !fault.Is(err, fault.Invalid) {
-			t.Errorf("%s: %v", in, err)
-		}
-	}
-}
-
-func FuzzFilters(f *testing.F) {
-	f.Add(`{"label":{"a=b":true}}`, "a", "b")
-	f.Add(`{"label":["a"],"dangling":["true"]}`, "", "")
-	f.Fuzz(func(t *testing.T, raw, key, value string) {
-		fs, err := ParseFilters(raw)
-		if err != nil {
-			return
-		}
-		labels := map[string]string{key: value}
-		for k := range fs {
-			fs.Match(k, value)
-			fs.MatchPath(k, value)
-			fs.Labels(k, labels)
-			_, _ = fs.Bool(k, false)
-		}
-		// What was parsed can be written and read again.
-		text, err := json.Marshal(fs)
-		if err != nil {
-			t.Fatal(err)
-		}
-		again, err := ParseFilters(string(text))
-		if err != nil || len(again) != len(fs) {
-			t.Errorf("%s became %s: %v", raw, text, err)
-		}
-	})
-}
 
 func TestCanAct(t *testing.T) {
 	status := func(pnd, shd, blk, cgt uint64) string {
@@ -201,7 +147,7 @@ func TestEventFilters(t *testing.T) {
 		`{"label":{"tier=front":true}}`: true, `{"label":{"tier=back":true}}`: false, `{"volume":{"shop":true}}`: false,
 		`{"scope":{"local":true}}`: true, `{"scope":{"swarm":true}}`: false,
 	} {
-		f, err := ParseFilters(in)
+		f, err := filter.Parse(in)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -241,7 +187,7 @@ func TestListFiltersWithoutOtherRooms(t *testing.T) {
 		`{"volume":{"data":true}}`:         false,
 		`{"network":{"container:x":true}}`: true,
 	} {
-		f, err := ParseFilters(in)
+		f, err := filter.Parse(in)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -255,12 +201,12 @@ func TestListFiltersWithoutOtherRooms(t *testing.T) {
 		}
 	}
 	for _, in := range []string{`{"wat":{"x":true}}`, `{"exited":{"x":true}}`, `{"status":{"x":true}}`, `{"health":{"x":true}}`, `{"publish":{"x":true}}`} {
-		f, _ := ParseFilters(in)
+		f, _ := filter.Parse(in)
 		if _, err := e.newSelection(ListOptions{Filters: f}); !fault.Is(err, fault.Invalid) {
 			t.Errorf("%s: %v", in, err)
 		}
 	}
-	f, _ := ParseFilters(`{"before":{"nope":true}}`)
+	f, _ := filter.Parse(`{"before":{"nope":true}}`)
 	if _, err := e.newSelection(ListOptions{Filters: f}); !fault.Is(err, fault.NotFound) {
 		t.Errorf("before a container that does not exist: %v", err)
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"berth/internal/container"
+	"berth/internal/engine/filter"
 	"berth/internal/fault"
 	"berth/internal/metadata"
 	"berth/internal/volume"
@@ -20,7 +21,7 @@ import (
 const anonymousLabel = "com.docker.volume.anonymous"
 
 // VolumeList returns the volumes that match, by name.
-func (e *Engine) VolumeList(_ context.Context, f Filters) ([]api.Volume, error) {
+func (e *Engine) VolumeList(_ context.Context, f filter.Set) ([]api.Volume, error) {
 	if err := f.Check("name", "label", "driver", "dangling"); err != nil {
 		return nil, err
 	}
@@ -145,7 +146,7 @@ type VolumePruneReport struct {
 
 // VolumePrune removes volumes that no container mounts: those that nobody named,
 // and all of them with the filter all.
-func (e *Engine) VolumePrune(ctx context.Context, f Filters, dryRun bool) (VolumePruneReport, error) {
+func (e *Engine) VolumePrune(ctx context.Context, f filter.Set, dryRun bool) (VolumePruneReport, error) {
 	r := VolumePruneReport{VolumesDeleted: []string{}}
 	if err := f.Check("label", "label!", "all"); err != nil {
 		return r, err
@@ -186,7 +187,7 @@ func (e *Engine) VolumePrune(ctx context.Context, f Filters, dryRun bool) (Volum
 }
 
 // keepVolume says why a prune keeps a volume; "" means that it goes.
-func (e *Engine) keepVolume(v volume.Volume, f Filters, all bool) string {
+func (e *Engine) keepVolume(v volume.Volume, f filter.Set, all bool) string {
 	_, anonymous := v.Labels[anonymousLabel]
 	switch users := e.volumeUsers(v.Name); {
 	case len(users) > 0:
