@@ -21,7 +21,7 @@ type Exec struct {
 	running  bool
 	pid      int
 	exit     int
-	ended    time.Time
+	ended    time.Time // as this process learned of it: its clock can't be set
 	finished bool
 	begun    chan struct{} // closed by Began or Ended, whichever comes first
 	done     chan struct{}
@@ -74,13 +74,13 @@ func (x *Exec) Begun() <-chan struct{} {
 }
 
 // Ended records the exit code. Later calls change nothing.
-func (x *Exec) Ended(code int, at time.Time) {
+func (x *Exec) Ended(code int) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.finished {
 		return
 	}
-	x.started, x.running, x.finished, x.exit, x.ended = true, false, true, code, at
+	x.started, x.running, x.finished, x.exit, x.ended = true, false, true, code, time.Now()
 	x.begin()
 	close(x.done)
 }
@@ -157,12 +157,12 @@ func (x *Execs) Of(containerID string) []string {
 }
 
 // EndAll records the end of every exec of a container which has ended.
-func (x *Execs) EndAll(containerID string, code int, at time.Time) {
+func (x *Execs) EndAll(containerID string, code int) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	for _, e := range x.byID {
 		if e.ContainerID == containerID {
-			e.Ended(code, at)
+			e.Ended(code)
 		}
 	}
 }

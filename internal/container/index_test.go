@@ -175,12 +175,12 @@ func TestExecs(t *testing.T) {
 	if !a.Claim() || a.Claim() {
 		t.Error("an exec must be started once")
 	}
-	a.Ended(3, time.Now()) // before its start was reported
+	a.Ended(3) // before its start was reported
 	a.Began(17)
 	if pid, running, code := a.Status(); running || pid != 17 || code == nil || *code != 3 {
 		t.Errorf("a: pid %d running %v code %v", pid, running, code)
 	}
-	all.EndAll("c2", 255, time.Now())
+	all.EndAll("c2", 255)
 	<-b.Done()
 	if got := all.Of("c1"); len(got) != 0 {
 		t.Errorf("finished execs are listed: %v", got)

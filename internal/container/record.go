@@ -59,6 +59,9 @@ type State struct {
 	OOMKilled  bool   `json:",omitempty"`
 	StartedAt  time.Time
 	FinishedAt time.Time
+	// StartedUp is the start by Uptime, for as long as this process lives; 0 when it
+	// is not known.
+	StartedUp time.Duration `json:"-"`
 	// Restarts counts starts by the restart policy since the last start by hand.
 	Restarts int `json:",omitempty"`
 	// Wanted is set by a start and cleared by a stop: what a boot finds wanted

@@ -42,7 +42,7 @@ func (s State) Running(pid int, at time.Time, boot string) (State, error) {
 	if err != nil {
 		return s, err
 	}
-	n.Pid, n.StartedAt, n.Boot = pid, at, boot
+	n.Pid, n.StartedAt, n.StartedUp, n.Boot = pid, at, Uptime(), boot
 	n.FinishedAt = s.FinishedAt
 	n.ExitCode, n.Error, n.OOMKilled, n.Reviving, n.Asked = 0, "", false, false, nil
 	return n, nil
@@ -64,6 +64,7 @@ type Exit struct {
 	Code      int
 	OOMKilled bool
 	At        time.Time
+	Ran       time.Duration // how long it was up
 	Error     string
 
 	Signal     int     // that ended the process
@@ -137,17 +138,17 @@ func (s State) Up() bool { return s.Alive() || s.Status == container.StateRestar
 
 // Describe returns docker's words for the state, as `ps` shows them.
 func (s State) Describe(now time.Time) string {
-	ago := func(t time.Time) string { return units.HumanDuration(now.Sub(t)) }
+	up := func() string { return units.HumanDuration(s.Ran(now)) }
 	switch s.Status {
 	case container.StatePaused:
-		return fmt.Sprintf("Up %s (Paused)", ago(s.StartedAt))
+		return fmt.Sprintf("Up %s (Paused)", up())
 	case container.StateRestarting:
-		return fmt.Sprintf("Restarting (%d) %s ago", s.ExitCode, ago(s.FinishedAt))
+		return fmt.Sprintf("Restarting (%d) %s ago", s.ExitCode, units.HumanDuration(now.Sub(s.FinishedAt)))
 	case container.StateRunning:
 		if h := s.healthNote(); h != "" {
-			return fmt.Sprintf("Up %s (%s)", ago(s.StartedAt), h)
+			return fmt.Sprintf("Up %s (%s)", up(), h)
 		}
-		return "Up " + ago(s.StartedAt)
+		return "Up " + up()
 	case container.StateRemoving:
 		return "Removal In Progress"
 	case container.StateDead:
@@ -155,7 +156,7 @@ func (s State) Describe(now time.Time) string {
 	case container.StateCreated:
 		return "Created"
 	}
-	return fmt.Sprintf("Exited (%d) %s ago", s.ExitCode, ago(s.FinishedAt))
+	return fmt.Sprintf("Exited (%d) %s ago", s.ExitCode, units.HumanDuration(now.Sub(s.FinishedAt)))
 }
 
 func (s State) healthNote() string {

@@ -96,7 +96,7 @@ func (e *Engine) ExecStart(ctx context.Context, id string, o ExecStartOptions, c
 	if err == nil {
 		return nil
 	}
-	x.Ended(execCode(err), time.Now())
+	x.Ended(execCode(err))
 	return err
 }
 
@@ -129,7 +129,7 @@ func (e *Engine) runExec(ctx context.Context, x *container.Exec, rec *container.
 	if over := ended(e.containers.Get(rec.ID)); over != nil && fault.KindOf(cause) == fault.Internal {
 		cause = over
 	}
-	x.Ended(code, time.Now())
+	x.Ended(code)
 	if !attached {
 		return cause
 	}

@@ -131,17 +131,18 @@ func (e *Engine) ended(c *container.Container, exit monitor.Exit) {
 		}
 		return
 	}
-	// An end from before the last start was dealt with already, unless it is the
-	// clock that went back.
-	if exit.At.Before(state.StartedAt) && e.knownToRun(c.ID) {
+	// An end of a run before this one was dealt with already. One that only seems to
+	// be from before, because the clock went back, is this run's.
+	if last, ok := state.LastEnding(); (exit.At.Before(state.StartedAt) || ok && last.At.Equal(exit.At)) && e.knownToRun(c.ID) {
 		return
 	}
 	ctx := context.WithoutCancel(e.life)
 	e.probes.stop(c.ID)
-	e.execs.EndAll(c.ID, monitor.UnknownCode, exit.At)
+	e.execs.EndAll(c.ID, monitor.UnknownCode)
 	x := exitOf(exit)
+	x.Ran = state.Ran(x.At)
 	if x.OOMKilled {
-		x.Victim = why.OOMVictim(c.Record(), x.At)
+		x.Victim = why.OOMVictim(c.Record())
 	}
 	delay, again := e.restarts.next(c.Record(), x)
 	e.metrics.exits.Add(1)
@@ -226,7 +227,7 @@ func (e *Engine) endForGood(ctx context.Context, c *container.Container, x conta
 func (e *Engine) emitDie(rec *container.Record, x container.Exit) {
 	more := map[string]string{
 		"exitCode":     itoa(x.Code),
-		"execDuration": itoa(int(x.At.Sub(rec.State.StartedAt).Seconds())),
+		"execDuration": itoa(int(x.Ran.Seconds())),
 	}
 	if rec.State.Note != "" {
 		more["note"] = rec.State.Note
@@ -240,7 +241,7 @@ func (e *Engine) handleExecExit(containerID, execID string, exit monitor.Exit) {
 	if x == nil || x.ContainerID != containerID {
 		return
 	}
-	x.Ended(exit.Code, exit.At)
+	x.Ended(exit.Code)
 	if c := e.containers.Get(containerID); c != nil && !x.Quiet {
 		e.emit(c.Record(), "exec_die", map[string]string{"execID": execID, "exitCode": itoa(exit.Code)})
 	}

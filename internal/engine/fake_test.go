@@ -30,6 +30,7 @@ type fakeMonitor struct {
 	conns    map[*proto.Conn]bool
 	known    map[string]*monitor.ContainerState
 	specs    map[string][]byte
+	clock    time.Duration // how far this machine's clock is ahead of the real one
 	failNext error
 	onSignal func(id string, signal int)
 	signals  []int
@@ -129,7 +130,7 @@ func (m *fakeMonitor) answer(f *proto.Frame) (any, error) {
 		if state != nil && !state.Exited {
 			return nil, fault.New(fault.Conflict, "start container", target.ID, "it is running already")
 		}
-		now := time.Now()
+		now := time.Now().Add(m.clock)
 		m.known[target.ID] = &monitor.ContainerState{ID: target.ID, PID: os.Getpid(), StartedAt: now}
 		m.specs[target.ID] = f.Blob
 		return monitor.Started{PID: os.Getpid(), At: now}, nil
@@ -165,6 +166,13 @@ func (m *fakeMonitor) answer(f *proto.Frame) (any, error) {
 	return struct{}{}, nil
 }
 
+// jump puts the machine's clock forward or back.
+func (m *fakeMonitor) jump(d time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.clock += d
+}
+
 // begin runs a container without being asked by the engine under test.
 func (m *fakeMonitor) begin(id string) {
 	m.mu.Lock()
@@ -176,7 +184,7 @@ func (m *fakeMonitor) begin(id string) {
 func (m *fakeMonitor) end(id string, code int) *monitor.Exit {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	exit := &monitor.Exit{Code: code, At: time.Now()}
+	exit := &monitor.Exit{Code: code, At: time.Now().Add(m.clock)}
 	if s := m.known[id]; s != nil && !s.Exited {
 		s.Exited, s.Exit = true, exit
 	}

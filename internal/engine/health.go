@@ -104,14 +104,14 @@ func orDefault(d, byDefault time.Duration) time.Duration {
 func (e *Engine) probeForever(ctx context.Context, c *container.Container) {
 	rec := c.Record()
 	h := rec.Config.Healthcheck
-	started := rec.State.StartedAt
+	starting := func() bool { return rec.State.Ran(time.Now()) < h.StartPeriod }
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	if !timer.Stop() {
 		<-timer.C
 	}
 	for {
-		timer.Reset(e.nextProbe(c, started))
+		timer.Reset(e.nextProbe(c, starting()))
 		select {
 		case <-timer.C:
 		case <-ctx.Done():
@@ -120,21 +120,21 @@ func (e *Engine) probeForever(ctx context.Context, c *container.Container) {
 		if c.State().Status == api.StatePaused {
 			continue
 		}
+		inStart := starting()
 		result := e.probe(ctx, c, orDefault(h.Timeout, probeTimeout))
 		if ctx.Err() != nil {
 			return
 		}
-		inStart := h.StartPeriod > 0 && result.Start.Sub(started) < h.StartPeriod
 		e.judge(c, result, inStart)
 	}
 }
 
 // nextProbe is the time until the next check: often while the container starts,
 // at the interval afterwards.
-func (e *Engine) nextProbe(c *container.Container, started time.Time) time.Duration {
+func (e *Engine) nextProbe(c *container.Container, starting bool) time.Duration {
 	rec := c.Record()
 	h := rec.Config.Healthcheck
-	if h.StartPeriod > 0 && rec.State.Health != nil && rec.State.Health.Status == api.Starting && time.Since(started) < h.StartPeriod {
+	if starting && rec.State.Health != nil && rec.State.Health.Status == api.Starting {
 		return orDefault(h.StartInterval, probeStartInterval)
 	}
 	return orDefault(h.Interval, probeInterval)
@@ -187,7 +187,7 @@ func (e *Engine) probe(ctx context.Context, c *container.Container, timeout time
 	e.execs.Add(x)
 	defer e.execs.Remove(x.ID)
 	output, err := e.runProbe(ctx, x, rec, timeout)
-	result.End = time.Now()
+	result.End = result.Start.Add(time.Since(result.Start)) // an hour's jump of the clock is no hour's check
 	result.Output = output
 	switch {
 	case errors.Is(err, errProbeTimeout):

@@ -174,6 +174,7 @@ func (e *Engine) adoptRunning(c *container.Container, s monitor.ContainerState) 
 			st.Status = api.StatePaused
 		}
 		st.Pid, st.StartedAt, st.Boot = s.PID, s.StartedAt, e.boot
+		st.StartedUp = time.Duration(s.StartTime) * container.Tick
 		st.ExitCode, st.Error, st.OOMKilled = 0, "", false
 		if fresh || st.Health == nil {
 			st.Health = initialHealth(config)
@@ -194,13 +195,13 @@ func (e *Engine) adoptExited(c *container.Container, s monitor.ContainerState) {
 		exit = *s.Exit
 	}
 	st := c.State()
-	if st.Status == api.StateExited && !st.FinishedAt.Before(exit.At) {
+	if st.Status == api.StateExited && st.StartedAt.Equal(s.StartedAt) {
 		// Committed already; the engine died before it told the monitor.
 		e.release(e.life, c)
 		return
 	}
 	c.Change(func(st *container.State) {
-		st.Status, st.StartedAt, st.Boot = api.StateRunning, s.StartedAt, e.boot
+		st.Status, st.StartedAt, st.StartedUp, st.Boot = api.StateRunning, s.StartedAt, 0, e.boot
 	})
 	e.ended(c, exit)
 }
@@ -234,7 +235,7 @@ func (e *Engine) adoptExecs(s monitor.ContainerState) {
 		}
 		known.Began(x.PID)
 		if x.Exited && x.Exit != nil {
-			known.Ended(x.Exit.Code, x.Exit.At)
+			known.Ended(x.Exit.Code)
 		}
 	}
 }

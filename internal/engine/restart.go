@@ -41,7 +41,7 @@ func (r *restarts) next(rec *container.Record, x container.Exit) (time.Duration,
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	d := r.delays[rec.ID]
-	if d == 0 || x.At.Sub(s.StartedAt) >= restartReset {
+	if d == 0 || x.Ran >= restartReset {
 		d = restartFirst
 	} else {
 		d = min(2*d, restartLast)
@@ -123,13 +123,12 @@ func (e *Engine) restartNow(c *container.Container) {
 	}
 	e.log.Warn("restart container", "container", c.ID, "error", err)
 	rec := c.Record()
-	now := time.Now()
-	delay, again := e.restarts.next(rec, container.Exit{Code: rec.State.ExitCode, At: now})
+	delay, again := e.restarts.next(rec, container.Exit{Code: rec.State.ExitCode}) // it was not up at all
 	if !again || rec.State.Status != api.StateExited {
 		return
 	}
 	rec = c.Change(func(s *container.State) {
-		s.Status, s.FinishedAt = api.StateRestarting, now
+		s.Status, s.FinishedAt = api.StateRestarting, time.Now()
 		s.Restarts++
 	})
 	if err := e.save(rec); err != nil {

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"berth/internal/container"
 	"berth/internal/fault"
 	"berth/internal/runtime/smallfile"
 
@@ -45,7 +46,7 @@ func (e *Engine) ContainerTop(ctx context.Context, ref, psArgs string) (api.TopR
 // listProcesses is `ps -ef` without another process.
 func listProcesses(pids []int) api.TopResponse {
 	out := api.TopResponse{Titles: []string{"UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"}, Processes: [][]string{}}
-	now, up := time.Now(), uptime()
+	now, up := time.Now(), container.Uptime()
 	for _, pid := range pids {
 		if line := describeProcess(pid, now, up); line != nil {
 			out.Processes = append(out.Processes, line)
@@ -54,17 +55,8 @@ func listProcesses(pids []int) api.TopResponse {
 	return out
 }
 
-func uptime() time.Duration {
-	var ts unix.Timespec
-	if unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts) != nil {
-		return 0
-	}
-	return time.Duration(ts.Nano())
-}
-
 // describeProcess returns one line of ps, nil for a process that has ended.
 func describeProcess(pid int, now time.Time, up time.Duration) []string {
-	const tick = 10 * time.Millisecond // USER_HZ is 100 everywhere
 	dir := "/proc/" + itoa(pid) + "/"
 	text, err := smallfile.Read(dir+"stat", 64<<10)
 	if err != nil {
@@ -86,8 +78,8 @@ func describeProcess(pid int, now time.Time, up time.Duration) []string {
 	if unix.Stat(dir, &st) == nil {
 		owner = userName(st.Uid)
 	}
-	used := time.Duration(n(11)+n(12)) * tick
-	age := up - time.Duration(n(19))*tick
+	used := time.Duration(n(11)+n(12)) * container.Tick
+	age := up - time.Duration(n(19))*container.Tick
 	began := now.Add(-age)
 	share := 0
 	if age > 0 {

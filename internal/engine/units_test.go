@@ -75,12 +75,10 @@ func TestParseDetachKeys(t *testing.T) {
 func TestBackOffDoublesAndResets(t *testing.T) {
 	var r restarts
 	r.init()
-	now := time.Now()
 	rec := &container.Record{ID: "x", HostConfig: &api.HostConfig{RestartPolicy: api.RestartPolicy{Name: "always"}}}
-	rec.State.StartedAt = now
 	last := time.Duration(0)
 	for i := range 12 {
-		d, again := r.next(rec, container.Exit{At: now.Add(time.Second)})
+		d, again := r.next(rec, container.Exit{Ran: time.Second})
 		if !again || (i == 0 && d != restartFirst) || (i > 0 && d != min(2*last, restartLast)) {
 			t.Fatalf("restart %d after %s, then %s", i, last, d)
 		}
@@ -89,11 +87,11 @@ func TestBackOffDoublesAndResets(t *testing.T) {
 	if last != restartLast {
 		t.Errorf("the delay grew to %s", last)
 	}
-	if d, _ := r.next(rec, container.Exit{At: now.Add(restartReset)}); d != restartFirst {
+	if d, _ := r.next(rec, container.Exit{Ran: restartReset}); d != restartFirst {
 		t.Errorf("after a long run: %s", d)
 	}
 	rec.State.StoppedByHand = true
-	if _, again := r.next(rec, container.Exit{At: now}); again {
+	if _, again := r.next(rec, container.Exit{}); again {
 		t.Error("restarted although it was stopped by hand")
 	}
 }

@@ -24,7 +24,6 @@ type Bus struct {
 	next    uint64        // sequence number of the next event
 	wake    chan struct{} // closed when an event comes; nil while nobody waits
 	readers int
-	last    int64 // time of the last event, ns; times never go back
 
 	path  string // of the file that keeps the events; see Keep
 	file  *os.File
@@ -33,14 +32,13 @@ type Bus struct {
 
 // Publish appends an event and wakes the subscribers. It never blocks on them.
 func (b *Bus) Publish(typ events.Type, action events.Action, id string, attributes map[string]string) {
-	now := time.Now()
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.last = max(now.UnixNano(), b.last)
+	now := time.Now()
 	m := events.Message{
 		Type: typ, Action: action, Scope: "local",
 		Actor: events.Actor{ID: id, Attributes: attributes},
-		Time:  b.last / int64(time.Second), TimeNano: b.last,
+		Time:  now.Unix(), TimeNano: now.UnixNano(),
 	}
 	b.append(m)
 	b.write(&m)
@@ -72,35 +70,51 @@ func (b *Bus) Readers() int {
 // It ends, by closing the channel, when ctx does or when until (if not zero) has
 // passed. The subscription holds when Subscribe returns. match must not keep or
 // change the message.
+//
+// Events have the time that the clock showed, and keep the order in which they
+// happened. When the clock was put back, since is the first time that it showed
+// this time or a later one: nothing that happened after it is left out.
 func (b *Bus) Subscribe(ctx context.Context, since, until time.Time, match func(*events.Message) bool) <-chan events.Message {
 	out := make(chan events.Message)
 	b.mu.Lock()
-	from := b.next
+	live := b.next
+	from := live
 	if !since.IsZero() {
 		from = b.firstAt(since.UnixNano())
 	}
 	b.readers++
 	b.mu.Unlock()
-	go b.feed(ctx, from, until, match, out)
+	go b.feed(ctx, from, live, until, match, out)
 	return out
 }
 
-// firstAt returns the sequence number of the first kept event not before t. The
+// firstAt returns the sequence number of the first kept event not before t. When
+// there is none although t is still to come, whoever asks read it off the clock
+// before that was put back: what happened since then is what he has not seen. The
 // caller holds the lock.
 func (b *Bus) firstAt(t int64) uint64 {
-	seq := b.next - uint64(len(b.ring))
-	for ; seq < b.next; seq++ {
-		if b.at(seq).TimeNano >= t {
-			break
+	last, putBack := int64(0), b.next
+	for seq := b.next - uint64(len(b.ring)); seq < b.next; seq++ {
+		at := b.at(seq).TimeNano
+		if at >= t {
+			return seq
 		}
+		if at < last {
+			putBack = seq
+		}
+		last = at
 	}
-	return seq
+	if t > time.Now().UnixNano() {
+		return putBack
+	}
+	return b.next
 }
 
 func (b *Bus) at(seq uint64) *events.Message { return &b.ring[seq%kept] }
 
-// feed copies events to one subscriber.
-func (b *Bus) feed(ctx context.Context, from uint64, until time.Time, match func(*events.Message) bool, out chan<- events.Message) {
+// feed copies events to one subscriber; those before live had happened when it
+// came.
+func (b *Bus) feed(ctx context.Context, from, live uint64, until time.Time, match func(*events.Message) bool, out chan<- events.Message) {
 	defer func() {
 		b.mu.Lock()
 		b.readers--
@@ -119,8 +133,12 @@ func (b *Bus) feed(ctx context.Context, from uint64, until time.Time, match func
 		batch, next, wake := b.read(from)
 		from = next
 		for i := range batch {
-			if batch[i].TimeNano > limit {
+			past := batch[i].TimeNano > limit
+			if past && next-uint64(len(batch)-i) >= live {
 				return
+			}
+			if past {
+				continue // the clock may have been put back since
 			}
 			if match != nil && !match(&batch[i]) {
 				continue

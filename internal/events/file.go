@@ -32,7 +32,6 @@ func (b *Bus) Keep(path string) error {
 			continue // cut off by a kill
 		}
 		b.append(m)
-		b.last = max(b.last, m.TimeNano)
 	}
 	b.path = path
 	return fault.Wrap(op, path, b.rewrite())

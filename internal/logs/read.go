@@ -8,9 +8,12 @@ import (
 
 // ReadOptions selects what of a log is read.
 type ReadOptions struct {
-	Since, Until time.Time // inclusive; zero is no bound
-	Tail         int       // how many entries from the end, counted before Since and Until apply; < 0: all
-	Follow       bool      // go on with what is written meanwhile
+	// Since and Until are inclusive; zero is no bound. Where the clock was put back
+	// the log begins with the first entry not before Since, and what lies past Until
+	// is left out: no entry that was written in between is.
+	Since, Until time.Time
+	Tail         int  // how many entries from the end, counted before Since and Until apply; < 0: all
+	Follow       bool // go on with what is written meanwhile
 	// Done, when closed, tells a follower that nothing more will be written: it
 	// delivers what is there and returns.
 	Done <-chan struct{}
@@ -28,6 +31,7 @@ type ReadOptions struct {
 // the error of fn or of ctx.
 func Read(ctx context.Context, format Format, path string, opts ReadOptions, fn func(Entry) error) error {
 	r := &reader{ctx: ctx, path: path, opts: opts, fn: fn, dec: format.NewDecoder()}
+	began := time.Now()
 	var changes *watch
 	if opts.Follow {
 		var err error
@@ -41,12 +45,11 @@ func Read(ctx context.Context, format Format, path string, opts ReadOptions, fn 
 		return err
 	}
 	defer func() { set.close() }()
-	if err := r.readSet(set); err != nil {
-		return endOf(err)
+	if err := r.readSet(set); err != nil || !opts.Follow || r.past {
+		return err
 	}
-	if !opts.Follow {
-		return nil
-	}
+	r.live = true
+	r.begun = r.begun || !opts.Since.After(began)
 	f := follower{reader: r, changes: changes}
 	f.current = set.keepNewest()
 	defer f.close()
@@ -68,6 +71,9 @@ type reader struct {
 	fn    func(Entry) error
 	dec   Decoder
 	lines lineReader
+	live  bool // what comes now was written after Read began
+	begun bool // Since has come
+	past  bool // the newest entry lies after Until
 }
 
 // readSet delivers what the files held when they were opened.
@@ -131,13 +137,16 @@ func (r *reader) drain(f *logFile, limit int64) error {
 
 func (r *reader) deliver(line []byte, next Position) error {
 	e := r.dec.Decode(line)
+	if e == nil {
+		return nil
+	}
+	r.past = !r.opts.Until.IsZero() && e.Time.After(r.opts.Until)
+	r.begun = r.begun || !e.Time.Before(r.opts.Since)
 	switch {
-	case e == nil:
-		return nil
-	case !r.opts.Since.IsZero() && e.Time.Before(r.opts.Since):
-		return nil
-	case !r.opts.Until.IsZero() && e.Time.After(r.opts.Until):
+	case r.past && r.live:
 		return errPastUntil
+	case r.past, !r.begun:
+		return nil
 	}
 	e.Next = next
 	return r.fn(*e)

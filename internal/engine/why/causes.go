@@ -55,7 +55,7 @@ func (k *Evidence) causes(w *wire.Why) []wire.WhyCause {
 // late.
 func (k *Evidence) loops() bool {
 	s := k.Record.State
-	return s.Restarts > 1 && time.Since(s.StartedAt) < 2*k.Settled
+	return s.Restarts > 1 && s.Ran(time.Now()) < 2*k.Settled
 }
 
 // runningCauses is what may be wrong with a container that runs.

@@ -73,9 +73,9 @@ func bootTime() time.Time {
 const kernelSlack = 3 * time.Second
 
 // OOMVictim finds the process that the kernel killed last in a container for lack
-// of memory before it ended; nil when the kernel's log does not tell.
-func OOMVictim(rec *container.Record, end time.Time) *container.Victim {
-	lines := kernelLog(rec.State.StartedAt.Add(-kernelSlack), end.Add(kernelSlack), func(text string) bool {
+// of memory and that has just ended; nil when the kernel's log does not tell.
+func OOMVictim(rec *container.Record) *container.Victim {
+	lines := kernelLog(rec.State.Began().Add(-kernelSlack), time.Now().Add(kernelSlack), func(text string) bool {
 		return strings.Contains(text, "oom-kill:") || strings.Contains(text, "Killed process ")
 	})
 	return victimIn(lines, filepath.Join("/", spec.CgroupPath(rec)))

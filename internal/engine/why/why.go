@@ -193,14 +193,14 @@ func (k *Evidence) kernel() []string {
 	if s.StartedAt.IsZero() || s.Boot != k.Boot {
 		return nil
 	}
-	until, pids := time.Now(), []int{s.Pid}
+	from, until, pids := s.Began(), time.Now(), []int{s.Pid}
 	if s.Alive() {
 		if m, err := cgroup.New(spec.CgroupPath(rec)); err == nil {
 			more, _ := m.Pids()
 			pids = append(pids, more...)
 		}
 	} else {
-		until = s.FinishedAt
+		from, until = s.StartedAt, s.FinishedAt
 		if end, ok := s.LastEnding(); ok {
 			pids = []int{end.Pid}
 		}
@@ -212,7 +212,7 @@ func (k *Evidence) kernel() []string {
 		}
 	}
 	marks = append(marks, rec.ID)
-	lines := kernelLog(s.StartedAt.Add(-kernelSlack), until.Add(kernelSlack), func(text string) bool {
+	lines := kernelLog(from.Add(-kernelSlack), until.Add(kernelSlack), func(text string) bool {
 		return slices.ContainsFunc(marks, func(mark string) bool { return strings.Contains(text, mark) })
 	})
 	var out []string
