@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"strconv"
 	"sync/atomic"
 
@@ -24,8 +25,17 @@ import (
 	"github.com/spf13/pflag"
 )
 
+// garbage is how much garbage may gather before it is collected, in percent of
+// what is in use. Most of the time an engine waits, and what it holds then is
+// taken from the containers; half of Go's default costs builds nothing that can
+// be measured and saves a sixth of their memory.
+const garbage = 50
+
 func main() {
 	sysmon.Calm()
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(garbage)
+	}
 	err := run(os.Args[1:])
 	switch {
 	case err == nil:

@@ -3,7 +3,6 @@ package layer
 import (
 	"bufio"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"io"
 	"maps"
@@ -119,16 +118,16 @@ func (s *Store) recordTree(ctx context.Context, tmp, upper string, o DiffOptions
 	if err != nil {
 		return Layer{}, err
 	}
-	out := &sink{w: sha256.New(), record: record}
+	sum := newDigester()
 	p := packer{o: o, upper: true, adopt: true}
-	l, err := p.run(ctx, upper, out)
+	l, err := p.run(ctx, upper, &sink{w: sum, record: record})
+	l.DiffID = sum.digest()
 	if e := record.close(); err == nil {
 		err = e
 	}
 	if err != nil {
 		return Layer{}, err
 	}
-	l.DiffID = digest.NewDigestFromBytes(digest.SHA256, out.sum())
 	l.Exact = true
 	return l, finishRecord(tmp, l)
 }

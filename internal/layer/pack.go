@@ -3,7 +3,6 @@ package layer
 import (
 	"archive/tar"
 	"context"
-	"hash"
 	"io"
 	"os"
 	"path/filepath"
@@ -35,7 +34,7 @@ type fileID struct{ dev, ino uint64 }
 
 // sink is where the tar goes.
 type sink struct {
-	w      io.Writer     // for Adopt a hash.Hash
+	w      io.Writer
 	record *recordWriter // nil: none is wanted
 	file   bool          // what passes is the content of a file
 }
@@ -46,8 +45,6 @@ func (s *sink) Write(b []byte) (int, error) {
 	}
 	return s.w.Write(b)
 }
-
-func (s *sink) sum() []byte { return s.w.(hash.Hash).Sum(nil) }
 
 // item is a file that is being packed.
 type item struct {

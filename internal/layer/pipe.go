@@ -2,6 +2,7 @@ package layer
 
 import (
 	"crypto/sha256"
+	"hash"
 	"io"
 	"sync"
 	"sync/atomic"
@@ -119,3 +120,60 @@ func (p *pipe) stop() {
 
 // digest returns the digest of everything that came out, after stop.
 func (p *pipe) digest() digest.Digest { return p.sum }
+
+// digester hashes what is written to it in a goroutine beside its writer, which
+// takes about as long to read the files. A layer of one chunk needs none.
+type digester struct {
+	hash hash.Hash
+	cur  *chunk
+	full chan *chunk
+	done sync.WaitGroup
+}
+
+func newDigester() *digester { return &digester{hash: sha256.New()} }
+
+func (d *digester) Write(b []byte) (int, error) {
+	for rest := b; len(rest) > 0; {
+		if d.cur == nil {
+			d.cur = chunkPool.Get().(*chunk)
+			d.cur.users.Store(1)
+			d.cur.n = 0
+		}
+		n := copy(d.cur.buf[d.cur.n:], rest)
+		d.cur.n += n
+		rest = rest[n:]
+		if d.cur.n == len(d.cur.buf) {
+			d.pass()
+		}
+	}
+	return len(b), nil
+}
+
+// pass gives the full chunk to the goroutine.
+func (d *digester) pass() {
+	if d.full == nil {
+		d.full = make(chan *chunk, 2)
+		d.done.Go(func() {
+			for c := range d.full {
+				d.hash.Write(c.buf[:c.n])
+				c.release()
+			}
+		})
+	}
+	d.full <- d.cur
+	d.cur = nil
+}
+
+// digest ends the goroutine and returns the digest of all that was written. It
+// must be called once, also when nobody wants the digest any more.
+func (d *digester) digest() digest.Digest {
+	if d.full != nil {
+		close(d.full)
+		d.done.Wait()
+	}
+	if d.cur != nil {
+		d.hash.Write(d.cur.buf[:d.cur.n])
+		d.cur.release()
+	}
+	return digest.NewDigest(digest.SHA256, d.hash)
+}

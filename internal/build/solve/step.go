@@ -217,7 +217,7 @@ func (s *Solver) action(ctx context.Context, w *work, root *tree.Root, i int, a 
 }
 
 func (s *Solver) copy(ctx context.Context, w *work, root *tree.Root, i int, a *graph.Copy) error {
-	o := tree.CopyOptions{Unpack: a.Unpack, Sums: true}
+	o := tree.CopyOptions{Unpack: a.Unpack}
 	if a.Owner.Spec != "" {
 		who, err := owner(root, a.Owner)
 		if err != nil {

@@ -2,9 +2,6 @@ package tree
 
 import (
 	"context"
-	"crypto/sha256"
-	"io"
-	"os"
 	"path"
 	"strings"
 
@@ -20,8 +17,6 @@ type CopyOptions struct {
 	Mode  *Mode // nil keeps the modes
 	// Unpack unpacks archives instead of copying them.
 	Unpack bool
-	// Sums checks that what is copied is what a digest was made of before.
-	Sums bool
 }
 
 // Owner is a user and a group.
@@ -145,14 +140,25 @@ func (c *copier) directory(m *Match, dest string) error {
 	}
 	// Times of directories last: what is put into them changes those.
 	var late []*Entry
+	files := batch{c: c}
 	for i := 1; i < len(m.Entries); i++ {
 		e := &m.Entries[i]
-		if err := c.entry(e, path.Join(dest, e.Rel)); err != nil {
+		p := path.Join(dest, e.Rel)
+		if e.format() == unix.S_IFREG && e.Stat.Nlink == 1 {
+			if err := files.add(e, p); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := c.entry(e, p); err != nil {
 			return err
 		}
 		if e.Dir() {
 			late = append(late, e)
 		}
+	}
+	if err := files.copy(); err != nil {
+		return err
 	}
 	for i := len(late) - 1; i >= 0; i-- {
 		if err := c.dirTimes(late[i], path.Join(dest, late[i].Rel)); err != nil {
@@ -191,12 +197,12 @@ func (c *copier) attributes(e *Entry) (Attributes, error) {
 	if !e.Dir() {
 		return a, nil
 	}
-	f, err := c.d.openEntry(e)
+	fd, err := c.d.openEntry(e)
 	if err != nil {
 		return a, err
 	}
-	defer f.Close()
-	a.Xattrs, err = readXattrs(int(f.Fd()))
+	defer unix.Close(fd)
+	a.Xattrs, err = readXattrs(fd)
 	return a, classify("read attributes", e.Path, err)
 }
 
@@ -220,7 +226,12 @@ func (c *copier) entry(e *Entry, p string) error {
 		if e.Stat.Nlink > 1 {
 			c.links[key] = p
 		}
-		return c.file(e, p, a)
+		parent, _, err := c.r.parent(p)
+		if err != nil {
+			return classify("copy", e.Path, err)
+		}
+		defer unix.Close(parent)
+		return c.file(c.ctx, e, parent, p, a)
 	case unix.S_IFLNK:
 		return classify("make link", p, c.r.symlink(e.Link, p, a))
 	}
@@ -264,62 +275,85 @@ func (r *Root) directory(p string, a Attributes) error {
 	return classify("make directory", p, err)
 }
 
-// file copies a regular file.
-func (c *copier) file(e *Entry, p string, a Attributes) error {
+// batch is files of one directory, which are copied several at once. Files of
+// different directories are not: a link may make both the same one, and then the
+// last file of a name stays.
+type batch struct {
+	c     *copier
+	dir   string
+	files []*Entry
+}
+
+// add adds the file e, whose copy is p. Files of another directory are copied
+// before.
+func (b *batch) add(e *Entry, p string) error {
+	if dir := path.Dir(p); dir != b.dir {
+		if err := b.copy(); err != nil {
+			return err
+		}
+		b.dir = dir
+	}
+	b.files = append(b.files, e)
+	return nil
+}
+
+func (b *batch) copy() error {
+	if len(b.files) == 0 {
+		return nil
+	}
+	parent, err := b.c.r.dir(b.dir)
+	if err != nil {
+		return classify("open directory", b.dir, err)
+	}
+	defer unix.Close(parent)
+	err = parallel(b.c.ctx, len(b.files), func(ctx context.Context, i int) error {
+		e := b.files[i]
+		a, err := b.c.attributes(e)
+		if err != nil {
+			return err
+		}
+		return b.c.file(ctx, e, parent, path.Join(b.dir, path.Base(e.Rel)), a)
+	})
+	b.files = b.files[:0]
+	return err
+}
+
+// file copies a regular file to p, which is in the open directory parent.
+func (c *copier) file(ctx context.Context, e *Entry, parent int, p string, a Attributes) error {
+	selected := e.Stat
 	src, err := c.d.openEntry(e)
 	if err != nil {
 		return err
 	}
-	defer src.Close()
-	if a.Xattrs, err = readXattrs(int(src.Fd())); err != nil {
+	defer unix.Close(src)
+	if a.Xattrs, err = readXattrs(src); err != nil {
 		return classify("read attributes", e.Path, err)
 	}
-	err = c.r.file(p, a, func(dst *os.File) error {
-		return c.content(dst, src, e)
+	err = c.r.fileIn(parent, p, a, func(dst int) error {
+		buf := buffers.Get().(*[256 << 10]byte)
+		defer buffers.Put(buf)
+		if _, err := copyBuffer(ctx, fdFile(dst), fdFile(src), buf[:]); err != nil {
+			return err
+		}
+		return c.unchanged(src, e.Path, &selected)
 	})
 	return classify("copy", e.Path, err)
 }
 
-// content copies the bytes, by reference where the file system can.
-func (c *copier) content(dst, src *os.File, e *Entry) error {
-	if c.d.o.Sums == nil || !c.o.Sums {
-		if unix.IoctlFileClone(int(dst.Fd()), int(src.Fd())) == nil {
-			return nil
-		}
-		_, err := io.Copy(dst, &ctxReader{c.ctx, src})
-		return err
-	}
-	want, known := c.d.o.Sums.Get(e.Path, &e.Stat)
-	h := sha256.New()
-	buf := buffers.Get().(*[256 << 10]byte)
-	defer buffers.Put(buf)
-	if _, err := copyBuffer(c.ctx, io.MultiWriter(dst, h), src, buf[:]); err != nil {
-		return err
-	}
-	var got [32]byte
-	if h.Sum(got[:0]); known && got != want.Data {
-		return changed(e.Path)
+// unchanged makes sure that what was copied is what the digest was made of, if
+// somebody else may write to the files. Sums vouch for the content of a version.
+func (c *copier) unchanged(src int, p string, selected *unix.Stat_t) error {
+	if c.d.o.Sums == nil {
+		return nil
 	}
 	var after unix.Stat_t
-	if err := unix.Fstat(int(src.Fd()), &after); err != nil {
+	if err := unix.Fstat(src, &after); err != nil {
 		return err
 	}
-	if !known && !sameVersion(&e.Stat, &after) {
-		return changed(e.Path)
+	if !sameVersion(selected, &after) {
+		return changed(p)
 	}
 	return nil
-}
-
-type ctxReader struct {
-	ctx context.Context
-	r   io.Reader
-}
-
-func (c *ctxReader) Read(p []byte) (int, error) {
-	if err := c.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return c.r.Read(p)
 }
 
 // link makes p another name of the file first.

@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
-	"os"
 	"runtime"
 	"slices"
 	"strings"
@@ -135,29 +134,35 @@ func (d *Dir) sums(ctx context.Context, matches []Match) ([]Sum, error) {
 			unknown = append(unknown, i)
 		}
 	}
+	return out, parallel(ctx, len(unknown), func(ctx context.Context, n int) (err error) {
+		i := unknown[n]
+		out[i], err = d.sum(ctx, entries[i])
+		return err
+	})
+}
+
+// parallel calls do with 0 to n-1, on all processors when that is worth it, until
+// the first error.
+func parallel(ctx context.Context, n int, do func(ctx context.Context, i int) error) error {
 	var next atomic.Int64
 	g, ctx := errgroup.WithContext(ctx)
-	workers := min(runtime.GOMAXPROCS(0), 1+len(unknown)/16)
-	for range workers {
+	for range min(runtime.GOMAXPROCS(0), 1+n/16) {
 		g.Go(func() error {
 			for {
-				n := int(next.Add(1)) - 1
-				if n >= len(unknown) {
+				i := int(next.Add(1)) - 1
+				if i >= n {
 					return nil
 				}
 				if err := ctx.Err(); err != nil {
 					return err
 				}
-				i := unknown[n]
-				s, err := d.sum(ctx, entries[i])
-				if err != nil {
+				if err := do(ctx, i); err != nil {
 					return err
 				}
-				out[i] = s
 			}
 		})
 	}
-	return out, g.Wait()
+	return g.Wait()
 }
 
 var buffers = sync.Pool{New: func() any { return new([256 << 10]byte) }}
@@ -181,12 +186,11 @@ func isChanged(err error) bool {
 
 func (d *Dir) sumOnce(ctx context.Context, e *Entry) (Sum, error) {
 	var s Sum
-	f, err := d.openEntry(e)
+	fd, err := d.openEntry(e)
 	if err != nil {
 		return s, err
 	}
-	defer f.Close()
-	fd := int(f.Fd())
+	defer unix.Close(fd)
 	xattrs, err := readXattrs(fd)
 	if err != nil {
 		return s, classify("read attributes", e.Path, err)
@@ -200,7 +204,7 @@ func (d *Dir) sumOnce(ctx context.Context, e *Entry) (Sum, error) {
 	h := sha256.New()
 	buf := buffers.Get().(*[256 << 10]byte)
 	defer buffers.Put(buf)
-	n, err := copyBuffer(ctx, h, f, buf[:])
+	n, err := copyBuffer(ctx, h, fdFile(fd), buf[:])
 	if err != nil {
 		return s, classify("read file", e.Path, err)
 	}
@@ -253,36 +257,33 @@ func copyBuffer(ctx context.Context, w io.Writer, r io.Reader, buf []byte) (int6
 
 // openEntry opens what an entry stands for. It is an error when something else
 // took its place.
-func (d *Dir) openEntry(e *Entry) (*os.File, error) {
-	var f *os.File
-	err := d.do(func() error {
+func (d *Dir) openEntry(e *Entry) (fd int, err error) {
+	err = d.do(func() (err error) {
 		flags := uint64(unix.O_RDONLY | unix.O_NOFOLLOW | unix.O_NONBLOCK)
 		if e.Dir() {
 			flags |= unix.O_DIRECTORY
 		}
-		fd, err := openat2(d.root, e.Path, flags, 0, beneath)
-		if err != nil {
+		if fd, err = openat2(d.root, e.Path, flags, 0, beneath); err != nil {
 			return err
 		}
 		var st unix.Stat_t
-		if err := unix.Fstat(fd, &st); err != nil {
+		err = unix.Fstat(fd, &st)
+		if err == nil && st.Mode&unix.S_IFMT != e.format() {
+			err = changed(e.Path)
+		}
+		if err != nil {
 			unix.Close(fd)
 			return err
-		}
-		if st.Mode&unix.S_IFMT != e.format() {
-			unix.Close(fd)
-			return changed(e.Path)
 		}
 		if e.Stat.Ino != st.Ino { // renamed over meanwhile
 			e.Stat = st
 		}
-		f = os.NewFile(uintptr(fd), e.Path)
 		return nil
 	})
 	if err == unix.ENOENT || err == unix.ELOOP || err == unix.ENOTDIR || err == unix.EXDEV {
-		return nil, changed(e.Path)
+		return -1, changed(e.Path)
 	}
-	return f, classify("open", e.Path, err)
+	return fd, classify("open", e.Path, err)
 }
 
 // copied tells which attributes a copy takes over: those that mean something in

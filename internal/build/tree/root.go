@@ -1,6 +1,7 @@
 package tree
 
 import (
+	"io"
 	"os"
 	"path"
 	"strings"
@@ -116,7 +117,7 @@ func (r *Root) set(parent int, name string, format uint32, a Attributes) error {
 		return err
 	}
 	for key, value := range a.Xattrs {
-		if err := unix.Setxattr(self, key, value, 0); err != nil && (err != unix.ENOTSUP && err != unix.EPERM || key == "security.capability") {
+		if err := unix.Setxattr(self, key, value, 0); err != nil && !dispensable(key, err) {
 			return err
 		}
 	}
@@ -141,51 +142,135 @@ func procPath(fd int) string { return "/proc/self/fd/" + itoa(fd) }
 // place opens the directory of p and clears the way for a new file there. What
 // was there goes, unless it is a directory.
 func (r *Root) place(p string) (parent int, base string, err error) {
+	parent, base, err = r.parent(p)
+	if err != nil {
+		return -1, "", err
+	}
+	if err := clearWay(parent, base, p); err != nil {
+		unix.Close(parent)
+		return -1, "", err
+	}
+	return parent, base, nil
+}
+
+// parent opens the directory that p is in.
+func (r *Root) parent(p string) (fd int, base string, err error) {
 	p = rel(p)
 	if p == "." {
 		return -1, "", unix.EISDIR
 	}
-	base = path.Base(p)
-	if parent, err = r.dir(path.Dir(p)); err != nil {
-		return -1, "", err
+	fd, err = r.dir(path.Dir(p))
+	return fd, path.Base(p), err
+}
+
+func clearWay(parent int, base, p string) error {
+	err := unix.Unlinkat(parent, base, 0)
+	switch err {
+	case unix.ENOENT:
+		return nil
+	case unix.EISDIR, unix.EPERM:
+		return fault.New(fault.Invalid, "replace", quote("/"+rel(p)), "a directory is in the way of a file")
 	}
-	err = unix.Unlinkat(parent, base, 0)
-	if err == nil || err == unix.ENOENT {
-		return parent, base, nil
-	}
-	unix.Close(parent)
-	if err == unix.EISDIR || err == unix.EPERM {
-		return -1, "", fault.New(fault.Invalid, "replace", quote("/"+p), "a directory is in the way of a file")
-	}
-	return -1, "", err
+	return err
 }
 
 // MakeFile writes a file, replacing what is there.
 func (r *Root) MakeFile(p string, data []byte, a Attributes) error {
-	err := r.file(p, a, func(f *os.File) error { _, err := f.Write(data); return err })
+	err := r.file(p, a, func(fd int) error { _, err := fdFile(fd).Write(data); return err })
 	return classify("write file", "/"+rel(p), err)
 }
 
 // file makes a file whose content write provides.
-func (r *Root) file(p string, a Attributes, write func(*os.File) error) error {
-	parent, base, err := r.place(p)
+func (r *Root) file(p string, a Attributes, write func(fd int) error) error {
+	parent, _, err := r.parent(p)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(parent)
-	fd, err := openat2(parent, base, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW, 0o600, beneath)
+	return r.fileIn(parent, p, a, write)
+}
+
+// fileIn is file for the open directory that p is in.
+func (r *Root) fileIn(parent int, p string, a Attributes, write func(fd int) error) error {
+	base := path.Base(p)
+	create := func() (int, error) {
+		return openat2(parent, base, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW, 0o600, beneath)
+	}
+	fd, err := create()
+	if err == unix.EEXIST {
+		if err = clearWay(parent, base, p); err == nil {
+			fd, err = create()
+		}
+	}
 	if err != nil {
 		return err
 	}
-	f := os.NewFile(uintptr(fd), p)
-	err = write(f)
-	if cerr := f.Close(); err == nil {
+	err = write(fd)
+	if err == nil {
+		err = r.setOpen(fd, a)
+	}
+	if cerr := unix.Close(fd); err == nil {
 		err = cerr
 	}
 	if err != nil {
 		return err
 	}
-	return r.set(parent, base, unix.S_IFREG, a)
+	return r.times(parent, base, a.Times)
+}
+
+// setOpen gives a file that was just made its attributes, but not its times,
+// which change as long as it is written.
+func (r *Root) setOpen(fd int, a Attributes) error {
+	if err := unix.Fchown(fd, int(a.UID), int(a.GID)); err != nil {
+		return err
+	}
+	// After the owner: changing that drops set-user-id bits and capabilities.
+	if err := unix.Fchmod(fd, a.Mode&0o7777); err != nil {
+		return err
+	}
+	for key, value := range a.Xattrs {
+		if err := unix.Fsetxattr(fd, key, value, 0); err != nil && !dispensable(key, err) {
+			return err
+		}
+	}
+	return nil
+}
+
+// dispensable reports whether a file is complete without an attribute that could
+// not be set: those of users are not everywhere.
+func dispensable(key string, err error) bool {
+	return (err == unix.ENOTSUP || err == unix.EPERM) && key != "security.capability"
+}
+
+// fdFile reads and writes an open file. An os.File would ask the kernel first
+// whether it can be polled, file by file.
+type fdFile int
+
+func (f fdFile) Read(p []byte) (int, error) {
+	for {
+		n, err := unix.Read(int(f), p)
+		if err == unix.EINTR {
+			continue
+		}
+		if err == nil && n == 0 && len(p) > 0 {
+			return 0, io.EOF
+		}
+		return max(n, 0), err
+	}
+}
+
+func (f fdFile) Write(p []byte) (done int, err error) {
+	for done < len(p) {
+		n, err := unix.Write(int(f), p[done:])
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return done, err
+		}
+		done += n
+	}
+	return done, nil
 }
 
 // kind returns the format bits of what p leads to, 0 when nothing is there.

@@ -207,9 +207,17 @@ func TestFilesThatChangeWhileTheyAreRead(t *testing.T) {
 	before := d.o.Sums
 	d.o.Sums = sums(func() {})
 	os.WriteFile(p, []byte("other"), 0o644)
-	err = rootAt(t, t.TempDir()).Copy(ctx, d, m, "/", CopyOptions{Sums: true})
+	err = rootAt(t, t.TempDir()).Copy(ctx, d, m, "/", CopyOptions{})
 	if !errors.Is(err, ErrChanged) || !fault.Is(err, fault.Conflict) || !strings.Contains(err.Error(), "f") {
 		t.Errorf("a file that is another when it is copied: %v", err)
+	}
+	if _, _, err := d.Digest(ctx, m); err != nil {
+		t.Fatal(err)
+	}
+	os.WriteFile(p+".new", []byte("OTHER"), 0o644)
+	os.Rename(p+".new", p)
+	if err = rootAt(t, t.TempDir()).Copy(ctx, d, m, "/", CopyOptions{}); !errors.Is(err, ErrChanged) {
+		t.Errorf("a file that another one replaced before it is copied: %v", err)
 	}
 	d.o.Sums = before
 	os.Remove(p)

@@ -22,10 +22,11 @@ var limits = layer.Limits{MaxBytes: 64 << 30, MaxEntries: 2_000_000}
 
 // unpack unpacks an archive to dest. done is false when the file is none.
 func (c *copier) unpack(e *Entry, dest string) (done bool, err error) {
-	f, err := c.d.openEntry(e)
+	fd, err := c.d.openEntry(e)
 	if err != nil {
 		return false, err
 	}
+	f := os.NewFile(uintptr(fd), e.Path)
 	defer f.Close()
 	if !isArchive(c.ctx, f) {
 		return false, nil
@@ -172,7 +173,7 @@ func (u *untar) entry(h *tar.Header, data io.Reader) error {
 			return fault.New(fault.Invalid, "unpack entry", quote(h.Name), "the archive's files are larger than %d bytes", limits.MaxBytes)
 		}
 		u.size += h.Size
-		return u.r.file(p, a, func(f *os.File) error { return u.content(f, data, h.Size) })
+		return u.r.file(p, a, func(fd int) error { return u.content(fd, data, h.Size) })
 	case tar.TypeSymlink:
 		if h.Linkname == "" {
 			return fault.New(fault.Invalid, "unpack entry", quote(h.Name), "it is a link to nothing")
@@ -192,7 +193,7 @@ func (u *untar) entry(h *tar.Header, data io.Reader) error {
 
 // content writes a file, and leaves out what is only zeros: an archive of a few
 // bytes may claim gigabytes of them.
-func (u *untar) content(f *os.File, data io.Reader, size int64) error {
+func (u *untar) content(fd int, data io.Reader, size int64) error {
 	buf := buffers.Get().(*[256 << 10]byte)
 	defer buffers.Put(buf)
 	for offset := int64(0); offset < size; {
@@ -207,13 +208,16 @@ func (u *untar) content(f *os.File, data io.Reader, size int64) error {
 			return err
 		}
 		if chunk := buf[:n]; bytes.Count(chunk, zero) < n {
-			if _, err := f.WriteAt(chunk, offset); err != nil {
+			if _, err := unix.Seek(fd, offset, io.SeekStart); err != nil {
+				return err
+			}
+			if _, err := fdFile(fd).Write(chunk); err != nil {
 				return err
 			}
 		}
 		offset += int64(n)
 	}
-	return f.Truncate(size)
+	return unix.Ftruncate(fd, size)
 }
 
 var zero = []byte{0}

@@ -18,3 +18,15 @@ func openXZ(ctx context.Context, r io.Reader) (io.ReadCloser, error) {
 	}
 	return layerReader(ctx, z)
 }
+
+type ctxReader struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (c *ctxReader) Read(p []byte) (int, error) {
+	if err := c.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return c.r.Read(p)
+}
