@@ -25,21 +25,22 @@ import (
 // Record is all that is known about one container. A record is immutable once it
 // was handed to Container.Set: whoever changes something changes a copy.
 type Record struct {
-	ID         string
-	Name       string // without the slash
-	Created    time.Time
-	ImageRef   string        // as the user gave it
-	ImageID    digest.Digest // config digest of the image at creation
-	Platform   ocispec.Platform
-	Layers     []digest.Digest // diff ids, base first: what the root is made of
-	Path       string          // resolved command
-	Args       []string
-	Config     *container.Config                    // merged with the image's
-	HostConfig *container.HostConfig                // with defaults filled in
-	Networks   map[string]*network.EndpointSettings `json:",omitempty"` // as requested, by network name
-	Mounts     []volume.Mount                       `json:",omitempty"`
-	Log        LogConfig
-	State      State
+	ID           string
+	Name         string // without the slash
+	Created      time.Time
+	ImageRef     string        // as the user gave it
+	ImageID      digest.Digest // config digest of the image at creation
+	Platform     ocispec.Platform
+	Layers       []digest.Digest // diff ids, base first: what the root is made of
+	Path         string          // resolved command
+	Args         []string
+	Config       *container.Config                    // merged with the image's
+	HostConfig   *container.HostConfig                // with defaults filled in
+	Networks     map[string]*network.EndpointSettings `json:",omitempty"` // as requested, by network name
+	Disconnected bool                                 `json:",omitempty"` // from the network that is always there and HostConfig.NetworkMode names
+	Mounts       []volume.Mount                       `json:",omitempty"`
+	Log          LogConfig
+	State        State
 }
 
 // LogConfig is the resolved log configuration.

@@ -31,7 +31,7 @@ func (e *Engine) connect(ctx context.Context, rec *container.Record, in *spec.In
 		return e.shareNetwork(rec, in)
 	case mode == "host":
 		in.Net.Host = true
-	case mode.IsNone() || mode.IsUserDefined():
+	case mode.IsUserDefined() || !slices.Contains(networkNames(rec), bridge):
 		if own, err = e.network.NewSandbox(ctx, rec.ID); err != nil {
 			return err
 		}
@@ -40,13 +40,16 @@ func (e *Engine) connect(ctx context.Context, rec *container.Record, in *spec.In
 		if err != nil {
 			return err
 		}
+		if len(networkNames(rec)) > 1 {
+			req.Ports = nil // they go to whichever network gets the default route
+		}
 		if own, err = e.network.Attach(ctx, rec.ID, req); err != nil {
 			return err
 		}
 	}
 	if own != nil {
 		in.Net.Path = own.SandboxPath
-		if err := e.joinNetworks(ctx, rec); err != nil {
+		if err := e.joinNetworks(ctx, rec, own); err != nil {
 			return err
 		}
 	}
@@ -111,8 +114,8 @@ func (e *Engine) hostsFile(rec *container.Record, own *network.Endpoint) ([]byte
 		o.HostPath = "/etc/hosts"
 	}
 	if len(o.Extra) > 0 {
-		bridge := e.network.Bridge()
-		o.Gateways = []netip.Addr{bridge.Gateway4, bridge.Gateway6}
+		b := e.network.Bridge()
+		o.Gateways = []netip.Addr{b.Gateway4, b.Gateway6}
 	}
 	o.Addrs = e.ownAddrs(rec, own)
 	return network.Hosts(o)
@@ -123,12 +126,12 @@ func (e *Engine) resolvFile(rec *container.Record, own *network.Endpoint) ([]byt
 	hc := rec.HostConfig
 	o := network.ResolvOptions{
 		Search: hc.DNSSearch, Options: hc.DNSOptions, HostNet: hc.NetworkMode == "host",
-		IPv6: own != nil && own.IPv6.IsValid(),
+		IPv6: slices.ContainsFunc(e.ownAddrs(rec, own), netip.Addr.Is6),
 	}
 	for _, s := range hc.DNS {
 		o.Servers = append(o.Servers, s.String())
 	}
-	if own != nil && len(e.network.Joined(rec.ID)) > 0 {
+	if slices.ContainsFunc(e.network.Joined(rec.ID), func(ep *network.Endpoint) bool { return userDefined(ep.Name) }) {
 		// The network's own name service, which asks the others.
 		o.Servers = []string{network.NameServer}
 		if !slices.ContainsFunc(o.Options, func(s string) bool { return strings.HasPrefix(s, "ndots:") }) {

@@ -147,7 +147,7 @@ func (e *Engine) ports(rec *container.Record) network.PortMap {
 	for p := range rec.Config.ExposedPorts {
 		ports[p] = nil
 	}
-	for _, b := range append(slices.Clone(ep.Ports), e.network.Ports(rec.ID)...) {
+	for _, b := range e.network.Ports(rec.ID) {
 		p, ok := network.PortFrom(b.ContainerPort, network.IPProtocol(orTCP(b.Proto)))
 		if ok {
 			ports[p] = append(ports[p], network.PortBinding{HostIP: b.HostIP, HostPort: strconv.Itoa(int(b.HostPort))})

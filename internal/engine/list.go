@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"maps"
 	"regexp"
 	"slices"
 	"strconv"
@@ -209,7 +208,10 @@ func (s *selection) onNetwork(rec *container.Record) bool {
 	if !s.filters.Has("network") {
 		return true
 	}
-	names := append(slices.Collect(maps.Keys(rec.Networks)), string(rec.HostConfig.NetworkMode))
+	names := networkNames(rec)
+	if mode := rec.HostConfig.NetworkMode; mode.IsContainer() {
+		names = append(names, string(mode))
+	}
 	return slices.ContainsFunc(names, func(name string) bool {
 		id := s.e.networkID(name)
 		return slices.ContainsFunc(s.filters.Get("network"), func(v string) bool {

@@ -320,7 +320,7 @@ type NetworkPruneReport struct {
 	Remove, Keep    []PlanItem
 }
 
-// NetworkPrune removes the user-defined networks that no container names.
+// NetworkPrune removes the user-defined networks that no running container is on.
 func (e *Engine) NetworkPrune(ctx context.Context, f filter.Set, dryRun bool) (NetworkPruneReport, error) {
 	out := NetworkPruneReport{NetworksDeleted: []string{}}
 	if err := f.Check("label", "label!", "until"); err != nil {
@@ -341,7 +341,7 @@ func (e *Engine) NetworkPrune(ctx context.Context, f filter.Set, dryRun bool) (N
 		case !f.Labels("label", r.Labels) || f.HasLabels("label!", r.Labels):
 			item.Reason = "the label filter leaves it out"
 		default:
-			item.Reason = "no container is on it"
+			item.Reason = "no running container is on it"
 			out.Remove = append(out.Remove, item)
 			continue
 		}
@@ -365,12 +365,12 @@ func (e *Engine) NetworkPrune(ctx context.Context, f filter.Set, dryRun bool) (N
 	return out, nil
 }
 
-// networkUsers returns the containers, running or not, that name a network.
+// networkUsers returns the running containers that are on a network. Those that
+// don't run keep no network, as with docker: they say what is missing when they start.
 func (e *Engine) networkUsers(name string) []*container.Container {
 	var users []*container.Container
 	for _, c := range e.containers.All() {
-		rec := c.Record()
-		if _, named := rec.Networks[name]; named || string(rec.HostConfig.NetworkMode) == name {
+		if rec := c.Record(); rec.State.Alive() && slices.Contains(networkNames(rec), name) {
 			users = append(users, c)
 		}
 	}
@@ -378,7 +378,7 @@ func (e *Engine) networkUsers(name string) []*container.Container {
 }
 
 func (e *Engine) publishNetwork(action events.Action, r *netRecord, containerID string) {
-	attrs := map[string]string{"name": r.Name, "type": "bridge"}
+	attrs := map[string]string{"name": r.Name, "type": r.driver()}
 	if containerID != "" {
 		attrs["container"] = containerID
 	}

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"slices"
 	"strings"
 
 	"berth/internal/container"
@@ -12,40 +13,34 @@ import (
 	"github.com/moby/moby/api/types/network"
 )
 
-// networksOf returns the container's place in its network, by the network's name.
+// networksOf returns the container's place in its networks, by the networks' names.
 func (e *Engine) networksOf(rec *container.Record) map[string]*network.EndpointSettings {
-	mode := rec.HostConfig.NetworkMode
 	out := map[string]*network.EndpointSettings{}
-	if mode.IsContainer() {
-		return out
-	}
-	if !mode.IsUserDefined() {
-		name := string(mode)
+	for _, name := range networkNames(rec) {
 		s := e.wantedOf(rec, name)
-		if rec.State.Alive() {
+		if userDefined(name) {
+			s.DNSNames = dnsNames(rec, name)
+		}
+		if userDefined(name) || rec.State.Alive() {
 			s.NetworkID = e.networkID(name)
 		}
-		if ep := e.endpoint(rec); ep != nil {
+		out[name] = s
+	}
+	for _, ep := range e.endpoints(rec) {
+		if s := out[ep.Name]; s != nil {
 			fillEndpoint(s, ep)
-		}
-		out[name] = s
-	}
-	for name := range rec.Networks {
-		if !userDefined(name) {
-			continue
-		}
-		s := e.wantedOf(rec, name)
-		s.NetworkID, s.DNSNames = e.networkID(name), dnsNames(rec, name)
-		out[name] = s
-	}
-	if rec.State.Alive() && ownsNetwork(rec) {
-		for _, ep := range e.network.Joined(rec.ID) {
-			if s := out[ep.Name]; s != nil {
-				fillEndpoint(s, ep)
-			}
 		}
 	}
 	return out
+}
+
+// endpoints are the places that a running container has on networks.
+func (e *Engine) endpoints(rec *container.Record) []*netroom.Endpoint {
+	own := e.endpoint(rec)
+	if own == nil {
+		return nil
+	}
+	return append(e.network.Joined(rec.ID), own)
 }
 
 // wantedOf is what a record asks of a network.
@@ -130,25 +125,15 @@ func (e *Engine) membersOf(name string) map[string]network.EndpointResource {
 	members := map[string]network.EndpointResource{}
 	for _, c := range e.containers.All() {
 		rec := c.Record()
-		if !rec.State.Alive() {
-			continue
-		}
-		if userDefined(name) {
-			for _, ep := range e.network.Joined(rec.ID) {
-				if ep.Name == name {
-					members[rec.ID] = network.EndpointResource{Name: rec.Name, EndpointID: ep.EndpointID,
-						MacAddress: network.HardwareAddr(ep.MAC), IPv4Address: ep.IPv4, IPv6Address: ep.IPv6}
-				}
-			}
-			continue
-		}
-		if string(rec.HostConfig.NetworkMode) != name {
+		if !rec.State.Alive() || !slices.Contains(networkNames(rec), name) {
 			continue
 		}
 		m := network.EndpointResource{Name: rec.Name}
-		if ep := e.endpoint(rec); ep != nil {
-			m.EndpointID, m.MacAddress = ep.EndpointID, network.HardwareAddr(ep.MAC)
-			m.IPv4Address, m.IPv6Address = ep.IPv4, ep.IPv6
+		for _, ep := range e.endpoints(rec) {
+			if ep.Name == name {
+				m.EndpointID, m.MacAddress = ep.EndpointID, network.HardwareAddr(ep.MAC)
+				m.IPv4Address, m.IPv6Address = ep.IPv4, ep.IPv6
+			}
 		}
 		members[rec.ID] = m
 	}

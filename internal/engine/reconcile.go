@@ -52,6 +52,11 @@ func (e *Engine) reconcile(ctx context.Context) error {
 			wanted = append(wanted, c)
 		}
 	}
+	for id := range live {
+		if c := e.containers.Get(id); c != nil && ownsNetwork(c.Record()) {
+			e.settleNetworks(ctx, c.Record())
+		}
+	}
 	e.sweep(live)
 	e.work.Go(func() { e.startWanted(wanted) })
 	return nil

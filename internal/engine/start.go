@@ -285,7 +285,7 @@ func (e *Engine) release(ctx context.Context, c *container.Container) {
 	}
 	if ownsNetwork(rec) {
 		for _, ep := range e.network.Joined(rec.ID) {
-			if r, _ := e.nets.find(ep.NetworkID); r != nil {
+			if r, _ := e.joinable(ep.NetworkID); r != nil {
 				e.publishNetwork(events.ActionDisconnect, r, rec.ID)
 			}
 		}
@@ -328,6 +328,7 @@ func networkRequest(rec *container.Record) (network.Request, error) {
 		if len(ep.MacAddress) > 0 {
 			r.MAC = []byte(ep.MacAddress)
 		}
+		r.GwPriority = ep.GwPriority
 	}
 	return r, nil
 }

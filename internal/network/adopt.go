@@ -226,6 +226,9 @@ func (m *Manager) sweepLinks() {
 	m.mu.Lock()
 	for _, a := range m.endpoints {
 		kept[a.sandbox.index] = true
+		for _, j := range a.joined {
+			kept[j.Index] = true
+		}
 	}
 	m.mu.Unlock()
 	for _, p := range ports {

@@ -170,7 +170,7 @@ func checkKernel(t *testing.T, m *Manager, live map[string]int) {
 		if e.Name == "bridge" {
 			bridged++
 		}
-		elements += len(e.Ports)
+		elements += len(m.Ports(id))
 	}
 	if n, err := m.firewall.elementCount(); err != nil || n != elements {
 		t.Errorf("the maps hold %d ports, error %v; want %d", n, err, elements)

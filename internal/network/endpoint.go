@@ -17,6 +17,8 @@ type Request struct {
 	IPv4  netip.Addr
 	IPv6  netip.Addr
 	MAC   net.HardwareAddr
+
+	GwPriority int // see JoinRequest; without other networks it says nothing
 }
 
 // Endpoint is a container's place in a network. It must not be changed.
@@ -34,7 +36,6 @@ type Endpoint struct {
 	IPv4, IPv6         netip.Prefix // address with the subnet's length; IPv6 may be zero
 	Gateway4, Gateway6 netip.Addr
 	MAC                net.HardwareAddr
-	Ports              []Published
 }
 
 // Attach gives a container an endpoint on the default bridge. Without ports it
@@ -48,7 +49,7 @@ func (m *Manager) Attach(ctx context.Context, containerID string, r Request) (*E
 	if err != nil {
 		return nil, err
 	}
-	if err := m.attach(a, containerID, r.Ports, want); err != nil {
+	if err := m.attach(a, containerID, r, want); err != nil {
 		m.unclaim(containerID, a)
 		return nil, err
 	}
@@ -56,7 +57,7 @@ func (m *Manager) Attach(ctx context.Context, containerID string, r Request) (*E
 }
 
 // attach fills a claim; on failure unclaim undoes what it did.
-func (m *Manager) attach(a *attachment, id string, wants []Port, want identity) error {
+func (m *Manager) attach(a *attachment, id string, r Request, want identity) error {
 	// The bridge and the table must stand before ports are promised.
 	if err := m.ensureReady(); err != nil {
 		return err
@@ -68,12 +69,15 @@ func (m *Manager) attach(a *attachment, id string, wants []Port, want identity) 
 	if err != nil {
 		return err
 	}
-	a.sandbox = s
-	published, bindings, err := m.ports.reserve(id, wants, s.ip4, s.ip6)
+	a.sandbox, s.record.Priority = s, r.GwPriority
+	published, bindings, err := m.ports.reserve(id, r.Ports, s.ip4, s.ip6)
 	if err != nil {
 		return err
 	}
-	a.bindings = bindings
+	a.bindings, a.ports = bindings, published
+	if len(bindings) > 0 {
+		a.to4, a.to6 = s.ip4, s.ip6
+	}
 	if err := m.commit(id, s, published); err != nil {
 		return err
 	}
@@ -254,7 +258,7 @@ func (m *Manager) bridgeEndpoint(r record) *Endpoint {
 		ContainerID: r.Container, SandboxPath: m.sandboxPath(r.Container), SandboxID: r.Sandbox,
 		Name: "bridge", NetworkID: m.names.id, EndpointID: r.Endpoint,
 		IPv4: netip.PrefixFrom(r.IPv4, m.subnet4.Bits()), Gateway4: m.addrs.addr4(gatewayNumber),
-		MAC: mac, Ports: r.Ports,
+		MAC: mac,
 	}
 	if r.IPv6.IsValid() {
 		e.IPv6, e.Gateway6 = netip.PrefixFrom(r.IPv6, m.subnet6.Bits()), m.addrs.addr6(gatewayNumber)

@@ -60,7 +60,7 @@ func TestHostWithoutIPv6(t *testing.T) {
 	must(t, writeSysctl("ipv6/conf/all/disable_ipv6", "1"))
 	m := startManager(t, testConfig(t))
 	a := attach(t, m, "a", Port{HostPort: 8080, ContainerPort: 80})
-	if a.IPv6.IsValid() || len(a.Ports) != 1 {
+	if a.IPv6.IsValid() || len(m.Ports("a")) != 1 {
 		t.Errorf("the endpoint has IPv6: %+v", a.Endpoint)
 	}
 	serve(t, a.place, "a", "0.0.0.0:80")

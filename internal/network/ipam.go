@@ -145,6 +145,12 @@ func (a *ipam) number6(ip netip.Addr) (uint32, bool) {
 	return n, n < a.size
 }
 
+// freeAddrs gives addresses back that reserve and reserve6, or take, have given out.
+func (a *ipam) freeAddrs(ip4, ip6 netip.Addr) {
+	b, base := ip4.As4(), a.subnet4.Addr().As4()
+	a.free(binary.BigEndian.Uint32(b[:])-binary.BigEndian.Uint32(base[:]), ip6)
+}
+
 // free gives a number, and an address that was reserved beside it, back.
 func (a *ipam) free(n uint32, extra netip.Addr) {
 	a.mu.Lock()

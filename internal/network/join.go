@@ -59,7 +59,7 @@ func (m *Manager) Join(ctx context.Context, id string, r JoinRequest) (*Endpoint
 	if err := ctx.Err(); err != nil {
 		return nil, fault.Wrap("join network", r.Network, err)
 	}
-	n, err := m.joinable(r.Network)
+	n, err := m.netByID(r.Network)
 	if err != nil {
 		return nil, err
 	}
@@ -83,7 +83,12 @@ func (m *Manager) Join(ctx context.Context, id string, r JoinRequest) (*Endpoint
 	}
 	j := &joinedEnd{container: id, net: n}
 	j.Network, j.Endpoint, j.Priority, j.Names, j.Links = r.Network, randomID(32), r.GwPriority, r.Names, r.Links
-	if j.IPv4, j.IPv6, err = n.assign(r.IPv4.Unmap(), r.IPv6); err != nil {
+	if n == m.standard {
+		j.IPv4, j.IPv6, err = m.assignStandard(r.IPv4.Unmap(), r.IPv6)
+	} else {
+		j.IPv4, j.IPv6, err = n.assign(r.IPv4.Unmap(), r.IPv6)
+	}
+	if err != nil {
 		return nil, err
 	}
 	defer n.settled()
@@ -103,17 +108,7 @@ func (m *Manager) Join(ctx context.Context, id string, r JoinRequest) (*Endpoint
 		m.unplugJoined(j)
 		return nil, err
 	}
-	return j.endpoint, m.chooseRoute(a)
-}
-
-// joinable returns a network that a container can join; the default one has its
-// addresses from the pool's store.
-func (m *Manager) joinable(id string) (*userNet, error) {
-	if id != m.names.id {
-		return m.user.get(id)
-	}
-	return nil, fault.New(fault.Unsupported, "", "", "a container can't be connected to the network bridge beside others").
-		WithHint("create it on bridge and connect it to the others")
+	return j.endpoint, m.chooseRoute(id, a)
 }
 
 // attached returns the claim of a container that has its namespace.
@@ -286,40 +281,6 @@ func insideNamespace(ns *os.File, do func() error) (err error) {
 	return err
 }
 
-// chooseRoute gives the default route to the network that has the highest
-// priority, and of those the first by name. Internal networks have none.
-func (m *Manager) chooseRoute(a *attachment) error {
-	var best *joinedEnd
-	for _, j := range a.joined {
-		if j.net.def.Internal {
-			continue
-		}
-		if best == nil || j.Priority > best.Priority || (j.Priority == best.Priority && j.net.def.Name < best.net.def.Name) {
-			best = j
-		}
-	}
-	if best == nil || (!a.sandbox.bare() && best.Priority <= 0) {
-		return nil // there is none, or the default network has it
-	}
-	inside, err := routeInside(a.sandbox.ns)
-	if err != nil {
-		return fault.New(fault.Internal, "enter network namespace", shortID(best.container), "%w", err)
-	}
-	defer inside.close()
-	index, err := inside.indexOf(best.Inside)
-	if err != nil {
-		return fault.New(fault.Internal, "set default route through", best.Inside, "%w", err)
-	}
-	reqs := []*nl.NetlinkRequest{defaultRouteRequest(index, best.net.def.Gateway4)}
-	if best.IPv6.IsValid() {
-		reqs = append(reqs, defaultRouteRequest(index, best.net.def.Gateway6))
-	}
-	if err := inside.do(reqs...); err != nil {
-		return fault.New(fault.Internal, "set default route through", best.Inside, "%w", err)
-	}
-	return nil
-}
-
 // rewrite replaces a container's record in the run directory.
 func (m *Manager) rewrite(id string, a *attachment) error {
 	r := a.sandbox.record
@@ -355,7 +316,7 @@ func (m *Manager) joinedEndpoint(a *attachment, j *joinedEnd) *Endpoint {
 	return e
 }
 
-// Joined returns the endpoints of a container on user-defined networks.
+// Joined returns the endpoints of a container on the networks that it has joined.
 func (m *Manager) Joined(id string) []*Endpoint {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -377,6 +338,9 @@ func (m *Manager) Leave(ctx context.Context, id, netID string) error {
 		return err
 	}
 	at := slices.IndexFunc(a.joined, func(j *joinedEnd) bool { return j.Network == netID })
+	if at < 0 && netID == m.standard.def.ID && !a.sandbox.bare() {
+		return m.leaveStandard(id, a)
+	}
 	if at < 0 {
 		return nil
 	}
@@ -385,11 +349,12 @@ func (m *Manager) Leave(ctx context.Context, id, netID string) error {
 		m.withdraw(id, a)
 	}
 	m.leave(a, j)
-	m.unplugJoined(j)
+	// The record goes first: an interface that none names is swept.
 	if err := m.rewrite(id, a); err != nil {
 		return err
 	}
-	return m.chooseRoute(a)
+	m.unplugJoined(j)
+	return m.chooseRoute(id, a)
 }
 
 // SetNames changes the names by which others on a network find a container.
@@ -411,22 +376,22 @@ func (m *Manager) SetNames(id, netID string, list []string) error {
 // adoptJoined takes over the networks of a living container.
 func (m *Manager) adoptJoined(a *attachment, r record) {
 	a.ports, a.to4, a.to6, a.upstream = r.Ports, r.To4, r.To6, r.Upstream
-	if !a.to4.IsValid() {
-		a.ports = nil // they are the default network's
+	if len(a.ports) > 0 && !a.to4.IsValid() {
+		a.to4, a.to6 = r.IPv4, r.IPv6
 	}
 	for _, old := range r.Joined {
-		n, err := m.user.get(old.Network)
+		n, err := m.netByID(old.Network)
 		if err != nil {
 			m.log.Warn("a container is on a network that is gone", "container", r.Container, "network", old.Network)
 			continue
 		}
 		j := &joinedEnd{joined: old, container: r.Container, net: n}
-		n.mu.Lock()
-		n.used[j.IPv4], n.used[j.IPv6] = true, true
-		n.ends[r.Container] = j
-		n.mu.Unlock()
+		n.adopt(j)
 		j.endpoint = m.joinedEndpoint(a, j)
 		a.joined = append(a.joined, j)
+		if n == m.standard {
+			continue // its bridge is made when everything that leads there is known
+		}
 		if err := m.ensureUserBridge(n); err != nil {
 			m.log.Warn("cannot make the bridge of a network in use", "network", n.def.Name, "error", err)
 		}

@@ -13,7 +13,9 @@ func (m *Manager) lookup(id, name string) (ip4, ip6 []netip.Addr, known bool) {
 	var nets []*userNet
 	if a != nil {
 		for _, j := range a.joined {
-			nets = append(nets, j.net)
+			if j.net != m.standard { // has no names, as with other engines
+				nets = append(nets, j.net)
+			}
 		}
 	}
 	m.mu.Unlock()
@@ -63,6 +65,9 @@ func (m *Manager) reverse(id string, addr netip.Addr) (string, bool) {
 		return "", false
 	}
 	for _, j := range a.joined {
+		if j.net == m.standard {
+			continue
+		}
 		j.net.mu.Lock()
 		for _, other := range j.net.ends {
 			if (other.IPv4 == addr || other.IPv6 == addr) && len(other.Names) > 0 {

@@ -37,6 +37,7 @@ type Manager struct {
 	flows    *flows
 	watcher  *watcher
 	user     userNets
+	standard *userNet // the default network, for those who join it beside others
 
 	// chosen ends the time in which no other engine may choose a subnet: ours is
 	// visible to it only when the bridge has its addresses.
@@ -60,11 +61,13 @@ type attachment struct {
 	endpoint *Endpoint // nil while Attach is at work
 	bindings []*binding
 
-	// On user-defined networks:
-	joined   []*joinedEnd
-	ports    []Published // on one of them, whose addresses to4 and to6 are
+	// What is published, and the addresses that it leads to: those of the network
+	// that has the default route.
+	ports    []Published
 	to4, to6 netip.Addr
-	upstream []string // name servers for what is not found on them
+
+	joined   []*joinedEnd // networks beside the sandbox's own
+	upstream []string     // name servers for what is not found on them
 	names    *nameService
 }
 
@@ -96,6 +99,7 @@ func Open(ctx context.Context, cfg Config) (*Manager, error) {
 		return nil, err
 	}
 	m.addrs = newIPAM(m.subnet4, m.subnet6)
+	m.standard = m.newStandardNet()
 	m.ports = &portTable{byKey: map[portKey]*binding{}, loopback6: m.loopback6Works}
 	m.reaper = newReaper(m)
 	m.flows = newFlows(m)

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -66,7 +67,8 @@ func (m *Manager) ServeNames(id string, upstream []string) error {
 // adoptNames starts the name service of a container that has lived through the end
 // of an engine.
 func (m *Manager) adoptNames(id string, a *attachment) {
-	if len(a.joined) == 0 || a.sandbox.ns == nil {
+	named := slices.ContainsFunc(a.joined, func(j *joinedEnd) bool { return j.net != m.standard })
+	if !named || a.sandbox.ns == nil {
 		return
 	}
 	if err := m.startNames(id, a); err != nil {

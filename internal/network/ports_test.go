@@ -49,12 +49,12 @@ func TestPublishedPorts(t *testing.T) {
 			t.Errorf("%s: %v", c.name, err)
 			continue
 		}
-		if s := describe(e.Ports, c.port.HostPort == 0); s != c.want {
+		if s := describe(m.Ports(id), c.port.HostPort == 0); s != c.want {
 			t.Errorf("%s: published on %s, want %s", c.name, s, c.want)
 		}
 		b := enter(t, e)
 		serve(t, b.place, id, ":80")
-		for _, p := range e.Ports {
+		for _, p := range m.Ports(id) {
 			addr, from := p.HostIP, lan.place
 			if addr == netip.IPv4Unspecified() {
 				addr = lan.host4

@@ -33,7 +33,10 @@ type record struct {
 	MAC       string      `json:"mac,omitempty"`
 	Ports     []Published `json:"ports,omitempty"`
 
-	// On user-defined networks; To4 and To6 are where Ports lead then.
+	// Priority is that of the default network, see JoinRequest.
+	Priority int `json:"priority,omitempty"`
+
+	// Beside others; To4 and To6 are where Ports lead when it is not IPv4 and IPv6.
 	Joined   []joined   `json:"joined,omitempty"`
 	To4      netip.Addr `json:"to4,omitzero"`
 	To6      netip.Addr `json:"to6,omitzero"`
@@ -106,7 +109,7 @@ func (m *Manager) unprepare(s *sandbox) {
 func (m *Manager) commit(id string, s *sandbox, ports []Published) error {
 	ready, path := filepath.Join(m.recordDir(), readyName(s)), m.recordPath(id)
 	s.record.Container = id
-	if len(ports) > 0 {
+	if len(ports) > 0 || s.record.Priority != 0 {
 		s.record.Ports = ports
 		data, err := json.Marshal(s.record)
 		if err != nil {

@@ -37,7 +37,8 @@ type Definition struct {
 
 // userNet is a network in use.
 type userNet struct {
-	def Definition
+	def    Definition
+	pooled *ipam // of the default network alone: its addresses, which the pool draws from too
 
 	setup sync.Mutex
 	index int // of the bridge; 0 while it is not known to stand; guarded by setup
@@ -336,10 +337,14 @@ func (n *userNet) take6(ip4 netip.Addr) (netip.Addr, error) {
 	return netip.Addr{}, fault.New(fault.Exhausted, "", "", "no available IPv6 addresses on this network's address pools: %s (%s)", n.def.Name, n.def.ID)
 }
 
-func (n *userNet) free(addrs ...netip.Addr) {
+func (n *userNet) free(ip4, ip6 netip.Addr) {
+	if n.pooled != nil {
+		n.pooled.freeAddrs(ip4, ip6)
+		return
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	for _, a := range addrs {
+	for _, a := range []netip.Addr{ip4, ip6} {
 		if a != n.def.Gateway4 && a != n.def.Gateway6 {
 			delete(n.used, a)
 		}

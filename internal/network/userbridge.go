@@ -16,6 +16,9 @@ import (
 func (m *Manager) ensureUserBridge(n *userNet) error {
 	n.setup.Lock()
 	defer n.setup.Unlock()
+	if n == m.standard {
+		return m.ensureStandard(n)
+	}
 	if n.index != 0 {
 		if name, err := m.route.nameOf(n.index); err == nil && name == n.def.Bridge {
 			return nil

@@ -4,45 +4,77 @@ import (
 	"context"
 	"net/netip"
 	"slices"
+
+	"berth/internal/fault"
 )
 
-// Publish publishes ports of a container on a network that it has joined.
-func (m *Manager) Publish(ctx context.Context, id, netID string, wants []Port) ([]Published, error) {
+// Publish sees to it that a container's ports are published on the network that has
+// its default route, wherever they were before: replies go out there. Without
+// such a network nothing is published.
+func (m *Manager) Publish(ctx context.Context, id string, wants []Port) error {
+	if err := ctx.Err(); err != nil {
+		return fault.Wrap("publish ports", shortID(id), err)
+	}
 	a, err := m.attached(id)
-	if err != nil {
-		return nil, err
+	if err != nil || len(wants) == 0 {
+		return err
 	}
-	at := slices.IndexFunc(a.joined, func(j *joinedEnd) bool { return j.Network == netID })
-	if at < 0 || len(wants) == 0 || len(a.bindings) > 0 {
-		return nil, nil
+	four, six := m.gateways(id, a)
+	var to4, to6, on netip.Addr
+	if four != nil {
+		to4, on = four.IPv4, four.net.def.HostIP
 	}
-	j := a.joined[at]
-	if j.net.def.Internal {
-		return nil, nil // docker's behaviour: nothing leads into such a network
+	if six != nil && four != nil {
+		to6 = six.IPv6
 	}
-	wants = slices.Clone(wants)
+	if to4 == a.to4 && to6 == a.to6 {
+		return nil
+	}
+	wants = sameHostPorts(wants, a.ports)
+	m.withdraw(id, a)
+	if four == nil {
+		return m.rewrite(id, a)
+	}
 	for i := range wants {
 		if !wants[i].HostIP.IsValid() {
-			wants[i].HostIP = j.net.def.HostIP
+			wants[i].HostIP = on
 		}
 	}
-	published, bindings, err := m.ports.reserve(id, wants, j.IPv4, j.IPv6)
+	published, bindings, err := m.ports.reserve(id, wants, to4, to6)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	m.mu.Lock()
-	a.bindings, a.ports, a.to4, a.to6 = bindings, published, j.IPv4, j.IPv6
+	a.bindings, a.ports, a.to4, a.to6 = bindings, published, to4, to6
 	m.mu.Unlock()
 	if err := m.rewrite(id, a); err != nil {
 		m.withdraw(id, a)
-		return nil, err
+		return err
 	}
 	if err := m.firewall.change(elementsOf(bindings), nil); err != nil {
 		m.withdraw(id, a)
-		return nil, err
+		return err
 	}
 	m.flows.forget(bindings)
-	return published, nil
+	return nil
+}
+
+// sameHostPorts turns wishes for any port, or one of several, into wishes for the one
+// that the container has now.
+func sameHostPorts(wants []Port, have []Published) []Port {
+	wants = slices.Clone(wants)
+	kept := make(map[uint16]bool, len(have))
+	for i, w := range wants {
+		for _, p := range have {
+			free := w.HostPort == 0 || w.HostPort <= p.HostPort && p.HostPort <= w.HostPortEnd
+			if free && !kept[p.HostPort] && p.ContainerPort == w.ContainerPort && p.Proto == w.Proto {
+				wants[i].HostPort, wants[i].HostPortEnd = p.HostPort, 0
+				kept[p.HostPort] = true
+				break
+			}
+		}
+	}
+	return wants
 }
 
 // withdraw takes back what Publish has published.
@@ -58,7 +90,7 @@ func (m *Manager) withdraw(id string, a *attachment) {
 	m.mu.Unlock()
 }
 
-// Ports returns what Publish has published for a container.
+// Ports returns what is published for a container.
 func (m *Manager) Ports(id string) []Published {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -135,7 +135,6 @@ func TestCheck(t *testing.T) {
 		{"log sizes", func(r *Request) {
 			r.HostConfig.LogConfig.Config = map[string]string{"max-size": "2m", "max-file": "2"}
 		}, ""},
-		{"network", func(r *Request) { r.HostConfig.NetworkMode = "mine" }, "joining bridge beside user-defined networks"},
 		{"hostname in a shared network", func(r *Request) {
 			r.Networking.EndpointsConfig = nil
 			r.HostConfig.NetworkMode, r.Config.Hostname = "container:x", "h"

@@ -143,8 +143,6 @@ func checkEndpoints(r *Request) error {
 		case name == string(mode):
 		case alone || name == network.NetworkHost || name == network.NetworkNone:
 			return invalid("conflicting options: cannot attach both %s and %s", mode, name)
-		case name == network.NetworkBridge:
-			return unsupported("joining bridge beside user-defined networks", "create the container on bridge and name the others as further networks")
 		}
 		private := name != network.NetworkHost && name != network.NetworkNone
 		if len(ep.Aliases) > 0 && (!private || name == network.NetworkBridge) {
