@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -13,11 +14,14 @@ import (
 // trash removes directories one after another in the background. Its goroutine
 // lives only while there is something to remove.
 type trash struct {
-	dir string
+	dir   string
+	hurry chan struct{} // has an element when nobody wants to wait for calm
 
 	mu      sync.Mutex // guards the fields below
 	idle    *sync.Cond // signalled when running becomes false
 	queue   []string
+	first   time.Time // when the goroutine got its work
+	last    time.Time // when the latest directory came
 	running bool
 	stopped bool
 
@@ -25,7 +29,7 @@ type trash struct {
 }
 
 func newTrash(dir string) *trash {
-	t := &trash{dir: dir}
+	t := &trash{dir: dir, hurry: make(chan struct{}, 1)}
 	t.idle = sync.NewCond(&t.mu)
 	return t
 }
@@ -53,15 +57,50 @@ func (t *trash) add(path string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.queue = append(t.queue, path)
+	t.last = time.Now()
 	if !t.running && !t.stopped {
-		t.running = true
+		t.running, t.first = true, t.last
 		go t.run()
+	}
+}
+
+// Where one directory comes others follow, and removing files slows down whoever
+// makes or moves some in the same file system. So the goroutine waits until none
+// has come for calm, but begins patience after the first: the space is wanted.
+const (
+	calm     = 50 * time.Millisecond
+	patience = time.Second
+)
+
+// awaitCalm waits, without the lock.
+func (t *trash) awaitCalm() {
+	timer := time.NewTimer(calm)
+	defer timer.Stop()
+	for !t.stopped {
+		now := time.Now()
+		wait := min(t.last.Add(calm).Sub(now), t.first.Add(patience).Sub(now))
+		if wait <= 0 {
+			return
+		}
+		timer.Reset(wait)
+		t.mu.Unlock()
+		hurry := false
+		select {
+		case <-timer.C:
+		case <-t.hurry:
+			hurry = true
+		}
+		t.mu.Lock()
+		if hurry {
+			return
+		}
 	}
 }
 
 func (t *trash) run() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.awaitCalm()
 	for len(t.queue) > 0 && !t.stopped {
 		path := t.queue[0]
 		t.queue = t.queue[1:]
@@ -82,16 +121,29 @@ func (t *trash) stop() {
 	defer t.mu.Unlock()
 	t.stopped = true
 	t.remover.stop.Store(true)
-	for t.running {
-		t.idle.Wait()
-	}
+	t.await()
 }
 
 func (t *trash) flush() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.await()
+}
+
+// await waits until nothing is left to do, and nobody for calm.
+func (t *trash) await() {
+	if t.running {
+		select {
+		case t.hurry <- struct{}{}:
+		default:
+		}
+	}
 	for t.running {
 		t.idle.Wait()
+	}
+	select {
+	case <-t.hurry:
+	default:
 	}
 }
 
