@@ -323,6 +323,7 @@ func (e *Engine) measure(w *budgetWalk) error {
 	if err != nil {
 		return err
 	}
+	e.layers.Flush() // what was removed takes nothing
 	used, err := volume.DiskUsage(e.life, e.cfg.Root)
 	if err != nil {
 		return err
