@@ -153,8 +153,7 @@ func (d *dockerd) reload(e *engine.Engine) error {
 		return err
 	}
 	r := o.images
-	err = e.Reconfigure(engine.Live{Labels: o.labels, Debug: o.level <= slog.LevelDebug, Defaults: o.defaults,
-		Insecure: r.insecure, HubMirrors: r.mirrors, Downloads: r.downloads, Uploads: r.uploads})
+	err = e.Reconfigure(engine.Live{Labels: o.labels, Debug: o.level <= slog.LevelDebug, Defaults: o.defaults, Registries: r.settings()})
 	if err != nil {
 		return err
 	}

@@ -9,7 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	"berth/internal/engine"
+	"berth/internal/engine/registries"
 	"berth/internal/fault"
 
 	"github.com/docker/go-units"
@@ -129,10 +129,14 @@ func checkRegistryHost(host string) error {
 }
 
 // engineConfig is what the engine has to know of the options.
-func (o *imageOptions) engineConfig() engine.RegistryConfig {
-	return engine.RegistryConfig{
-		DropBlobs: !o.keepBlobs, Registries: o.registries, Policy: o.policy, Insecure: o.insecure, HubMirrors: o.mirrors,
-		Downloads: o.downloads, Uploads: o.uploads, MaxLayerSize: o.maxLayer, MaxLayerFiles: o.maxFiles,
-		Serve: o.listen, ServeFile: o.config,
+func (o *imageOptions) engineConfig() registries.Config {
+	return registries.Config{
+		Settings: o.settings(), DropBlobs: !o.keepBlobs, Registries: o.registries, Policy: o.policy,
+		MaxLayerSize: o.maxLayer, MaxLayerFiles: o.maxFiles, Serve: o.listen, ServeFile: o.config,
 	}
+}
+
+// settings are those that may change while the engine runs.
+func (o *imageOptions) settings() registries.Settings {
+	return registries.Settings{Insecure: o.insecure, HubMirrors: o.mirrors, Downloads: o.downloads, Uploads: o.uploads}
 }

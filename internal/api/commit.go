@@ -3,7 +3,7 @@ package api
 import (
 	"net/http"
 
-	"berth/internal/engine"
+	"berth/internal/engine/images"
 	"berth/internal/fault"
 
 	"github.com/moby/moby/api/types/common"
@@ -34,7 +34,7 @@ func (b *commitBody) config() *container.Config {
 // commitContainer makes an image of a container. The body may hold a
 // configuration that goes before the container's own.
 func commitContainer(x *exchange) error {
-	o := engine.CommitOptions{
+	o := images.CommitOptions{
 		Container: x.query("container"), Repo: x.query("repo"), Tag: x.query("tag"),
 		Comment: x.query("comment"), Author: x.query("author"), Changes: x.queries("changes"), Pause: true,
 	}

@@ -8,6 +8,7 @@ import (
 
 	"berth/internal/engine"
 	"berth/internal/engine/filter"
+	"berth/internal/engine/images"
 	"berth/internal/fault"
 
 	"github.com/moby/moby/api/types/image"
@@ -17,36 +18,36 @@ import (
 
 // imageEngine is what the image endpoints call.
 type imageEngine interface {
-	ImageList(ctx context.Context, o engine.ImageListOptions) ([]image.Summary, error)
-	ImageInspect(ctx context.Context, ref string, o engine.ImageInspectOptions) (image.InspectResponse, error)
+	ImageList(ctx context.Context, o images.ListOptions) ([]image.Summary, error)
+	ImageInspect(ctx context.Context, ref string, o images.InspectOptions) (image.InspectResponse, error)
 	ImageHistory(ctx context.Context, ref string, platform *ocispec.Platform) ([]image.HistoryResponseItem, error)
 	ImageRemove(ctx context.Context, ref string, force, prune bool) ([]image.DeleteResponse, error)
 	ImageTag(ctx context.Context, src, target string) error
 	ImagePrune(ctx context.Context, o engine.ImagePruneOptions) (engine.ImagePruneReport, error)
 
-	ImageLoad(ctx context.Context, r io.Reader, o engine.ImageLoadOptions, out io.Writer) error
+	ImageLoad(ctx context.Context, r io.Reader, o images.LoadOptions, out io.Writer) error
 	ImageSave(ctx context.Context, refs []string, platforms []*ocispec.Platform, out io.Writer) error
-	ImageImport(ctx context.Context, o engine.ImageImportOptions, r io.Reader, out io.Writer) error
-	ImageCommit(ctx context.Context, o engine.CommitOptions) (id string, err error)
+	ImageImport(ctx context.Context, o images.ImportOptions, r io.Reader, out io.Writer) error
+	ImageCommit(ctx context.Context, o images.CommitOptions) (id string, err error)
 
-	ImagePull(ctx context.Context, ref string, o engine.ImagePullOptions, out io.Writer) error
-	ImagePush(ctx context.Context, ref string, o engine.ImagePushOptions, out io.Writer) error
-	ImageVerify(ctx context.Context, ref string, o engine.ImageVerifyOptions, out io.Writer) error
-	ImageTree(ctx context.Context) (engine.ImageTree, error)
+	ImagePull(ctx context.Context, ref string, o images.PullOptions, out io.Writer) error
+	ImagePush(ctx context.Context, ref string, o images.PushOptions, out io.Writer) error
+	ImageVerify(ctx context.Context, ref string, o images.VerifyOptions, out io.Writer) error
+	ImageTree(ctx context.Context) (images.Tree, error)
 	registryEngine
 }
 
 // registryEngine is what the endpoints about registries call.
 type registryEngine interface {
 	RegistryLogin(ctx context.Context, auth registry.AuthConfig) (registry.AuthResponse, error)
-	RegistrySearch(ctx context.Context, o engine.SearchOptions) ([]registry.SearchResult, error)
+	RegistrySearch(ctx context.Context, o images.SearchOptions) ([]registry.SearchResult, error)
 	Distribution(ctx context.Context, ref string, auth registry.AuthConfig) (registry.DistributionInspect, error)
 	ImageReferrers(ctx context.Context, ref, artifactType string, auth registry.AuthConfig) ([]ocispec.Descriptor, error)
-	ImageAttach(ctx context.Context, ref string, a engine.Artifact, auth registry.AuthConfig) error
+	ImageAttach(ctx context.Context, ref string, a images.Artifact, auth registry.AuthConfig) error
 }
 
 func listImages(x *exchange) error {
-	o := engine.ImageListOptions{
+	o := images.ListOptions{
 		All: x.flag("all"), ContainerCount: !x.version.before(51),
 		SharedSize: x.flag("shared-size") && !x.version.before(42),
 		Manifests:  x.flag("manifests") && !x.version.before(47),
@@ -136,7 +137,7 @@ func cutLast(path string) (before, last string) {
 }
 
 func inspectImage(x *exchange, name string) error {
-	o := engine.ImageInspectOptions{Manifests: x.flag("manifests") && !x.version.before(48)}
+	o := images.InspectOptions{Manifests: x.flag("manifests") && !x.version.before(48)}
 	var err error
 	if o.Platform, err = x.platform(49); err != nil {
 		return err

@@ -5,7 +5,7 @@ import (
 	"io"
 	"net/http"
 
-	"berth/internal/engine"
+	"berth/internal/engine/images"
 	"berth/internal/fault"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -36,7 +36,7 @@ func (x *exchange) platforms() ([]*ocispec.Platform, error) {
 }
 
 func loadImages(x *exchange) error {
-	o := engine.ImageLoadOptions{Quiet: x.flagOr("quiet", true)}
+	o := images.LoadOptions{Quiet: x.flagOr("quiet", true)}
 	var err error
 	if o.Platforms, err = x.platforms(); err != nil {
 		return err

@@ -10,7 +10,7 @@ import (
 	"strings"
 	"testing"
 
-	"berth/internal/engine"
+	"berth/internal/engine/images"
 	"berth/internal/fault"
 
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
@@ -22,7 +22,7 @@ import (
 func TestImageNamesMayHoldSlashes(t *testing.T) {
 	seen := ""
 	e := &stub{img: imageStub{
-		inspect: func(ref string, _ engine.ImageInspectOptions) (image.InspectResponse, error) {
+		inspect: func(ref string, _ images.InspectOptions) (image.InspectResponse, error) {
 			seen = "inspect " + ref
 			return image.InspectResponse{}, nil
 		},
@@ -75,7 +75,7 @@ func TestPullNamesItsImageWhole(t *testing.T) {
 		"fromImage=docker.io/library/a%40" + digest + "": "docker.io/library/a@" + digest,
 	} {
 		got := ""
-		e := &stub{img: imageStub{pull: func(_ context.Context, ref string, o engine.ImagePullOptions, out io.Writer) error {
+		e := &stub{img: imageStub{pull: func(_ context.Context, ref string, o images.PullOptions, out io.Writer) error {
 			got = ref
 			if o.AllTags {
 				got += " all"
@@ -98,11 +98,11 @@ func TestPullNamesItsImageWhole(t *testing.T) {
 
 func TestPullErrorsBeforeAndAfterTheFirstLine(t *testing.T) {
 	unknown := fault.New(fault.NotFound, "", "", "manifest unknown")
-	early := &stub{img: imageStub{pull: func(context.Context, string, engine.ImagePullOptions, io.Writer) error { return unknown }}}
+	early := &stub{img: imageStub{pull: func(context.Context, string, images.PullOptions, io.Writer) error { return unknown }}}
 	if w := ask(t, early, "POST", "/images/create?fromImage=a", ""); w.Code != http.StatusNotFound {
 		t.Errorf("early: %d %s", w.Code, w.Body)
 	}
-	late := &stub{img: imageStub{pull: func(_ context.Context, _ string, _ engine.ImagePullOptions, out io.Writer) error {
+	late := &stub{img: imageStub{pull: func(_ context.Context, _ string, _ images.PullOptions, out io.Writer) error {
 		fmt.Fprint(out, "{\"status\":\"pulling\"}\r\n")
 		return unknown
 	}}}
@@ -128,7 +128,7 @@ func (z *zeros) Read(p []byte) (int, error) {
 func TestLoadReportsWhileItReadsAndAfterAFailure(t *testing.T) {
 	const size = 8 << 20
 	fail := false
-	s := serve(t, &stub{img: imageStub{load: func(r io.Reader, o engine.ImageLoadOptions, out io.Writer) error {
+	s := serve(t, &stub{img: imageStub{load: func(r io.Reader, o images.LoadOptions, out io.Writer) error {
 		if o.Quiet {
 			return errors.New("not quiet")
 		}
@@ -159,8 +159,8 @@ func TestLoadReportsWhileItReadsAndAfterAFailure(t *testing.T) {
 }
 
 func TestImportTakesItsParameters(t *testing.T) {
-	var got engine.ImageImportOptions
-	e := &stub{img: imageStub{imports: func(o engine.ImageImportOptions, r io.Reader, out io.Writer) error {
+	var got images.ImportOptions
+	e := &stub{img: imageStub{imports: func(o images.ImportOptions, r io.Reader, out io.Writer) error {
 		got = o
 		_, err := io.Copy(io.Discard, r)
 		return err
@@ -176,10 +176,10 @@ func TestImportTakesItsParameters(t *testing.T) {
 
 func TestImagesInTheShapesOfOldVersions(t *testing.T) {
 	e := &stub{img: imageStub{
-		list: func(engine.ImageListOptions) ([]image.Summary, error) {
+		list: func(images.ListOptions) ([]image.Summary, error) {
 			return []image.Summary{{ID: "i", Size: 5}}, nil
 		},
-		inspect: func(string, engine.ImageInspectOptions) (image.InspectResponse, error) {
+		inspect: func(string, images.InspectOptions) (image.InspectResponse, error) {
 			cfg := &dockerspec.DockerOCIImageConfig{}
 			cfg.Volumes = map[string]struct{}{"/data": {}}
 			cfg.ExposedPorts = map[string]struct{}{"80/tcp": {}}

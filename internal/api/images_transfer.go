@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"berth/internal/engine"
+	"berth/internal/engine/images"
 	"berth/internal/fault"
 
 	"github.com/moby/moby/api/types/jsonstream"
@@ -27,7 +27,7 @@ func createImage(x *exchange) error {
 		return importImage(x, platform)
 	}
 	ref, named := wholeName(strings.TrimSuffix(name, ":"), x.query("tag")) // docker pull -a used to send "name:"
-	o := engine.ImagePullOptions{Platform: platform, AllPlatforms: x.flag("allPlatforms"), AllTags: x.flag("all") || !named}
+	o := images.PullOptions{Platform: platform, AllPlatforms: x.flag("allPlatforms"), AllTags: x.flag("all") || !named}
 	if o.AllPlatforms && platform != nil {
 		return fault.New(fault.Invalid, "", "", "conflicting options: allPlatforms and platform cannot both be set")
 	}
@@ -68,7 +68,7 @@ func pushImage(x *exchange, name string) error {
 	}
 	ref, named := wholeName(name, x.query("tag"))
 	auth := x.registryAuth(ref)
-	o := engine.ImagePushOptions{Platform: platform, AllTags: !named, Auth: auth.config}
+	o := images.PushOptions{Platform: platform, AllTags: !named, Auth: auth.config}
 	return x.progress(func(out io.Writer) error {
 		return auth.explain(x.api.engine.ImagePush(x.ctx(), ref, o, out))
 	})
@@ -76,7 +76,7 @@ func pushImage(x *exchange, name string) error {
 
 func importImage(x *exchange, platform *ocispec.Platform) error {
 	src := x.query("fromSrc")
-	o := engine.ImageImportOptions{Ref: x.query("repo"), Message: x.query("message"), Changes: x.queries("changes"), Platform: platform}
+	o := images.ImportOptions{Ref: x.query("repo"), Message: x.query("message"), Changes: x.queries("changes"), Platform: platform}
 	if tag := x.query("tag"); tag != "" && o.Ref != "" {
 		o.Ref += ":" + tag
 	}
@@ -101,7 +101,7 @@ var fetcher = &http.Client{Transport: &http.Transport{
 }}
 
 // importURL imports an archive which the engine fetches itself.
-func (x *exchange) importURL(src string, o engine.ImageImportOptions, out io.Writer) error {
+func (x *exchange) importURL(src string, o images.ImportOptions, out io.Writer) error {
 	if !strings.Contains(src, "://") {
 		src = "http://" + src
 	}

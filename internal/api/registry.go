@@ -9,8 +9,8 @@ import (
 	"strconv"
 	"strings"
 
-	"berth/internal/engine"
 	"berth/internal/engine/filter"
+	"berth/internal/engine/images"
 	"berth/internal/fault"
 
 	"github.com/moby/moby/api/types/registry"
@@ -176,7 +176,7 @@ func inspectDistribution(x *exchange) error {
 }
 
 func searchImages(x *exchange) error {
-	o := engine.SearchOptions{Term: x.query("term")}
+	o := images.SearchOptions{Term: x.query("term")}
 	if strings.TrimSpace(o.Term) == "" {
 		return fault.New(fault.Invalid, "", "", "the parameter term is missing")
 	}
@@ -238,7 +238,7 @@ func verifyImage(x *exchange, name string) error {
 		return err
 	}
 	auth := x.registryAuth(name)
-	o := engine.ImageVerifyOptions{PublicKeys: body.PublicKeys, Auth: auth.config}
+	o := images.VerifyOptions{PublicKeys: body.PublicKeys, Auth: auth.config}
 	return x.progress(func(out io.Writer) error {
 		return auth.explain(x.api.engine.ImageVerify(x.ctx(), name, o, out))
 	})
@@ -279,7 +279,7 @@ func attachArtifact(x *exchange, name string) error {
 		return fault.New(fault.Invalid, "", "", "the field manifest is missing")
 	}
 	auth := x.registryAuth(name)
-	err := x.api.engine.ImageAttach(x.ctx(), name, engine.Artifact{Manifest: body.Manifest, Blobs: body.Blobs}, auth.config)
+	err := x.api.engine.ImageAttach(x.ctx(), name, images.Artifact{Manifest: body.Manifest, Blobs: body.Blobs}, auth.config)
 	if err != nil {
 		return auth.explain(err)
 	}

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"berth/internal/engine"
+	"berth/internal/engine/images"
 	"berth/internal/fault"
 
 	"github.com/moby/moby/api/types/image"
@@ -47,16 +48,16 @@ func TestCredentialsReachTheEngineInEveryFormThatClientsSend(t *testing.T) {
 		got := "not called"
 		take := func(a registry.AuthConfig) { got = a.Username + ":" + a.Password }
 		e := &stub{img: imageStub{
-			pull: func(_ context.Context, _ string, o engine.ImagePullOptions, _ io.Writer) error {
+			pull: func(_ context.Context, _ string, o images.PullOptions, _ io.Writer) error {
 				take(o.Auth)
 				return nil
 			},
-			push: func(_ string, o engine.ImagePushOptions, _ io.Writer) error { take(o.Auth); return nil },
+			push: func(_ string, o images.PushOptions, _ io.Writer) error { take(o.Auth); return nil },
 			remote: func(_ string, a registry.AuthConfig) (d registry.DistributionInspect, _ error) {
 				take(a)
 				return d, nil
 			},
-			attach: func(_ string, _ engine.Artifact, a registry.AuthConfig) error { take(a); return nil },
+			attach: func(_ string, _ images.Artifact, a registry.AuthConfig) error { take(a); return nil },
 		}}
 		body := ""
 		for _, path := range []string{"POST /images/create?fromImage=" + c.ref, "POST /images/" + c.ref + "/push", "GET /distribution/" + c.ref + "/json", "POST /berth/images/" + c.ref + "/attach"} {
@@ -73,7 +74,7 @@ func TestCredentialsReachTheEngineInEveryFormThatClientsSend(t *testing.T) {
 }
 
 func TestUnreadableCredentialsAreExplainedAndNeverShown(t *testing.T) {
-	denied := &stub{img: imageStub{pull: func(_ context.Context, _ string, o engine.ImagePullOptions, _ io.Writer) error {
+	denied := &stub{img: imageStub{pull: func(_ context.Context, _ string, o images.PullOptions, _ io.Writer) error {
 		if o.Auth != (registry.AuthConfig{}) {
 			t.Errorf("engine saw %+v", o.Auth)
 		}
@@ -100,7 +101,7 @@ func TestPushNamesItsImageWhole(t *testing.T) {
 		"/v1.45/images/a/push?tag=1&platform=linux%2Farm64": "a:1",
 	} {
 		got := ""
-		e := &stub{img: imageStub{push: func(ref string, o engine.ImagePushOptions, _ io.Writer) error {
+		e := &stub{img: imageStub{push: func(ref string, o images.PushOptions, _ io.Writer) error {
 			if got = ref; o.AllTags {
 				got += " all"
 			}
@@ -122,7 +123,7 @@ func TestPushNamesItsImageWhole(t *testing.T) {
 }
 
 func TestARefusedLoginWithinAStreamHasItsCode(t *testing.T) {
-	e := &stub{img: imageStub{push: func(_ string, _ engine.ImagePushOptions, out io.Writer) error {
+	e := &stub{img: imageStub{push: func(_ string, _ images.PushOptions, out io.Writer) error {
 		io.WriteString(out, "{}\r\n")
 		return fault.New(fault.Unauthorized, "", "", "no basic auth credentials")
 	}}}
@@ -187,7 +188,7 @@ func TestPlatformsOfSaveLoadAndHistory(t *testing.T) {
 	var got []*ocispec.Platform
 	e := &stub{img: imageStub{
 		save: func(_ []string, p []*ocispec.Platform, _ io.Writer) error { got = p; return nil },
-		load: func(_ io.Reader, o engine.ImageLoadOptions, _ io.Writer) error { got = o.Platforms; return nil },
+		load: func(_ io.Reader, o images.LoadOptions, _ io.Writer) error { got = o.Platforms; return nil },
 		history: func(_ string, p *ocispec.Platform) ([]image.HistoryResponseItem, error) {
 			if got = nil; p != nil {
 				got = []*ocispec.Platform{p}
@@ -235,8 +236,8 @@ func TestSaveSendsAnArchiveOrAStatus(t *testing.T) {
 }
 
 func TestCommitTakesItsParameters(t *testing.T) {
-	var got engine.CommitOptions
-	e := &stub{img: imageStub{commit: func(o engine.CommitOptions) (string, error) { got = o; return "sha256:1", nil }}}
+	var got images.CommitOptions
+	e := &stub{img: imageStub{commit: func(o images.CommitOptions) (string, error) { got = o; return "sha256:1", nil }}}
 	path := "/v1.44/commit?container=web&repo=a/b&tag=1&comment=c&author=me&changes=CMD+x&changes=ENV+a%3Db"
 	for _, c := range []struct {
 		query, body string
@@ -281,8 +282,8 @@ func TestPruneAnswersInDockersFormAndPlansOnRequest(t *testing.T) {
 }
 
 func TestWhatRefersToAnImage(t *testing.T) {
-	var got engine.Artifact
-	e := &stub{img: imageStub{attach: func(ref string, a engine.Artifact, _ registry.AuthConfig) error {
+	var got images.Artifact
+	e := &stub{img: imageStub{attach: func(ref string, a images.Artifact, _ registry.AuthConfig) error {
 		got = a
 		return nil
 	}}}
@@ -306,7 +307,7 @@ func TestWhatRefersToAnImage(t *testing.T) {
 func TestAClientThatGoesAwayEndsAPull(t *testing.T) {
 	ended := make(chan error, 1)
 	begun := make(chan struct{})
-	s := serve(t, &stub{img: imageStub{pull: func(ctx context.Context, _ string, _ engine.ImagePullOptions, out io.Writer) error {
+	s := serve(t, &stub{img: imageStub{pull: func(ctx context.Context, _ string, _ images.PullOptions, out io.Writer) error {
 		io.WriteString(out, "{\"status\":\"pulling\"}\r\n")
 		close(begun)
 		<-ctx.Done()

@@ -93,7 +93,7 @@ func (e *Engine) budgetPlan(plan *imagePlan, account *account, cache []solve.Ite
 
 // spendItem removes one thing and says so.
 func (e *Engine) spendItem(ctx context.Context, it budgetItem, a *account, gone map[digest.Digest]bool) int64 {
-	why := map[string]string{"reason": "disk budget", "budget": itoa64(e.budget.limit), "lastUsed": it.last.UTC().Format(time.RFC3339)}
+	why := map[string]string{"reason": "disk budget", "budget": itoa64(e.intake.Limit()), "lastUsed": it.last.UTC().Format(time.RFC3339)}
 	if it.img == nil {
 		went, err := e.builder.Prune(ctx, solve.PruneOptions{Filter: func(i solve.Item) bool { return i.ID == it.cache }})
 		if err != nil || len(went.Items) == 0 {

@@ -15,6 +15,7 @@ import (
 	"berth/internal/fault"
 	"berth/internal/image"
 
+	"github.com/distribution/reference"
 	api "github.com/moby/moby/api/types/build"
 	"github.com/moby/moby/api/types/events"
 )
@@ -31,8 +32,8 @@ func (e *Engine) openBuilder() (err error) {
 
 // Build builds an image, or files. The result must be released.
 func (e *Engine) Build(ctx context.Context, req build.Request, o BuildOptions) (res *build.Result, err error) {
-	ctx, room := e.budget.begin(ctx, "build")
-	defer func() { err = room.end(ctx, err) }()
+	ctx, room := e.intake.Begin(ctx, "build")
+	defer func() { err = room.End(ctx, err) }()
 	b := &bases{e: e, o: o, tell: req.Progress}
 	if b.tell != nil {
 		req.Progress = b.event
@@ -44,7 +45,7 @@ func (e *Engine) Build(ctx context.Context, req build.Request, o BuildOptions) (
 	}
 	for _, t := range req.Tags {
 		if named, err := image.ParseName(t); err == nil {
-			e.emitImage(events.ActionTag, familiar(named), familiar(named), res.Image)
+			e.stock.Tell(events.ActionTag, reference.FamiliarString(named), reference.FamiliarString(named), res.Image)
 		}
 	}
 	return res, nil

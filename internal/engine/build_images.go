@@ -10,6 +10,7 @@ import (
 
 	"berth/internal/build"
 	"berth/internal/build/solve"
+	"berth/internal/engine/images"
 	"berth/internal/fault"
 	"berth/internal/image"
 
@@ -50,7 +51,7 @@ func (b *bases) Find(ctx context.Context, ref string, platform ocispec.Platform,
 	if err != nil {
 		return nil, err
 	}
-	o := ImagePullOptions{Platform: &platform}
+	o := images.PullOptions{Platform: &platform}
 	if b.o.Auth != nil {
 		o.Auth = b.o.Auth(named.String())
 	}

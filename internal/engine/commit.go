@@ -8,29 +8,23 @@ import (
 	"path/filepath"
 
 	"berth/internal/container"
+	"berth/internal/engine/images"
 	"berth/internal/fault"
-	"berth/internal/image"
 	"berth/internal/layer"
 
-	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	api "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
-	"github.com/opencontainers/go-digest"
 )
 
 // ImageCommit makes an image of what a container changed and returns its id. A
 // running container is frozen meanwhile if that is asked for.
-func (e *Engine) ImageCommit(ctx context.Context, o CommitOptions) (string, error) {
+func (e *Engine) ImageCommit(ctx context.Context, o images.CommitOptions) (string, error) {
 	c, err := e.containers.Find(o.Container)
 	if err != nil {
 		return "", err
 	}
-	ref, err := commitName(o)
+	ref, err := o.Check()
 	if err != nil {
-		return "", err
-	}
-	// Now, not after gigabytes were read.
-	if _, err := image.ApplyChanges(dockerspec.DockerOCIImageConfig{}, o.Changes); err != nil {
 		return "", err
 	}
 	rec := c.Record()
@@ -47,64 +41,16 @@ func (e *Engine) ImageCommit(ctx context.Context, o CommitOptions) (string, erro
 		}
 		return "", err
 	}
-	img, err := e.images.Commit(ctx, e.commitOptions(ctx, rec, hold, changed, o, ref))
+	img, err := e.stock.Commit(ctx, rec, hold, changed, o, ref)
 	if err != nil {
 		return "", err
 	}
 	id := img.ID.String()
 	e.emit(rec, events.ActionCommit, map[string]string{"comment": o.Comment, "imageID": id, "imageRef": ref})
 	if ref != "" {
-		e.emitImage(events.ActionTag, id, ref, img)
+		e.stock.Tell(events.ActionTag, id, ref, img)
 	}
 	return id, nil
-}
-
-// commitName is what the new image will be called, "" for nothing.
-func commitName(o CommitOptions) (string, error) {
-	if o.Repo == "" {
-		return "", nil
-	}
-	ref := o.Repo
-	if o.Tag != "" {
-		ref += ":" + o.Tag
-	}
-	named, err := image.ParseName(ref)
-	if err != nil {
-		return "", err
-	}
-	return familiar(named), nil
-}
-
-func (e *Engine) commitOptions(ctx context.Context, rec *container.Record, hold *layer.Hold, changed layer.Layer, o CommitOptions, ref string) image.CommitOptions {
-	out := image.CommitOptions{
-		Hold: hold, Layer: changed, Container: imageConfig(rec.Config), Changes: o.Changes,
-		Author: o.Author, Comment: o.Comment, Platform: &rec.Platform, Ref: ref,
-	}
-	if o.Config != nil {
-		config := imageConfig(o.Config)
-		out.Config = &config
-	}
-	out.Container.Cmd = append([]string{rec.Path}, rec.Args...)[len(rec.Config.Entrypoint):]
-	if img, err := e.images.Get(ctx, rec.ImageID.String()); err == nil && img.ID == rec.ImageID {
-		out.Parent = digest.Digest(rec.ImageID)
-	}
-	return out
-}
-
-// imageConfig is the part of a container's configuration that images have.
-func imageConfig(c *api.Config) dockerspec.DockerOCIImageConfig {
-	out := dockerspec.DockerOCIImageConfig{}
-	out.User, out.Env, out.Entrypoint, out.Cmd = c.User, c.Env, c.Entrypoint, c.Cmd
-	out.Volumes, out.WorkingDir, out.Labels, out.StopSignal = c.Volumes, c.WorkingDir, c.Labels, c.StopSignal
-	out.ArgsEscaped = c.ArgsEscaped //nolint:staticcheck // Windows images still carry it
-	out.Healthcheck, out.OnBuild, out.Shell = c.Healthcheck, c.OnBuild, c.Shell
-	if len(c.ExposedPorts) > 0 {
-		out.ExposedPorts = make(map[string]struct{}, len(c.ExposedPorts))
-		for p := range c.ExposedPorts {
-			out.ExposedPorts[p.String()] = struct{}{}
-		}
-	}
-	return out
 }
 
 // commitLayer makes a layer of what a container changed.

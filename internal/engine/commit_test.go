@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"berth/internal/engine/images"
 	"berth/internal/fault"
 
 	"github.com/moby/moby/api/types/container"
@@ -34,7 +35,7 @@ func TestCommitMakesAnImageOfWhatChanged(t *testing.T) {
 	b.change(id, "srv/new", "text")
 	b.change(id, "etc/hosts", "") // where the engine mounts its own
 	heard := b.heard()
-	made, err := b.ImageCommit(t.Context(), CommitOptions{Container: "work", Repo: "made", Tag: "1", Comment: "why", Author: "me", Pause: true,
+	made, err := b.ImageCommit(t.Context(), images.CommitOptions{Container: "work", Repo: "made", Tag: "1", Comment: "why", Author: "me", Pause: true,
 		Changes: []string{"ENV ADDED=2"}, Config: &container.Config{User: "www"}})
 	if err != nil {
 		t.Fatal(err)
@@ -42,7 +43,7 @@ func TestCommitMakesAnImageOfWhatChanged(t *testing.T) {
 	if got, want := heard(), []string{"tag " + made + " made:1 x"}; !slices.Equal(got, want) {
 		t.Errorf("image events %q, want %q", got, want)
 	}
-	img, err := b.ImageInspect(t.Context(), "made:1", ImageInspectOptions{})
+	img, err := b.ImageInspect(t.Context(), "made:1", images.InspectOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,17 +69,17 @@ func TestCommitMakesAnImageOfWhatChanged(t *testing.T) {
 	// What only the engine mounts over is no change at all.
 	idle := b.create("idle", nil)
 	b.change(idle, "etc/resolv.conf", "")
-	if _, err := b.ImageCommit(t.Context(), CommitOptions{Container: "idle", Repo: "same"}); err != nil {
+	if _, err := b.ImageCommit(t.Context(), images.CommitOptions{Container: "idle", Repo: "same"}); err != nil {
 		t.Fatal(err)
 	}
-	if same, err := b.ImageInspect(t.Context(), "same", ImageInspectOptions{}); err != nil || len(same.RootFS.Layers) != 1 {
+	if same, err := b.ImageInspect(t.Context(), "same", images.InspectOptions{}); err != nil || len(same.RootFS.Layers) != 1 {
 		t.Errorf("%v, %v", same.RootFS.Layers, err)
 	}
 }
 
 func (b *bench) size(ref string) int64 {
 	b.t.Helper()
-	img, err := b.ImageInspect(b.t.Context(), ref, ImageInspectOptions{})
+	img, err := b.ImageInspect(b.t.Context(), ref, images.InspectOptions{})
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -92,7 +93,7 @@ func TestCommitFreezesAndAlwaysThaws(t *testing.T) {
 	b.start("work")
 	b.change(id, "a", "b")
 	for _, pause := range []bool{true, false} {
-		if _, err := b.ImageCommit(t.Context(), CommitOptions{Container: "work", Pause: pause}); err != nil {
+		if _, err := b.ImageCommit(t.Context(), images.CommitOptions{Container: "work", Pause: pause}); err != nil {
 			t.Fatal(err)
 		}
 		if s := b.state("work"); !s.Running || s.Paused {
@@ -101,12 +102,12 @@ func TestCommitFreezesAndAlwaysThaws(t *testing.T) {
 	}
 	// A commit that fails, and one whose client goes away, thaw as well.
 	b.change(id, ".wh.odd", "no layer can hold this name")
-	if _, err := b.ImageCommit(t.Context(), CommitOptions{Container: "work", Pause: true}); err == nil {
+	if _, err := b.ImageCommit(t.Context(), images.CommitOptions{Container: "work", Pause: true}); err == nil {
 		t.Error("a file with a whiteout's name was committed")
 	}
 	gone, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := b.ImageCommit(gone, CommitOptions{Container: "work", Pause: true}); err == nil {
+	if _, err := b.ImageCommit(gone, images.CommitOptions{Container: "work", Pause: true}); err == nil {
 		t.Error("the commit of a client that went away succeeded")
 	}
 	if s := b.state("work"); !s.Running || s.Paused {
@@ -116,7 +117,7 @@ func TestCommitFreezesAndAlwaysThaws(t *testing.T) {
 	if err := b.ContainerPause(t.Context(), "work"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := b.ImageCommit(t.Context(), CommitOptions{Container: "work", Pause: true}); err == nil {
+	if _, err := b.ImageCommit(t.Context(), images.CommitOptions{Container: "work", Pause: true}); err == nil {
 		t.Error("committed")
 	}
 	if s := b.state("work"); !s.Paused {
@@ -158,16 +159,16 @@ func TestCommitsThatCannotBe(t *testing.T) {
 	b := newBench(t)
 	b.create("work", nil)
 	for _, c := range []struct {
-		o    CommitOptions
+		o    images.CommitOptions
 		kind fault.Kind
 		says string
 	}{
-		{CommitOptions{Container: "nosuch"}, fault.NotFound, "No such container: nosuch"},
-		{CommitOptions{Container: "work", Repo: "UPPER"}, fault.Invalid, "lowercase"},
-		{CommitOptions{Container: "work", Repo: "a", Tag: "b c"}, fault.Invalid, "a:b c"},
-		{CommitOptions{Container: "work", Repo: "a", Tag: "sha256:x"}, fault.Invalid, ""},
-		{CommitOptions{Container: "work", Repo: "a@sha256:" + strings.Repeat("a", 64)}, fault.Invalid, "digest"},
-		{CommitOptions{Container: "work", Changes: []string{"RUN true"}}, fault.Invalid, "RUN is not a valid change command"},
+		{images.CommitOptions{Container: "nosuch"}, fault.NotFound, "No such container: nosuch"},
+		{images.CommitOptions{Container: "work", Repo: "UPPER"}, fault.Invalid, "lowercase"},
+		{images.CommitOptions{Container: "work", Repo: "a", Tag: "b c"}, fault.Invalid, "a:b c"},
+		{images.CommitOptions{Container: "work", Repo: "a", Tag: "sha256:x"}, fault.Invalid, ""},
+		{images.CommitOptions{Container: "work", Repo: "a@sha256:" + strings.Repeat("a", 64)}, fault.Invalid, "digest"},
+		{images.CommitOptions{Container: "work", Changes: []string{"RUN true"}}, fault.Invalid, "RUN is not a valid change command"},
 	} {
 		if _, err := b.ImageCommit(t.Context(), c.o); !fault.Is(err, c.kind) || !strings.Contains(err.Error(), c.says) {
 			t.Errorf("%+v: %v", c.o, err)

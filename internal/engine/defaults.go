@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"berth/internal/engine/registries"
 	"berth/internal/fault"
 
 	"github.com/moby/moby/api/types/container"
@@ -110,12 +111,10 @@ func (d *ContainerDefaults) applyNetwork(hc *container.HostConfig) {
 
 // Live is the part of the configuration that may change while an engine runs.
 type Live struct {
-	Labels   []string
-	Debug    bool // shown by info
-	Defaults *ContainerDefaults
-	// Insecure, HubMirrors, Downloads and Uploads are those of RegistryConfig.
-	Insecure, HubMirrors []string
-	Downloads, Uploads   int
+	Labels     []string
+	Debug      bool // shown by info
+	Defaults   *ContainerDefaults
+	Registries registries.Settings
 }
 
 // live is what is in force: what the engine was opened with until Reconfigure.
@@ -123,22 +122,23 @@ func (e *Engine) live() *Live {
 	if l := e.liveConfig.Load(); l != nil {
 		return l
 	}
-	r := &e.cfg.Registry
-	return &Live{Labels: e.cfg.Labels, Debug: e.cfg.Debug, Defaults: e.cfg.Defaults,
-		Insecure: r.Insecure, HubMirrors: r.HubMirrors, Downloads: r.Downloads, Uploads: r.Uploads}
+	return &Live{Labels: e.cfg.Labels, Debug: e.cfg.Debug, Defaults: e.cfg.Defaults, Registries: e.cfg.Registry.Settings}
 }
 
 // Reconfigure changes what may change while the engine runs. Containers that exist
 // keep what they were made with. On an error everything stays as it was.
 func (e *Engine) Reconfigure(l Live) error {
-	before := e.liveConfig.Swap(&l)
-	if err := e.ReloadRegistries(); err != nil {
-		e.liveConfig.Store(before)
+	if err := e.reach.Load(l.Registries); err != nil {
 		return fault.Wrap("change the configuration", "", err)
 	}
+	e.liveConfig.Store(&l)
 	e.bus.Publish("daemon", "reload", e.id, map[string]string{"name": readTrimmed("/proc/sys/kernel/hostname")})
 	return nil
 }
+
+// ReloadRegistries reads the files about registries and policy again. When either
+// cannot be read, what was in force stays.
+func (e *Engine) ReloadRegistries() error { return e.reach.Load(e.live().Registries) }
 
 func orElse(text, otherwise string) string {
 	if text == "" {

@@ -27,6 +27,9 @@ import (
 	"berth/internal/build"
 	"berth/internal/container"
 	"berth/internal/content"
+	"berth/internal/engine/images"
+	"berth/internal/engine/intake"
+	"berth/internal/engine/registries"
 	"berth/internal/engine/spec"
 	"berth/internal/engine/vocabulary"
 	"berth/internal/events"
@@ -35,11 +38,14 @@ import (
 	"berth/internal/metadata"
 	"berth/internal/monitor"
 	"berth/internal/network"
-	"berth/internal/transfer"
 	"berth/internal/volume"
 
 	"golang.org/x/sys/unix"
 )
+
+// imageCases are the use cases that have a room of their own; callers find them in
+// the engine.
+type imageCases = images.Service
 
 // Engine is one container engine on one data directory.
 type Engine struct {
@@ -58,11 +64,13 @@ type Engine struct {
 	layers  *layer.Store
 	images  *image.Store
 	builder *build.Builder
-	client  atomic.Pointer[transfer.Client] // see transfers
-	policy  livePolicy
+	own     *registries.Own
+	reach   *registries.Reach
+	intake  *intake.Ledger
+	stock   *images.Stock
+	*imageCases
 
 	liveConfig atomic.Pointer[Live] // nil until Reconfigure; see live
-	own        ownRegistry
 	volumes    *volume.Store
 	monitor    *monitor.Client
 	network    *network.Manager
@@ -138,7 +146,7 @@ func Open(ctx context.Context, cfg Config) (_ *Engine, err error) {
 	e.openBudget()
 	e.thawForgotten(ctx)
 	e.work.Go(e.sweepImages)
-	return e, e.serveRegistry()
+	return e, e.own.Serve()
 }
 
 func (e *Engine) openDirs() error {
@@ -172,7 +180,7 @@ func (e *Engine) openStores(ctx context.Context) (err error) {
 	if e.content, err = content.Open(filepath.Join(root, "content")); err != nil {
 		return err
 	}
-	if e.layers, err = layer.Open(root, e.cfg.Registry.limits()); err != nil {
+	if e.layers, err = layer.Open(root, e.cfg.Registry.Limits()); err != nil {
 		return err
 	}
 	if e.images, err = image.Open(ctx, image.Options{DB: e.db, Content: e.content, Layers: e.layers, Logger: e.log}); err != nil {
@@ -181,10 +189,7 @@ func (e *Engine) openStores(ctx context.Context) (err error) {
 	if err := e.openBuilder(); err != nil {
 		return err
 	}
-	if err := e.openRegistry(); err != nil {
-		return err
-	}
-	if err := e.ReloadRegistries(); err != nil {
+	if err := e.openImages(); err != nil {
 		return err
 	}
 	if e.volumes, err = volume.Open(e.db, filepath.Join(root, "volumes")); err != nil {
@@ -194,6 +199,23 @@ func (e *Engine) openStores(ctx context.Context) (err error) {
 		return err
 	}
 	return e.readIdentity()
+}
+
+// openImages opens what stands between the stores of images and whoever asks for one.
+func (e *Engine) openImages() (err error) {
+	cfg := e.cfg.Registry
+	cfg.UserAgent = "berth/" + e.cfg.Version
+	if e.own, err = registries.OpenOwn(cfg, e.content, e.db, e.log); err != nil {
+		return err
+	}
+	e.reach, err = registries.NewReach(cfg, registries.Stores{Images: e.images, Content: e.content, Layers: e.layers}, e.own, e.log)
+	if err != nil {
+		return err
+	}
+	e.intake = intake.Open(e.cfg.DiskBudget, e.life.Done())
+	e.stock = &images.Stock{Images: e.images, Layers: e.layers, Content: e.content, Containers: e.containers, Bus: &e.bus}
+	e.imageCases = images.New(e.stock, e.reach, e.intake)
+	return nil
 }
 
 // networkConfig completes the network's configuration with the directories.
@@ -215,9 +237,14 @@ func (e *Engine) Close(context.Context) error {
 func (e *Engine) close() error {
 	e.end()
 	e.restarts.stop()
-	e.endRegistry()
+	if e.own != nil {
+		e.own.Stop()
+	}
 	e.work.Wait()
-	errs := []error{e.closeRegistry()}
+	var errs []error
+	if e.own != nil {
+		errs = append(errs, e.own.Close())
+	}
 	if e.monitor != nil {
 		errs = append(errs, e.monitor.Close())
 	}

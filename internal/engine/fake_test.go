@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"berth/internal/engine/images"
 	"berth/internal/fault"
 	"berth/internal/monitor"
 	"berth/internal/monitor/proto"
@@ -272,7 +273,7 @@ func newBench(t testing.TB) *bench {
 			}
 		}
 	})
-	if err := b.ImageImport(t.Context(), ImageImportOptions{Ref: "image", Changes: []string{"CMD [\"serve\"]"}}, bytes.NewReader(rootfs(t)), &bytes.Buffer{}); err != nil {
+	if err := b.ImageImport(t.Context(), images.ImportOptions{Ref: "image", Changes: []string{"CMD [\"serve\"]"}}, bytes.NewReader(rootfs(t)), &bytes.Buffer{}); err != nil {
 		t.Fatal(err)
 	}
 	return b

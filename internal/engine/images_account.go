@@ -55,7 +55,7 @@ func (e *Engine) addImage(ctx context.Context, a *account, id digest.Digest, img
 	for _, d := range img.DiffIDs {
 		e.addThing(ctx, a, id, thing{false, d})
 	}
-	for _, d := range e.blobsOf(ctx, img.ID) {
+	for _, d := range e.stock.Blobs(ctx, img.ID) {
 		e.addThing(ctx, a, id, thing{true, d})
 	}
 }
@@ -72,7 +72,7 @@ func (e *Engine) addThing(ctx context.Context, a *account, id digest.Digest, t t
 func (e *Engine) thingSize(ctx context.Context, t thing) int64 {
 	if t.blob {
 		info, err := e.content.Stat(t.digest)
-		if err != nil || e.registryUses(ctx, t.digest) {
+		if err != nil || e.own.Keeps(ctx, t.digest) {
 			return 0
 		}
 		return info.Size

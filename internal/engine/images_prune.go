@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"berth/internal/engine/filter"
+	"berth/internal/engine/images"
 	"berth/internal/fault"
 	"berth/internal/image"
 
@@ -15,6 +16,29 @@ import (
 	api "github.com/moby/moby/api/types/image"
 	"github.com/opencontainers/go-digest"
 )
+
+// ImagePruneOptions steer a prune.
+type ImagePruneOptions struct {
+	Filters filter.Set // dangling (default true), until, label, label!
+	DryRun  bool       // make the plan and leave it at that
+}
+
+// PlanItem is one thing that a plan is about.
+type PlanItem struct {
+	Kind   string   // "image"
+	ID     string   // of the thing
+	Names  []string `json:",omitempty"`
+	Size   int64    // bytes that come back, or that it takes and shares with nobody
+	Reason string   // why it goes, or why it is kept
+}
+
+// ImagePruneReport is what a prune did or, after a dry run, what it would do.
+type ImagePruneReport struct {
+	ImagesDeleted  []api.DeleteResponse
+	SpaceReclaimed uint64 // bytes
+	// Remove and Keep are the plan from which the above follows.
+	Remove, Keep []PlanItem
+}
 
 // imagePlan is what a prune of images does: made once, printed by a dry run,
 // carried out by a real one.
@@ -63,12 +87,12 @@ func (e *Engine) ImagePrune(ctx context.Context, o ImagePruneOptions) (ImagePrun
 		}
 		defer e.pruningImages.Store(false)
 	}
-	images, err := e.images.List(ctx)
+	all, err := e.images.List(ctx)
 	if err != nil {
 		return ImagePruneReport{}, err
 	}
-	plan := e.planPrune(images, f)
-	account := e.accountOf(ctx, images)
+	plan := e.planPrune(all, f)
+	account := e.accountOf(ctx, all)
 	if o.DryRun {
 		return plan.report(account), nil
 	}
@@ -79,14 +103,14 @@ func (e *Engine) ImagePrune(ctx context.Context, o ImagePruneOptions) (ImagePrun
 
 // planPrune decides about each image, those first that were made from others:
 // an image without a name is kept as long as a kept one was made from it.
-func (e *Engine) planPrune(images []*image.Image, f *pruneFilter) *imagePlan {
+func (e *Engine) planPrune(all []*image.Image, f *pruneFilter) *imagePlan {
 	plan := &imagePlan{goes: map[digest.Digest]bool{}}
 	var reasons map[digest.Digest]string
 	for more := true; more; {
 		more = false
 		reasons = map[digest.Digest]string{}
-		parents := parentsOf(slices.DeleteFunc(slices.Clone(images), func(i *image.Image) bool { return plan.goes[i.ID] }))
-		for _, img := range images {
+		parents := images.ParentsOf(slices.DeleteFunc(slices.Clone(all), func(i *image.Image) bool { return plan.goes[i.ID] }))
+		for _, img := range all {
 			if plan.goes[img.ID] {
 				continue
 			}
@@ -98,7 +122,7 @@ func (e *Engine) planPrune(images []*image.Image, f *pruneFilter) *imagePlan {
 			plan.goes[img.ID], more = true, true
 		}
 	}
-	for _, img := range images {
+	for _, img := range all {
 		if why := reasons[img.ID]; why != "" {
 			plan.keep = append(plan.keep, keptImage{img, why})
 		}
@@ -108,7 +132,7 @@ func (e *Engine) planPrune(images []*image.Image, f *pruneFilter) *imagePlan {
 
 // keepReason says why an image is kept; "" means that it goes.
 func (e *Engine) keepReason(img *image.Image, f *pruneFilter, isParent bool) string {
-	if users := e.usersOf(img.ID); len(users) > 0 {
+	if users := e.stock.Users(img.ID); len(users) > 0 {
 		more := ""
 		if len(users) > 1 {
 			more = fmt.Sprintf(" and %d more", len(users)-1)
@@ -177,15 +201,31 @@ func (e *Engine) pruneOne(ctx context.Context, img *image.Image) []api.DeleteRes
 	}
 	var all []api.DeleteResponse
 	for _, name := range names {
-		deleted, err := e.images.Remove(ctx, name, image.RemoveOptions{InUse: e.usersOf})
+		deleted, err := e.images.Remove(ctx, name, image.RemoveOptions{InUse: e.stock.Users})
 		if err != nil {
 			if !fault.Is(err, fault.NotFound) { // the removal of another name has taken it along
 				e.log.Info("image not pruned", "image", name, "error", err)
 			}
 			continue
 		}
-		e.emitRemoval(deleted, []*image.Image{img})
+		e.stock.TellRemoval(deleted, []*image.Image{img})
 		all = append(all, deleted...)
 	}
 	return all
+}
+
+// sweepImages deletes layers and blobs that nobody needs. It runs when whoever
+// keeps any has said so, and beside everything else.
+func (e *Engine) sweepImages() {
+	var freed int64
+	for _, collect := range []func() (int64, error){e.layers.CollectAll, e.content.CollectAll} {
+		n, err := collect()
+		if err != nil {
+			e.log.Error("layers and blobs without an owner cannot be deleted", "error", err)
+		}
+		freed += n
+	}
+	if freed > 0 {
+		e.log.Info("deleted layers and blobs without an owner", "bytes", freed)
+	}
 }

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"testing"
 
+	"berth/internal/engine/images"
+	"berth/internal/engine/images/imagestest"
 	"berth/internal/fault"
 
 	"github.com/moby/moby/api/types/container"
@@ -39,14 +41,14 @@ func TestEverythingAtOnceWithImages(t *testing.T) {
 	works := []func(n int){
 		func(n int) {
 			ref := fmt.Sprintf("imported:%d", n%3)
-			ok("import", b.ImageImport(t.Context(), ImageImportOptions{Ref: ref}, bytes.NewReader(oneFile(t, "f", strings.Repeat("x", n%4))), io.Discard))
+			ok("import", b.ImageImport(t.Context(), images.ImportOptions{Ref: ref}, bytes.NewReader(imagestest.OneFile(t, "f", strings.Repeat("x", n%4))), io.Discard))
 		},
 		func(n int) {
-			_, err := b.ImageCommit(t.Context(), CommitOptions{Container: "base", Repo: "made", Tag: fmt.Sprint(n % 3), Changes: []string{fmt.Sprintf("ENV N=%d", n%5)}})
+			_, err := b.ImageCommit(t.Context(), images.CommitOptions{Container: "base", Repo: "made", Tag: fmt.Sprint(n % 3), Changes: []string{fmt.Sprintf("ENV N=%d", n%5)}})
 			ok("commit", err)
 		},
 		func(n int) {
-			ok("load", b.ImageLoad(t.Context(), bytes.NewReader(saved.Bytes()), ImageLoadOptions{Quiet: true}, io.Discard))
+			ok("load", b.ImageLoad(t.Context(), bytes.NewReader(saved.Bytes()), images.LoadOptions{Quiet: true}, io.Discard))
 		},
 		func(n int) {
 			_, err := b.ImageRemove(t.Context(), fmt.Sprintf("imported:%d", n%3), n%2 == 0, true)
@@ -59,15 +61,15 @@ func TestEverythingAtOnceWithImages(t *testing.T) {
 			ok("prune", err, fault.Conflict)
 		},
 		func(n int) {
-			list, err := b.ImageList(t.Context(), ImageListOptions{All: true, SharedSize: true, Manifests: true})
+			list, err := b.ImageList(t.Context(), images.ListOptions{All: true, SharedSize: true, Manifests: true})
 			ok("list", err)
 			for _, i := range list {
-				_, err := b.ImageInspect(t.Context(), i.ID, ImageInspectOptions{Manifests: true})
+				_, err := b.ImageInspect(t.Context(), i.ID, images.InspectOptions{Manifests: true})
 				ok("inspect", err, fault.NotFound)
 				_, err = b.ImageHistory(t.Context(), i.ID, nil)
 				ok("history", err, fault.NotFound)
 				ok("save", b.ImageSave(t.Context(), []string{i.ID}, nil, io.Discard), fault.NotFound)
-				ok("verify", b.ImageVerify(t.Context(), i.ID, ImageVerifyOptions{}, io.Discard), fault.NotFound)
+				ok("verify", b.ImageVerify(t.Context(), i.ID, images.VerifyOptions{}, io.Discard), fault.NotFound)
 			}
 			_, err = b.ImageTree(t.Context())
 			ok("tree", err)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"berth/internal/engine/cdi"
+	"berth/internal/engine/images"
 	"berth/internal/engine/vocabulary"
 	"berth/internal/version"
 
@@ -19,14 +20,14 @@ import (
 
 // Info tells about the engine and its host, with docker's fields.
 func (e *Engine) Info(ctx context.Context) (system.Info, error) {
-	images, err := e.images.List(ctx)
+	all, err := e.images.List(ctx)
 	if err != nil {
 		return system.Info{}, err
 	}
 	info := system.Info{
 		ID:                 e.id,
-		Images:             len(images),
-		Driver:             storageDriver,
+		Images:             len(all),
+		Driver:             images.StorageDriver,
 		DriverStatus:       [][2]string{{"Mount API", "fsopen"}, {"Backing", e.cfg.Root}},
 		Debug:              e.live().Debug,
 		NFd:                countEntries("/proc/self/fd"),
@@ -42,7 +43,7 @@ func (e *Engine) Info(ctx context.Context) (system.Info, error) {
 		OSVersion:          osRelease("VERSION_ID"),
 		KernelVersion:      kernel(),
 		IndexServerAddress: "https://index.docker.io/v1/",
-		RegistryConfig:     e.registryConfig(),
+		RegistryConfig:     e.reach.Describe(),
 		NCPU:               e.host.CPUs,
 		MemTotal:           e.host.Memory,
 		DockerRootDir:      e.cfg.Root,

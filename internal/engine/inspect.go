@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"berth/internal/container"
+	"berth/internal/engine/images"
 	"berth/internal/engine/spec"
 	"berth/internal/engine/vocabulary"
 	netroom "berth/internal/network"
@@ -19,9 +20,6 @@ import (
 	"github.com/moby/moby/api/types/network"
 	"github.com/moby/moby/api/types/storage"
 )
-
-// storageDriver is how clients call the way roots are put together.
-const storageDriver = "overlayfs"
 
 // ContainerInspect tells all about a container.
 func (e *Engine) ContainerInspect(ctx context.Context, ref string, withSize bool) (api.InspectResponse, error) {
@@ -39,7 +37,7 @@ func (e *Engine) ContainerInspect(ctx context.Context, ref string, withSize bool
 		Image:           rec.ImageID.String(),
 		Name:            "/" + rec.Name,
 		RestartCount:    rec.State.Restarts,
-		Driver:          storageDriver,
+		Driver:          images.StorageDriver,
 		Platform:        "linux",
 		ExecIDs:         e.execs.Of(rec.ID),
 		HostConfig:      e.hostConfig(rec),
@@ -95,7 +93,7 @@ func (e *Engine) graphDriver(rec *container.Record) *storage.DriverData {
 		// The root is mounted in the container's own namespace only.
 		data["MergedDir"] = filepath.Join("/proc", itoa(s.Pid), "root")
 	}
-	return &storage.DriverData{Name: storageDriver, Data: data}
+	return &storage.DriverData{Name: images.StorageDriver, Data: data}
 }
 
 // mountPoints shows the mounts as docker does: tmpfs only where they were asked

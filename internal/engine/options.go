@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"berth/internal/engine/filter"
+	"berth/internal/engine/registries"
 	"berth/internal/network"
 )
 
@@ -22,7 +23,7 @@ type Config struct {
 	Commit        string            // source revision of this build
 	Debug         bool              // shown by info
 	Network       network.Config    // RunDir and DataRoot are filled in
-	Registry      RegistryConfig
+	Registry      registries.Config
 	// BuildCacheKeep is how many bytes the cache of builds may have after a
 	// build; 0 means no limit.
 	BuildCacheKeep int64

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"berth/internal/engine/filter"
+	"berth/internal/engine/images"
 	"berth/internal/fault"
 	"berth/internal/monitor"
 
@@ -66,7 +67,7 @@ func newReal(t testing.TB) *bench {
 			t.Error(err)
 		}
 	})
-	err = b.ImageImport(t.Context(), ImageImportOptions{Ref: "image", Changes: []string{`CMD ["true"]`}}, busyboxTar(t, busybox), io.Discard)
+	err = b.ImageImport(t.Context(), images.ImportOptions{Ref: "image", Changes: []string{`CMD ["true"]`}}, busyboxTar(t, busybox), io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}

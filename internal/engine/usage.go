@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"berth/internal/engine/images"
 	"berth/internal/fault"
 	"berth/internal/volume"
 
@@ -101,7 +102,7 @@ func (e *Engine) containerUsage(ctx context.Context, out *DiskUsageReport) error
 }
 
 func (e *Engine) imageUsage(ctx context.Context, out *DiskUsageReport) error {
-	list, err := e.ImageList(ctx, ImageListOptions{SharedSize: true, ContainerCount: true})
+	list, err := e.ImageList(ctx, images.ListOptions{SharedSize: true, ContainerCount: true})
 	if err != nil {
 		return err
 	}

@@ -1,4 +1,4 @@
-package engine
+package images
 
 import (
 	"cmp"
@@ -11,17 +11,25 @@ import (
 	"github.com/moby/moby/api/types/registry"
 )
 
+// SearchOptions describe a search in a registry.
+type SearchOptions struct {
+	Term    string
+	Limit   int        // 1 to 100; 0 means 25
+	Filters filter.Set // is-official, is-automated, stars
+	Auth    registry.AuthConfig
+}
+
 // defaultSearchLimit is docker's.
 const defaultSearchLimit = 25
 
 // RegistrySearch searches a registry, Docker Hub unless the term begins with
 // another's name, for repositories.
-func (e *Engine) RegistrySearch(ctx context.Context, o SearchOptions) ([]registry.SearchResult, error) {
+func (s *Service) RegistrySearch(ctx context.Context, o SearchOptions) ([]registry.SearchResult, error) {
 	admits, err := searchFilter(o.Filters)
 	if err != nil {
 		return nil, err
 	}
-	found, err := e.transfers().Search(ctx, o.Term, cmp.Or(o.Limit, defaultSearchLimit), o.Auth)
+	found, err := s.remote.Transfers().Search(ctx, o.Term, cmp.Or(o.Limit, defaultSearchLimit), o.Auth)
 	if err != nil {
 		return nil, err
 	}

@@ -1,4 +1,4 @@
-package engine
+package images
 
 import (
 	"cmp"
@@ -15,20 +15,29 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// imageFilter is what a list or a prune of images is narrowed by.
-type imageFilter struct {
+// ListOptions select images and say what to tell of them.
+type ListOptions struct {
+	All            bool // also those that are only parents of others
+	SharedSize     bool // fill Summary.SharedSize
+	Manifests      bool // fill Summary.Manifests
+	ContainerCount bool // fill Summary.Containers
+	Filters        filter.Set
+}
+
+// listFilter is what a list or a prune of images is narrowed by.
+type listFilter struct {
 	before, since time.Time // created before, after; zero means any time
 	references    []string  // patterns, one of which a name must match
 	dangling      *bool     // nil: whether or not
 	labels        filter.Set
 }
 
-// readImageFilter understands the filters of an image list.
-func (e *Engine) readImageFilter(ctx context.Context, f filter.Set) (*imageFilter, error) {
+// readFilter understands the filters of an image list.
+func (s *Service) readFilter(ctx context.Context, f filter.Set) (*listFilter, error) {
 	if err := f.Check("before", "dangling", "label", "reference", "since", "until"); err != nil {
 		return nil, err
 	}
-	out := &imageFilter{references: f.Get("reference"), labels: f}
+	out := &listFilter{references: f.Get("reference"), labels: f}
 	for _, p := range out.references {
 		if _, err := path.Match(p, ""); err != nil {
 			return nil, fault.New(fault.Invalid, "", "", "invalid filter 'reference=%s': %w", p, err)
@@ -46,7 +55,7 @@ func (e *Engine) readImageFilter(ctx context.Context, f filter.Set) (*imageFilte
 		return nil, err
 	}
 	for _, ref := range f.Get("before") {
-		img, err := e.images.Get(ctx, ref)
+		img, err := s.stock.Images.Get(ctx, ref)
 		if err != nil {
 			return nil, err
 		}
@@ -55,7 +64,7 @@ func (e *Engine) readImageFilter(ctx context.Context, f filter.Set) (*imageFilte
 		}
 	}
 	for _, ref := range f.Get("since") {
-		img, err := e.images.Get(ctx, ref)
+		img, err := s.stock.Images.Get(ctx, ref)
 		if err != nil {
 			return nil, err
 		}
@@ -67,7 +76,7 @@ func (e *Engine) readImageFilter(ctx context.Context, f filter.Set) (*imageFilte
 }
 
 // admits reports whether an image is in the list at all.
-func (f *imageFilter) admits(img *image.Image) bool {
+func (f *listFilter) admits(img *image.Image) bool {
 	return (f.before.IsZero() || img.Created.Before(f.before)) &&
 		(f.since.IsZero() || img.Created.After(f.since)) &&
 		(f.dangling == nil || *f.dangling == img.Dangling()) &&
@@ -77,7 +86,7 @@ func (f *imageFilter) admits(img *image.Image) bool {
 // names returns those of an image's names that the list is about. What a tag is
 // called at its registry comes with the tag, which docker shows only when the
 // pattern has no tag.
-func (f *imageFilter) names(img *image.Image) (tags, digests []string) {
+func (f *listFilter) names(img *image.Image) (tags, digests []string) {
 	tags, digests = []string{}, []string{}
 	repositories := map[string]bool{}
 	for _, ref := range img.RepoTags {
@@ -119,16 +128,16 @@ func bareName(ref string) string {
 }
 
 // ImageList returns images, newest first.
-func (e *Engine) ImageList(ctx context.Context, o ImageListOptions) ([]api.Summary, error) {
-	f, err := e.readImageFilter(ctx, o.Filters)
+func (s *Service) ImageList(ctx context.Context, o ListOptions) ([]api.Summary, error) {
+	f, err := s.readFilter(ctx, o.Filters)
 	if err != nil {
 		return nil, err
 	}
-	images, err := e.images.List(ctx)
+	images, err := s.stock.Images.List(ctx)
 	if err != nil {
 		return nil, err
 	}
-	parents := parentsOf(images)
+	parents := ParentsOf(images)
 	var shared map[digest.Digest]int
 	if o.SharedSize {
 		shared = layerUses(images)
@@ -142,23 +151,23 @@ func (e *Engine) ImageList(ctx context.Context, o ImageListOptions) ([]api.Summa
 		if nameless := len(tags)+len(digests) == 0; nameless && (len(f.references) > 0 || !o.All && parents[img.ID]) {
 			continue
 		}
-		s := e.imageSummary(img, o)
-		s.RepoTags, s.RepoDigests = tags, digests
+		sum := s.summary(img, o)
+		sum.RepoTags, sum.RepoDigests = tags, digests
 		if o.SharedSize {
-			s.SharedSize = e.sharedSize(img, shared)
+			sum.SharedSize = s.sharedSize(img, shared)
 		}
 		if o.Manifests {
-			if members, raw, err := e.images.Members(ctx, cmp.Or(img.Index, img.ID).String()); err == nil {
-				s.Manifests, s.Descriptor = e.manifestSummaries(ctx, members), targetOf(members, raw)
+			if members, raw, err := s.stock.Images.Members(ctx, cmp.Or(img.Index, img.ID).String()); err == nil {
+				sum.Manifests, sum.Descriptor = s.manifestSummaries(ctx, members), targetOf(members, raw)
 			}
 		}
-		out = append(out, s)
+		out = append(out, sum)
 	}
 	return out, nil
 }
 
-// parentsOf returns the images from which others were made.
-func parentsOf(images []*image.Image) map[digest.Digest]bool {
+// ParentsOf returns the images from which others were made.
+func ParentsOf(images []*image.Image) map[digest.Digest]bool {
 	parents := map[digest.Digest]bool{}
 	for _, img := range images {
 		if img.Parent != "" {
@@ -188,28 +197,28 @@ func layerSet(img *image.Image) map[digest.Digest]bool {
 }
 
 // sharedSize is how much of an image is in others, too, in bytes.
-func (e *Engine) sharedSize(img *image.Image, uses map[digest.Digest]int) int64 {
+func (s *Service) sharedSize(img *image.Image, uses map[digest.Digest]int) int64 {
 	total := int64(0)
 	for d := range layerSet(img) {
 		if uses[d] < 2 {
 			continue
 		}
-		if l, err := e.layers.Stat(d); err == nil {
+		if l, err := s.stock.Layers.Stat(d); err == nil {
 			total += l.Size
 		}
 	}
 	return total
 }
 
-func (e *Engine) imageSummary(img *image.Image, o ImageListOptions) api.Summary {
-	s := api.Summary{
+func (s *Service) summary(img *image.Image, o ListOptions) api.Summary {
+	sum := api.Summary{
 		ID: img.ID.String(), ParentID: img.Parent.String(),
 		Created: unixOrZero(img.Created), Size: img.Size, SharedSize: -1, Containers: -1, Labels: img.Config.Config.Labels,
 	}
 	if o.ContainerCount {
-		s.Containers = int64(len(e.usersOf(img.ID)))
+		sum.Containers = int64(len(s.stock.Users(img.ID)))
 	}
-	return s
+	return sum
 }
 
 func notNil(list []string) []string { return append([]string{}, list...) }

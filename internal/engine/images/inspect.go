@@ -1,4 +1,4 @@
-package engine
+package images
 
 import (
 	"context"
@@ -14,9 +14,18 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
+// InspectOptions say what to tell of an image; the two exclude each other.
+type InspectOptions struct {
+	Manifests bool              // list what the image has for each platform
+	Platform  *ocispec.Platform // tell of this one
+}
+
+// Tree is all images by the layers that they are stacked of.
+type Tree = image.Tree
+
 // ImageInspect tells all about an image.
-func (e *Engine) ImageInspect(ctx context.Context, ref string, o ImageInspectOptions) (api.InspectResponse, error) {
-	img, err := e.images.GetPlatform(ctx, ref, o.Platform)
+func (s *Service) ImageInspect(ctx context.Context, ref string, o InspectOptions) (api.InspectResponse, error) {
+	img, err := s.stock.Images.GetPlatform(ctx, ref, o.Platform)
 	if err != nil {
 		return api.InspectResponse{}, err
 	}
@@ -37,27 +46,27 @@ func (e *Engine) ImageInspect(ctx context.Context, ref string, o ImageInspectOpt
 	for _, d := range img.DiffIDs {
 		out.RootFS.Layers = append(out.RootFS.Layers, d.String())
 	}
-	if lower, err := e.layers.Lower(img.DiffIDs); err == nil {
-		out.GraphDriver = &storage.DriverData{Name: storageDriver, Data: map[string]string{"LowerDir": strings.Join(lower, ":")}}
+	if lower, err := s.stock.Layers.Lower(img.DiffIDs); err == nil {
+		out.GraphDriver = &storage.DriverData{Name: StorageDriver, Data: map[string]string{"LowerDir": strings.Join(lower, ":")}}
 	}
 	if o.Manifests {
-		members, raw, err := e.images.Members(ctx, ref)
+		members, raw, err := s.stock.Images.Members(ctx, ref)
 		if err != nil {
 			return api.InspectResponse{}, err
 		}
-		out.Manifests = e.manifestSummaries(ctx, members)
+		out.Manifests = s.manifestSummaries(ctx, members)
 		out.Descriptor = targetOf(members, raw)
 	}
 	return out, nil
 }
 
 // ImageHistory tells of what steps an image was made, the last one first.
-func (e *Engine) ImageHistory(ctx context.Context, ref string, p *ocispec.Platform) ([]api.HistoryResponseItem, error) {
-	return e.images.History(ctx, ref, p)
+func (s *Service) ImageHistory(ctx context.Context, ref string, p *ocispec.Platform) ([]api.HistoryResponseItem, error) {
+	return s.stock.Images.History(ctx, ref, p)
 }
 
 // ImageTree tells which layers images share.
-func (e *Engine) ImageTree(ctx context.Context) (ImageTree, error) { return e.images.Tree(ctx) }
+func (s *Service) ImageTree(ctx context.Context) (Tree, error) { return s.stock.Images.Tree(ctx) }
 
 // targetOf describes what a name stands for: the index, or the only manifest.
 func targetOf(members []image.Member, raw []byte) *ocispec.Descriptor {
@@ -81,53 +90,35 @@ func targetOf(members []image.Member, raw []byte) *ocispec.Descriptor {
 
 // manifestSummaries tells of each image of an index; an image without a manifest
 // has none to tell of.
-func (e *Engine) manifestSummaries(ctx context.Context, members []image.Member) []api.ManifestSummary {
+func (s *Service) manifestSummaries(ctx context.Context, members []image.Member) []api.ManifestSummary {
 	var list []api.ManifestSummary
 	for _, m := range members {
 		if m.Descriptor.Digest == "" {
 			continue
 		}
-		s := api.ManifestSummary{ID: m.Descriptor.Digest.String(), Descriptor: m.Descriptor, Available: m.Image != nil, Kind: api.ManifestKindImage}
+		sum := api.ManifestSummary{ID: m.Descriptor.Digest.String(), Descriptor: m.Descriptor, Available: m.Image != nil, Kind: api.ManifestKindImage}
 		props := &api.ImageProperties{Platform: m.Platform, Containers: []string{}}
 		if m.Image != nil {
-			s.Size.Content = e.contentSize(ctx, m)
+			sum.Size.Content = s.contentSize(ctx, m)
 			props.Size.Unpacked = m.Image.Size
-			for _, u := range e.usersOf(m.Image.ID) {
+			for _, u := range s.stock.Users(m.Image.ID) {
 				props.Containers = append(props.Containers, u.ID)
 			}
 		}
-		s.Size.Total = s.Size.Content + props.Size.Unpacked
-		s.ImageData = props
-		list = append(list, s)
+		sum.Size.Total = sum.Size.Content + props.Size.Unpacked
+		sum.ImageData = props
+		list = append(list, sum)
 	}
 	return list
 }
 
 // contentSize adds up the blobs of an image that are kept, in bytes.
-func (e *Engine) contentSize(ctx context.Context, m image.Member) int64 {
+func (s *Service) contentSize(ctx context.Context, m image.Member) int64 {
 	total := int64(0)
-	for _, d := range e.blobsOf(ctx, m.Image.ID) {
-		if info, err := e.content.Stat(d); err == nil {
+	for _, d := range s.stock.Blobs(ctx, m.Image.ID) {
+		if info, err := s.stock.Content.Stat(d); err == nil {
 			total += info.Size
 		}
 	}
 	return total
-}
-
-// blobsOf lists the blobs that an image refers to, whether they are here or not:
-// its config, its manifest and its packed layers.
-func (e *Engine) blobsOf(ctx context.Context, id digest.Digest) []digest.Digest {
-	list := []digest.Digest{id}
-	raw, err := e.images.Manifest(ctx, id)
-	if err != nil {
-		return list // made or loaded here: there is none
-	}
-	list = append(list, digest.FromBytes(raw))
-	var m ocispec.Manifest
-	if json.Unmarshal(raw, &m) == nil {
-		for _, l := range m.Layers {
-			list = append(list, l.Digest)
-		}
-	}
-	return list
 }

@@ -1,4 +1,4 @@
-package engine
+package images
 
 import (
 	"context"
@@ -12,8 +12,15 @@ import (
 
 	"github.com/distribution/reference"
 	"github.com/moby/moby/api/types/jsonstream"
+	"github.com/moby/moby/api/types/registry"
 	"github.com/opencontainers/go-digest"
 )
+
+// VerifyOptions say what is wanted of an image besides being whole.
+type VerifyOptions struct {
+	PublicKeys []string // PEM; one of them must have signed it
+	Auth       registry.AuthConfig
+}
 
 // signatureID marks the message that says that signatures hold.
 const signatureID = "signature"
@@ -21,7 +28,7 @@ const signatureID = "signature"
 // ImageVerify reads everything of an image anew and compares it with its
 // digests. With public keys it also wants a signature by one of them, of what
 // the image is called at its registry. Progress goes to out as docker's stream.
-func (e *Engine) ImageVerify(ctx context.Context, ref string, o ImageVerifyOptions, out io.Writer) error {
+func (s *Service) ImageVerify(ctx context.Context, ref string, o VerifyOptions, out io.Writer) error {
 	var keys *signature.Policy
 	if len(o.PublicKeys) > 0 {
 		texts := make([][]byte, len(o.PublicKeys))
@@ -34,7 +41,7 @@ func (e *Engine) ImageVerify(ctx context.Context, ref string, o ImageVerifyOptio
 		}
 	}
 	p := &progress{out: out}
-	err := e.images.Verify(ctx, ref, func(v image.Verified) {
+	err := s.stock.Images.Verify(ctx, ref, func(v image.Verified) {
 		text := "Verified"
 		switch {
 		case v.Err != nil:
@@ -47,11 +54,11 @@ func (e *Engine) ImageVerify(ctx context.Context, ref string, o ImageVerifyOptio
 	if err != nil || keys == nil {
 		return err
 	}
-	named, d, err := e.signedName(ctx, ref)
+	named, d, err := s.signedName(ctx, ref)
 	if err != nil {
 		return err
 	}
-	if err := e.transfers().Verify(ctx, named, d, keys, o.Auth); err != nil {
+	if err := s.remote.Transfers().Verify(ctx, named, d, keys, o.Auth); err != nil {
 		return err
 	}
 	p.send(jsonstream.Message{ID: signatureID, Status: fmt.Sprintf("Signed: %s@%s", reference.FamiliarName(named), d)})
@@ -60,8 +67,8 @@ func (e *Engine) ImageVerify(ctx context.Context, ref string, o ImageVerifyOptio
 
 // signedName is what an image is called at the registry of a name: that is what
 // signatures are about.
-func (e *Engine) signedName(ctx context.Context, ref string) (reference.Named, digest.Digest, error) {
-	img, err := e.images.Get(ctx, ref)
+func (s *Service) signedName(ctx context.Context, ref string) (reference.Named, digest.Digest, error) {
+	img, err := s.stock.Images.Get(ctx, ref)
 	if err != nil {
 		return nil, "", err
 	}
