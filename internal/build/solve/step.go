@@ -208,7 +208,7 @@ func (s *Solver) action(ctx context.Context, w *work, root *tree.Root, i int, a 
 		if err != nil {
 			o = tree.Owner{} // a user that only exists later, as docker's builder has it
 		}
-		_, err = root.MakeDirs(a.Path, tree.Attributes{UID: o.UID, GID: o.GID, Mode: a.Mode})
+		err = root.MakeDirs(a.Path, tree.Attributes{UID: o.UID, GID: o.GID, Mode: a.Mode})
 		return err
 	case *graph.Copy:
 		return s.copy(ctx, w, root, i, a)

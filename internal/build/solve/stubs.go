@@ -40,7 +40,7 @@ func (s *Solver) plant(p *scratchpad, op *graph.Exec, mounts []Mount) (*stubs, e
 	}
 	defer root.Close()
 	if op.Dir != "" {
-		if _, err := root.MakeDirs(op.Dir, tree.Attributes{Mode: 0o755}); err != nil {
+		if err := root.MakeDirs(op.Dir, tree.Attributes{Mode: 0o755}); err != nil {
 			return nil, err
 		}
 	}

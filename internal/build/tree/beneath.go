@@ -14,7 +14,11 @@ func Names(fd int) ([]string, error) { return names(fd) }
 // Plant makes an empty directory or file at p for something to be mounted on,
 // unless something is there. The directory that it is made in keeps its times.
 func (r *Root) Plant(p string, dir bool) error {
-	p = r.leadsTo(rel(p))
+	// What is mounted on a link to nothing is mounted where it leads.
+	p, err := realPath(r.fd, p, true)
+	if err != nil {
+		return classify("find", p, err)
+	}
 	kind, err := r.kind(p)
 	if err != nil {
 		return classify("find", p, err)
@@ -46,8 +50,8 @@ func (r *Root) Plant(p string, dir bool) error {
 		return classify("look at", above, err)
 	}
 	if dir {
-		_, err = r.MakeDirs(p, Attributes{Mode: 0o755})
-	} else if _, err = r.MakeDirs(path.Dir(p), Attributes{Mode: 0o755}); err == nil {
+		err = r.MakeDirs(p, Attributes{Mode: 0o755})
+	} else if err = r.MakeDirs(path.Dir(p), Attributes{Mode: 0o755}); err == nil {
 		err = r.MakeFile(p, nil, Attributes{Mode: 0o644})
 	}
 	if err != nil {
@@ -55,27 +59,6 @@ func (r *Root) Plant(p string, dir bool) error {
 	}
 	t := []unix.Timespec{st.Atim, st.Mtim}
 	return classify("set times", above, unix.UtimesNanoAt(unix.AT_FDCWD, procPath(fd), t, 0))
-}
-
-// leadsTo follows a link at p, as far as there are directories: what is mounted on
-// a link to nothing is mounted where it leads.
-func (r *Root) leadsTo(p string) string {
-	for range 40 {
-		parent, err := r.dir(path.Dir(p))
-		if err != nil {
-			return p
-		}
-		target, err := readlinkat(parent, path.Base(p))
-		unix.Close(parent)
-		if err != nil {
-			return p
-		}
-		if !path.IsAbs(target) {
-			target = path.Join("/", path.Dir(p), target)
-		}
-		p = rel(target)
-	}
-	return p
 }
 
 // StatBeneath looks at the real path p below an open directory.

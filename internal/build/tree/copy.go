@@ -51,9 +51,14 @@ type copier struct {
 	links map[[2]uint64]string // file by device and inode -> its first copy
 }
 
-// implied is what directories get that are made on the way.
+// implied is what directories get that are made on the way, the destination too: of
+// a directory only the content is copied. As docker's builder has it, a mode in
+// numbers is theirs, too.
 func (c *copier) implied() Attributes {
 	a := Attributes{Mode: 0o755}
+	if c.o.Mode != nil && c.o.Mode.octal >= 0 {
+		a.Mode = uint32(c.o.Mode.octal)
+	}
 	if c.o.Owner != nil {
 		a.UID, a.GID = c.o.Owner.UID, c.o.Owner.GID
 	}
@@ -80,62 +85,26 @@ func (c *copier) match(m *Match, dest string) error {
 	}
 	switch {
 	case kind == unix.S_IFDIR || strings.HasSuffix(dest, "/"):
-		if _, err := c.r.MakeDirs(dest, c.implied()); err != nil {
+		if err := c.r.MakeDirs(dest, c.implied()); err != nil {
 			return err
 		}
 		target = path.Join(dest, m.Name)
 	default:
-		if _, err := c.r.MakeDirs(path.Dir(path.Clean(dest)), c.implied()); err != nil {
-			return err
+		// A file that is copied onto a link replaces what the link is for, or becomes
+		// that, with the directories that it needs.
+		if target, err = realPath(c.r.fd, dest, true); err != nil {
+			return classify("find", dest, err)
 		}
-		if target, err = c.r.followLink(dest); err != nil {
+		if err := c.r.MakeDirs(path.Dir(target), c.implied()); err != nil {
 			return err
 		}
 	}
 	return c.entry(top, target)
 }
 
-// followLink returns where a link at p leads inside the root: a file that is
-// copied onto a link replaces what the link is for.
-func (r *Root) followLink(p string) (string, error) {
-	p = "/" + rel(p)
-	for range 40 {
-		parent, err := r.dir(path.Dir(p))
-		if err != nil {
-			return "", classify("find", p, err)
-		}
-		target, err := readlinkat(parent, path.Base(p))
-		unix.Close(parent)
-		if err != nil {
-			return p, nil
-		}
-		next := path.Clean(target)
-		if !path.IsAbs(target) {
-			next = path.Join(path.Dir(p), target)
-		}
-		if kind, err := r.kind(path.Dir(next)); err != nil || kind != unix.S_IFDIR {
-			return p, nil // it leads nowhere: the link itself is replaced
-		}
-		p = next
-	}
-	return "", classify("find", p, unix.ELOOP)
-}
-
 // directory copies the content of a directory into dest.
 func (c *copier) directory(m *Match, dest string) error {
-	if _, err := c.r.MakeDirs(path.Dir(path.Clean(dest)), c.implied()); err != nil {
-		return err
-	}
-	top := &m.Entries[0]
-	a, err := c.attributes(top)
-	if err != nil {
-		return err
-	}
-	if m.Loose {
-		a = c.implied()
-	}
-	made, err := c.r.MakeDirs(dest, a)
-	if err != nil {
+	if err := c.r.MakeDirs(dest, c.implied()); err != nil {
 		return err
 	}
 	// Times of directories last: what is put into them changes those.
@@ -164,9 +133,6 @@ func (c *copier) directory(m *Match, dest string) error {
 		if err := c.dirTimes(late[i], path.Join(dest, late[i].Rel)); err != nil {
 			return err
 		}
-	}
-	if made && !m.Loose {
-		return c.dirTimes(top, dest)
 	}
 	return nil
 }

@@ -193,9 +193,14 @@ func (d *Dir) Real(p string) (string, error) {
 	return real, classify("find", p, err)
 }
 
-// real resolves links element by element. What it returns is used only through
-// openat2 with beneath, so a link that changes meanwhile is an error, not a leak.
-func (d *Dir) real(p string) (string, error) {
+// real is Real inside of do.
+func (d *Dir) real(p string) (string, error) { return realPath(d.root, p, false) }
+
+// realPath resolves links element by element, as if root were the root directory.
+// What it returns is used only through openat2 with beneath, so a link that changes
+// meanwhile is an error, not a leak. With lax, what is missing is no error and stays
+// as it is written.
+func realPath(root int, p string, lax bool) (string, error) {
 	rest := strings.Split(rel(p), "/")
 	at := "."
 	for links := 0; len(rest) > 0; {
@@ -209,7 +214,11 @@ func (d *Dir) real(p string) (string, error) {
 			continue
 		}
 		next := path.Join(at, name)
-		fd, err := openat2(d.root, next, unix.O_PATH|unix.O_NOFOLLOW, 0, beneath)
+		fd, err := openat2(root, next, unix.O_PATH|unix.O_NOFOLLOW, 0, beneath)
+		if err == unix.ENOENT && lax {
+			at = next
+			continue
+		}
 		if err != nil {
 			return "", err
 		}

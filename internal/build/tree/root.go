@@ -4,7 +4,6 @@ import (
 	"io"
 	"os"
 	"path"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -43,47 +42,43 @@ func (r *Root) dir(p string) (int, error) {
 }
 
 // MakeDirs makes the directory p and those above it that are missing; new ones
-// get the attributes. It reports whether p itself is new.
-func (r *Root) MakeDirs(p string, a Attributes) (bool, error) {
-	made, err := r.makeDirs(rel(p), a, 0)
-	return made, classify("make directory", "/"+rel(p), err)
+// get the attributes.
+func (r *Root) MakeDirs(p string, a Attributes) error {
+	return classify("make directory", "/"+rel(p), r.makeDirs(rel(p), a))
 }
 
-func (r *Root) makeDirs(p string, a Attributes, depth int) (bool, error) {
-	if p == "." {
-		return false, nil
-	}
+func (r *Root) makeDirs(p string, a Attributes) error {
 	fd, err := r.dir(p)
 	if err == nil {
 		unix.Close(fd)
-		return false, nil
+		return nil
 	}
 	if err != unix.ENOENT {
-		return false, err
+		return err
 	}
-	if depth > 255 {
-		return false, unix.ELOOP
+	// A link to a directory that is missing: that one is made.
+	if p, err = realPath(r.fd, p, true); err != nil {
+		return err
 	}
-	above, base := path.Dir(p), path.Base(p)
-	if _, err := r.makeDirs(above, a, depth+1); err != nil {
-		return false, err
+	return r.makeReal(p, a)
+}
+
+// makeReal is makeDirs for a path without links.
+func (r *Root) makeReal(p string, a Attributes) error {
+	parent, err := r.dir(path.Dir(p))
+	if err == unix.ENOENT {
+		if err = r.makeReal(path.Dir(p), a); err == nil {
+			parent, err = r.dir(path.Dir(p))
+		}
 	}
-	parent, err := r.dir(above)
 	if err != nil {
-		return false, err
+		return err
 	}
 	defer unix.Close(parent)
-	// A link to a directory that is missing: that one is made.
-	if target, err := readlinkat(parent, base); err == nil {
-		if !strings.HasPrefix(target, "/") {
-			target = path.Join("/", above, target)
-		}
-		return r.makeDirs(rel(target), a, depth+1)
+	if err := unix.Mkdirat(parent, path.Base(p), 0o700); err != nil {
+		return err
 	}
-	if err := unix.Mkdirat(parent, base, 0o700); err != nil {
-		return false, err
-	}
-	return true, r.set(parent, base, unix.S_IFDIR, a)
+	return r.set(parent, path.Base(p), unix.S_IFDIR, a)
 }
 
 // set gives name in the directory parent its attributes. It never follows a

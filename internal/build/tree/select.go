@@ -22,13 +22,12 @@ type Selection struct {
 	Required bool     // with Parents: something must match
 }
 
-// Match is one thing that Src names, and what is below it.
+// Match is one thing that Src names, and what is below it. When it is a directory,
+// the first entry only stands for where the others begin: its own attributes mean
+// nothing, and are the same for all.
 type Match struct {
 	Name    string // last element of the path by which it was named
 	Entries []Entry
-	// Loose tells that the first entry only stands for where the others begin:
-	// its own attributes mean nothing.
-	Loose bool
 }
 
 // Dir reports whether a directory was named, whose content is copied.
@@ -66,8 +65,11 @@ func (d *Dir) Select(ctx context.Context, s Selection) ([]Match, error) {
 // match collects what is at p.
 func (d *Dir) match(ctx context.Context, p string, s Selection, exclude *patterns) (Match, bool, error) {
 	missing := func() error {
-		return fault.New(fault.NotFound, "find", quote("/"+strings.TrimPrefix(p, "./")), "not found").
-			WithHint("paths are relative to the build context; see whether .dockerignore leaves it out")
+		err := fault.New(fault.NotFound, "find", quote("/"+strings.TrimPrefix(p, "./")), "not found")
+		if d.o.Flat {
+			return err.WithHint("paths are relative to the build context; see whether .dockerignore leaves it out")
+		}
+		return err.WithHint("paths begin at the root of the stage or image that is copied from")
 	}
 	real, err := d.real(p)
 	if err == unix.ENOENT || err == unix.ENOTDIR {
@@ -99,8 +101,8 @@ func (d *Dir) match(ctx context.Context, p string, s Selection, exclude *pattern
 	if err := unix.Fstat(fd, &e.Stat); err != nil {
 		return m, false, classify("look at", p, err)
 	}
-	if m.Loose = s.Parents || real == "."; m.Loose {
-		e.Stat.Mode, e.Stat.Uid, e.Stat.Gid = e.Stat.Mode&unix.S_IFMT|0o755, 0, 0
+	if e.Dir() {
+		e.Stat.Mode, e.Stat.Uid, e.Stat.Gid = unix.S_IFDIR|0o755, 0, 0
 	}
 	if ignored && (!e.Dir() || !d.o.Ignore.Below(real)) {
 		return m, false, missing()

@@ -34,7 +34,7 @@ func (c *copier) unpack(e *Entry, dest string) (done bool, err error) {
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
 		return false, classify("read archive", e.Path, err)
 	}
-	if _, err := c.r.MakeDirs(dest, c.implied()); err != nil {
+	if err := c.r.MakeDirs(dest, c.implied()); err != nil {
 		return true, err
 	}
 	err = c.r.Untar(c.ctx, f, dest, c.o)
@@ -158,7 +158,7 @@ func (u *untar) entry(h *tar.Header, data io.Reader) error {
 			a.Xattrs[name] = []byte(v)
 		}
 	}
-	if _, err := u.r.MakeDirs(path.Dir(p), Attributes{UID: a.UID, GID: a.GID, Mode: 0o755}); err != nil {
+	if err := u.r.MakeDirs(path.Dir(p), Attributes{UID: a.UID, GID: a.GID, Mode: 0o755}); err != nil {
 		return err
 	}
 	switch h.Typeflag {
