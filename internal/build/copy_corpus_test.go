@@ -84,6 +84,7 @@ func TestCopyCorpus(t *testing.T) {
 		{"parents of several", "COPY --parents foo1/other sub/dir1/./dir2/deep foo /n/", map[string]string{"n/foo1/other": "644 0:0 o", "n/dir2/deep": "644 0:0 deep", "n/foo": "644 0:0 foo", "n/sub": ""}},
 		{"parents of a directory", "COPY --parents foo1/foo2 /n", map[string]string{"n/foo1/foo2/bar": "644 0:0 b1", "n/foo1/foo2/baz": "644 0:0 b2", "n/foo1/other": ""}},
 		{"parents without some", "COPY --parents --exclude=**/baz --exclude=**/.* foo1 /n", map[string]string{"n/foo1/foo2/bar": "644 0:0 b1", "n/foo1/foo2/baz": "", "n/foo1/keep/.hidden": ""}},
+		{"parents at any depth", "COPY --parents **.go f**/baz /n/", map[string]string{"n/foo.go": "644 0:0 foogo", "n/files/foo.go": "644 0:0 other", "n/foo1/foo2/baz": "644 0:0 b2", "n/sub": ""}},
 		{"parents and modes", "COPY --parents sub/dir1/dir2/deep /n/", map[string]string{"n": "755 0:0 dir", "n/sub": "700 0:0 dir", "n/sub/dir1": "711 0:0 dir"}},
 
 		{"documents", "COPY <<A one\na\nA\nCOPY --chown=7:8 --chmod=751 <<B <<\"C\" foo /n/\n${PATH}\nB\n$PATH\nC", map[string]string{"one": "644 0:0 a\n", "n/B": "751 7:8 /bin\n", "n/C": "751 7:8 $PATH\n", "n/foo": "751 7:8 foo"}},

@@ -195,6 +195,9 @@ func (h *house) tree(o *outcome, below string) map[string]string {
 		h.t.Fatal(err)
 	}
 	empty, _ := h.layers.Lower(nil)
+	if len(o.Layers) == 0 {
+		return nil
+	}
 	fd, err := overlay.Mount(overlay.Stack{Lower: append(lower, empty[0])}, 0)
 	if err != nil {
 		h.t.Fatal(err)

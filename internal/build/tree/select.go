@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/moby/patternmatcher"
 	"golang.org/x/sys/unix"
 
 	"berth/internal/fault"
@@ -86,7 +87,9 @@ func (d *Dir) match(ctx context.Context, p string, s Selection, exclude *pattern
 	w.exclude = exclude
 	m := Match{Name: path.Base(p)}
 	if s.Parents {
-		w.include = parentFilter(rel(s.Pattern))
+		if w.include, err = parentFilter(rel(s.Pattern)); err != nil {
+			return m, false, err
+		}
 	} else if exclude != nil && m.Name != "." {
 		if out, _, err := exclude.Ignored(m.Name, nil); err != nil || out {
 			return m, false, err
@@ -130,39 +133,24 @@ func (d *Dir) match(ctx context.Context, p string, s Selection, exclude *pattern
 
 // parentFilter takes what matches a pattern, with everything below it, and goes
 // down into directories that can lead there. "**" matches any number of them.
-func parentFilter(pattern string) func(rel string, dir bool) (take, descend bool) {
+func parentFilter(pattern string) (func(rel string, dir bool) (take, descend bool), error) {
 	if pattern == "." {
-		return func(string, bool) (bool, bool) { return true, true }
+		return func(string, bool) (bool, bool) { return true, true }, nil
 	}
 	want := strings.Split(pattern, "/")
+	if strings.HasPrefix(pattern, "!") {
+		pattern = "\\" + pattern // it takes nothing back here
+	}
+	m, err := patternmatcher.New([]string{pattern})
+	if err != nil {
+		return nil, fault.New(fault.Invalid, "read pattern", pattern, "%w", err)
+	}
 	return func(p string, dir bool) (bool, bool) {
-		have := strings.Split(p, "/")
-		for n := 1; n <= len(have); n++ {
-			if matchParts(want, have[:n]) {
-				return true, true
-			}
+		if ok, err := m.MatchesOrParentMatches(p); err == nil && ok {
+			return true, true
 		}
-		return false, dir && leadsTo(want, have)
-	}
-}
-
-func matchParts(want, have []string) bool {
-	if len(want) == 0 {
-		return len(have) == 0
-	}
-	if want[0] == "**" {
-		for i := 0; i <= len(have); i++ {
-			if matchParts(want[1:], have[i:]) {
-				return true
-			}
-		}
-		return false
-	}
-	if len(have) == 0 {
-		return false
-	}
-	ok, err := path.Match(want[0], have[0])
-	return err == nil && ok && matchParts(want[1:], have[1:])
+		return false, dir && leadsTo(want, strings.Split(p, "/"))
+	}, nil
 }
 
 // leadsTo reports whether something below have can match.
@@ -171,7 +159,7 @@ func leadsTo(want, have []string) bool {
 		if i >= len(want) {
 			return false
 		}
-		if want[i] == "**" {
+		if strings.Contains(want[i], "**") {
 			return true
 		}
 		if ok, err := path.Match(want[i], h); err != nil || !ok {
