@@ -210,7 +210,7 @@ type Copy struct {
 	Pattern  string
 	Exclude  []string
 	Unpack   bool // unpack archives
-	Literal  bool // Src has no wildcards
+	Literal  bool // neither Src nor Pattern has wildcards
 	Required bool // it is an error when nothing matches a pattern without wildcards
 }
 

@@ -15,7 +15,7 @@ func Names(fd int) ([]string, error) { return names(fd) }
 // unless something is there. The directory that it is made in keeps its times.
 func (r *Root) Plant(p string, dir bool) error {
 	// What is mounted on a link to nothing is mounted where it leads.
-	p, err := realPath(r.fd, p, true)
+	p, err := realPath(r.fd, p, true, nil)
 	if err != nil {
 		return classify("find", p, err)
 	}

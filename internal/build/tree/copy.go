@@ -92,7 +92,7 @@ func (c *copier) match(m *Match, dest string) error {
 	default:
 		// A file that is copied onto a link replaces what the link is for, or becomes
 		// that, with the directories that it needs.
-		if target, err = realPath(c.r.fd, dest, true); err != nil {
+		if target, err = realPath(c.r.fd, dest, true, nil); err != nil {
 			return classify("find", dest, err)
 		}
 		if err := c.r.MakeDirs(path.Dir(target), c.implied()); err != nil {

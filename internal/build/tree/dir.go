@@ -194,13 +194,13 @@ func (d *Dir) Real(p string) (string, error) {
 }
 
 // real is Real inside of do.
-func (d *Dir) real(p string) (string, error) { return realPath(d.root, p, false) }
+func (d *Dir) real(p string) (string, error) { return realPath(d.root, p, false, nil) }
 
 // realPath resolves links element by element, as if root were the root directory.
 // What it returns is used only through openat2 with beneath, so a link that changes
 // meanwhile is an error, not a leak. With lax, what is missing is no error and stays
-// as it is written.
-func realPath(root int, p string, lax bool) (string, error) {
+// as it is written. passed, if not nil, is told the real path of each link.
+func realPath(root int, p string, lax bool, passed func(link string)) (string, error) {
 	rest := strings.Split(rel(p), "/")
 	at := "."
 	for links := 0; len(rest) > 0; {
@@ -233,6 +233,9 @@ func realPath(root int, p string, lax bool) (string, error) {
 		}
 		if links++; links > 40 {
 			return "", unix.ELOOP
+		}
+		if passed != nil {
+			passed(next)
 		}
 		if strings.HasPrefix(target, "/") {
 			at = "."

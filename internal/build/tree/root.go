@@ -57,7 +57,7 @@ func (r *Root) makeDirs(p string, a Attributes) error {
 		return err
 	}
 	// A link to a directory that is missing: that one is made.
-	if p, err = realPath(r.fd, p, true); err != nil {
+	if p, err = realPath(r.fd, p, true, nil); err != nil {
 		return err
 	}
 	return r.makeReal(p, a)

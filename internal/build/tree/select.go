@@ -16,7 +16,7 @@ import (
 // Selection says what of a tree is copied.
 type Selection struct {
 	Src      string   // path; wildcards are * ? [ as in filepath.Match
-	Literal  bool     // Src has no wildcards
+	Literal  bool     // Src and Pattern have no wildcards, and links in them are followed
 	Parents  bool     // with the directories from Src to what matches Pattern
 	Pattern  string   // with Parents
 	Exclude  []string // patterns as in .dockerignore, relative to what is copied
@@ -87,7 +87,12 @@ func (d *Dir) match(ctx context.Context, p string, s Selection, exclude *pattern
 	w.exclude = exclude
 	m := Match{Name: path.Base(p)}
 	if s.Parents {
-		if w.include, err = parentFilter(rel(s.Pattern)); err != nil {
+		if s.Literal {
+			w.include, err = d.trailFilter(rel(s.Pattern))
+		} else {
+			w.include, err = parentFilter(rel(s.Pattern))
+		}
+		if err != nil {
 			return m, false, err
 		}
 	} else if exclude != nil && m.Name != "." {
@@ -151,6 +156,29 @@ func parentFilter(pattern string) (func(rel string, dir bool) (take, descend boo
 		}
 		return false, dir && leadsTo(want, strings.Split(p, "/"))
 	}, nil
+}
+
+// trailFilter takes what is at a path, with everything below it, and the links that
+// lead there: so the path means below a copy what it means here.
+func (d *Dir) trailFilter(p string) (func(rel string, dir bool) (take, descend bool), error) {
+	trail, err := d.trail(p)
+	if err != nil {
+		return nil, classify("find", p, err)
+	}
+	return func(p string, _ bool) (take, descend bool) {
+		for _, t := range trail {
+			take = take || within(t, p)
+			descend = descend || within(p, t)
+		}
+		return take, take || descend
+	}, nil
+}
+
+// trail returns the links that lead to p, and last the real path.
+func (d *Dir) trail(p string) ([]string, error) {
+	var links []string
+	real, err := realPath(d.root, p, true, func(link string) { links = append(links, link) })
+	return append(links, real), err
 }
 
 // leadsTo reports whether something below have can match.
