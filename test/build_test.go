@@ -239,10 +239,6 @@ func TestBuildSendsFilesToAnotherMachine(t *testing.T) {
 	if out != "a.txt\ndeep/er/c.txt" {
 		t.Errorf("the image has %q", out)
 	}
-	o = h.run("-H", "tcp://127.0.0.1:18375", "build", "--build-context", "x="+dir, dir)
-	if o.code == 0 || !strings.Contains(o.stderr, "second directory") {
-		t.Errorf("two directories: code %d, %s", o.code, o.stderr)
-	}
 }
 
 func TestBuildRefusesByName(t *testing.T) {

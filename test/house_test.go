@@ -25,7 +25,7 @@ var imports = map[string][]string{
 	"signature":         {},
 	"api":               {"build", "engine", "wire"},
 	"engine":            {"build", "container", "content", "events", "image", "layer", "logs", "metadata", "monitor", "network", "registry", "runtime", "signature", "transfer", "volume", "wire"},
-	"build":             {"container", "content", "image", "layer", "metadata", "overlay"},
+	"build":             {"container", "content", "image", "layer", "metadata", "overlay", "wire"},
 	"container":         {"metadata", "overlay", "volume"},
 	"events":            {},
 	"transfer":          {"content", "image", "layer", "signature"},

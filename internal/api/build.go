@@ -17,6 +17,7 @@ import (
 	"berth/internal/build/dockerfile"
 	"berth/internal/build/graph"
 	"berth/internal/build/solve"
+	"berth/internal/build/source"
 	"berth/internal/build/tree"
 	"berth/internal/engine"
 	"berth/internal/engine/filter"
@@ -31,6 +32,7 @@ import (
 // buildEngine is what the endpoints about builds call.
 type buildEngine interface {
 	Build(ctx context.Context, req build.Request, o engine.BuildOptions) (*build.Result, error)
+	BuildReceive(ctx context.Context, sent source.Sent) (*source.Incoming, error)
 	BuildFiles(ctx context.Context, res *build.Result, w io.Writer) error
 	BuildShell(ctx context.Context, failed solve.Step, o engine.BuildShellOptions, conn *os.File) error
 	BuildShellResize(ctx context.Context, failed solve.Step, height, width uint16) error
@@ -99,7 +101,7 @@ func startBuild(x *exchange) error {
 	if err != nil {
 		return err
 	}
-	if w.Archive {
+	if req.Contents = body; w.Archive {
 		req.Archive = body
 	}
 	x.Header()["Content-Type"] = jsonType
@@ -149,7 +151,7 @@ func readLine(r *bufio.Reader, most int) ([]byte, error) {
 
 func (x *exchange) buildRequest(w *wire.BuildRequest) (*build.Request, error) {
 	req := &build.Request{
-		ContextDir: w.ContextDir, Remote: w.Remote, Dockerfile: w.Dockerfile, Text: w.Text, Tags: w.Tags, Target: w.Target,
+		ContextDir: w.ContextDir, Remote: w.Remote, Sent: w.Sent, ContextName: w.ContextName, Dockerfile: w.Dockerfile, Text: w.Text, Tags: w.Tags, Target: w.Target,
 		Args: w.Args, Labels: w.Labels, Contexts: w.Contexts, Allow: w.Allow, Network: w.Network, Hosts: w.Hosts,
 		Limits: limits(w.Limits), Pull: w.Pull, NoCache: w.NoCache, NoCacheOnly: w.NoCacheOnly,
 		InlineCache: w.InlineCache, Reproducible: w.Reproducible, Check: w.Check, KeepFailed: w.DebugShell, FilesOnly: w.Files, Version: "berth",

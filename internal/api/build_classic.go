@@ -28,6 +28,7 @@ var routesBuild = []route{
 	{"POST /build/cancel", cancelBuild},
 	{"POST /build/prune", pruneBuilds},
 	{"POST /berth/build", startBuild},
+	{"POST /berth/build/context", buildContext},
 	{"POST /berth/build/shell", buildShell},
 	{"POST /berth/build/shell/resize", resizeBuildShell},
 	{"GET /berth/build/cache", buildCache},

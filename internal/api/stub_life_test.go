@@ -7,6 +7,7 @@ import (
 
 	"berth/internal/build"
 	"berth/internal/build/solve"
+	"berth/internal/build/source"
 	"berth/internal/engine"
 	"berth/internal/engine/filter"
 	"berth/internal/fault"
@@ -113,6 +114,10 @@ type buildStub struct{}
 
 func (buildStub) Build(context.Context, build.Request, engine.BuildOptions) (*build.Result, error) {
 	return nil, fault.New(fault.Invalid, "", "", "the stub builds nothing")
+}
+
+func (buildStub) BuildReceive(context.Context, source.Sent) (*source.Incoming, error) {
+	return &source.Incoming{}, nil
 }
 
 func (buildStub) BuildFiles(context.Context, *build.Result, io.Writer) error { return nil }

@@ -9,7 +9,6 @@ import (
 	"maps"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -19,7 +18,6 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"berth/internal/build/dockerfile"
-	"berth/internal/build/gitref"
 	"berth/internal/build/graph"
 	"berth/internal/build/solve"
 	"berth/internal/build/source"
@@ -151,7 +149,7 @@ func (o *one) check() error {
 	const op = "build"
 	r := o.req
 	n := 0
-	for _, given := range []bool{r.ContextDir != "", r.Archive != nil, r.Remote != ""} {
+	for _, given := range []bool{r.ContextDir != "", r.Archive != nil, r.Remote != "", r.Sent[MainContext] != ""} {
 		if given {
 			n++
 		}
@@ -283,63 +281,10 @@ func (o *one) project() string {
 	if where == "" {
 		where = o.req.Remote
 	}
+	if where == "" && o.req.ContextName != "" {
+		where = "sent:" + o.req.ContextName
+	}
 	return where + "\x00" + o.file
-}
-
-// open makes the contexts ready and reads the Dockerfile.
-func (o *one) open(ctx context.Context) error {
-	s := o.b.solver.Sources()
-	r := o.req
-	ignoreFor := o.file
-	var main *source.Context
-	var err error
-	switch {
-	case r.ContextDir != "":
-		main, err = s.Local(r.ContextDir, r.Credentials, ignoreFor)
-	case r.Archive != nil:
-		main, err = s.Archive(ctx, r.Archive, ignoreFor)
-	case r.Remote != "":
-		ref, git, gerr := gitref.Parse(r.Remote)
-		switch {
-		case gerr != nil:
-			err = gerr
-		case git:
-			if keep, kerr := strconv.ParseBool(r.Args["BUILDKIT_CONTEXT_KEEP_GIT_DIR"]); kerr == nil && ref.KeepDir == nil {
-				ref.KeepDir = &keep
-			}
-			main, err = s.Repository(ctx, ref, o.agent(ctx), ignoreFor)
-		default:
-			main, err = s.URL(ctx, r.Remote, o.file)
-		}
-	default:
-		main, err = s.Files(nil, "")
-	}
-	if err != nil {
-		return err
-	}
-	o.contexts["context"] = main
-	if o.text = r.Text; o.text != nil {
-		return nil
-	}
-	o.text, err = main.ReadFile(o.file, dockerfile.MaxSize)
-	if fault.Is(err, fault.NotFound) {
-		return fault.New(fault.Invalid, "read Dockerfile", o.file, "failed to read dockerfile: the build context has no such file").
-			WithHint("name it with -f, relative to the build context")
-	}
-	return err
-}
-
-// agent returns the caller's ssh agent for a repository, "" without one.
-func (o *one) agent(ctx context.Context) string {
-	if o.req.Secrets == nil {
-		return ""
-	}
-	socket, release, err := o.req.Secrets.SSH(ctx, "default")
-	if err != nil {
-		return ""
-	}
-	o.closers = append(o.closers, release)
-	return socket
 }
 
 func (o *one) translate(ctx context.Context) (*graph.Graph, error) {
@@ -368,45 +313,12 @@ func (o *one) translate(ctx context.Context) (*graph.Graph, error) {
 		Build: image.HostPlatform(), NoCache: r.NoCache, NoCacheFilter: r.NoCacheOnly, Network: network, Hosts: r.Hosts,
 		Hostname: hostname, Limits: r.Limits, Images: finder{o}, Contexts: contexts, AllStages: r.Check,
 		HostNetwork: slices.Contains(r.Allow, "network.host"), Insecure: slices.Contains(r.Allow, "security.insecure"),
-		Ignored: o.contexts["context"].Ignored, CheckRules: args["BUILDKIT_DOCKERFILE_CHECK"], CacheNamespace: args["BUILDKIT_CACHE_MOUNT_NS"],
+		Ignored: o.contexts[MainContext].Ignored, CheckRules: args["BUILDKIT_DOCKERFILE_CHECK"], CacheNamespace: args["BUILDKIT_CACHE_MOUNT_NS"],
 		Warn: func(w dockerfile.Warning) {
 			o.warnings = append(o.warnings, w)
 			o.emit(Event{Event: solve.Event{Kind: solve.Warned, Time: time.Now(), Message: w.Message, Lines: w.Lines}, Warning: &w})
 		},
 	})
-}
-
-// named reads the named contexts and opens those that are directories.
-func (o *one) named() (map[string]dockerfile.NamedContext, error) {
-	out := map[string]dockerfile.NamedContext{}
-	for name, value := range o.req.Contexts {
-		if name == "context" {
-			return nil, fault.New(fault.Invalid, "read named context", name, "the name is that of the main context")
-		}
-		ref, isImage := strings.CutPrefix(value, "docker-image://")
-		_, git, err := gitref.Parse(value)
-		switch {
-		case err != nil:
-			return nil, err
-		case isImage:
-			out[name] = dockerfile.NamedContext{Kind: dockerfile.ImageContext, Value: ref}
-		case git:
-			out[name] = dockerfile.NamedContext{Kind: dockerfile.GitContext, Value: value}
-		case strings.HasPrefix(value, "http://"), strings.HasPrefix(value, "https://"):
-			out[name] = dockerfile.NamedContext{Kind: dockerfile.HTTPContext, Value: value}
-		case strings.Contains(value, "://"):
-			return nil, fault.New(fault.Unsupported, "read named context", name, "%q is of no known kind", value).
-				WithHint("give a directory, docker-image://NAME, or the address of a repository or an archive")
-		default:
-			c, err := o.b.solver.Sources().Local(value, o.req.Credentials, "")
-			if err != nil {
-				return nil, err
-			}
-			o.contexts[name] = c
-			out[name] = dockerfile.NamedContext{Kind: dockerfile.LocalContext, Value: name}
-		}
-	}
-	return out, nil
 }
 
 // finder finds base images.

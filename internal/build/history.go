@@ -86,7 +86,13 @@ func (h *History) begin(o *one) *Build {
 	if b.Context == "" {
 		b.Context = r.Remote
 	}
-	if b.Name = filepath.Base(b.Context); len(r.Tags) > 0 {
+	if b.Context == "" {
+		b.Context = r.ContextName
+	}
+	if b.Name = filepath.Base(b.Context); b.Context == "" {
+		b.Name = "-" // from standard input, as its client calls it
+	}
+	if len(r.Tags) > 0 {
 		b.Name = r.Tags[0]
 	}
 	for k := range r.Args {

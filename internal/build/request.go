@@ -5,6 +5,7 @@
 package build
 
 import (
+	"bufio"
 	"context"
 	"io"
 	"time"
@@ -20,13 +21,20 @@ import (
 )
 
 // Request is everything that a build may be asked for. Exactly one of ContextDir,
-// Archive and Remote says where the files are; none is an empty context, for
-// which Text is needed.
+// Archive, Remote and Sent[MainContext] says where the files are; none is an empty
+// context, for which Text is needed.
 type Request struct {
 	ContextDir  string            // absolute path on this machine, read in place
 	Credentials *tree.Credentials // whose rights apply to it; nil: the engine's
 	Archive     io.Reader         // tar, plain or compressed
 	Remote      string            // git address, or URL of an archive or a Dockerfile
+	// Sent are contexts that the client sends what changed of: what
+	// source.Store.Receive called them, by name. Contents has what they lack, one
+	// after the other in the order of their names.
+	Sent     map[string]string
+	Contents *bufio.Reader
+	// ContextName is what the client calls a context that it sends.
+	ContextName string
 
 	Dockerfile string // path in the context; "" is "Dockerfile"
 	Text       []byte // the Dockerfile itself, from outside of the context
@@ -70,6 +78,9 @@ type Request struct {
 	Progress func(Event)
 	Version  string // of whoever asks, for the history
 }
+
+// MainContext is the name of the main context among those that have one.
+const MainContext = "context"
 
 // InlineKey is the field of an image's config that holds its build cache.
 const InlineKey = "berth.build.cache.v1"

@@ -272,13 +272,11 @@ func (b *building) build(ctx context.Context, rq *wire.BuildRequest, files func(
 		return nil
 	}
 	defer func() { b.shown = true }()
-	err := b.client.Build(ctx, rq, b.from.archive(rq, b.view), event)
-	if conflict := (*client.Refusal)(nil); errors.As(err, &conflict) && conflict.Status == 409 && rq.ContextDir != "" {
+	err := b.send(ctx, rq, event)
+	if conflict := (*client.Refusal)(nil); errors.As(err, &conflict) && conflict.Status == 409 && len(rq.Seen) > 0 {
 		// The engine does not see our files.
-		if err := b.from.sendInstead(rq); err != nil {
-			return err
-		}
-		err = b.client.Build(ctx, rq, b.from.archive(rq, b.view), event)
+		b.from.sendInstead(rq)
+		err = b.send(ctx, rq, event)
 	}
 	switch {
 	case err != nil && isMissing(err):
@@ -290,6 +288,15 @@ func (b *building) build(ctx context.Context, rq *wire.BuildRequest, files func(
 		return errBuildFailed
 	}
 	return nil
+}
+
+// send sends the request with what follows it.
+func (b *building) send(ctx context.Context, rq *wire.BuildRequest, event func(*wire.BuildEvent) error) error {
+	body, err := b.from.body(ctx, b.client, rq, b.view)
+	if err != nil {
+		return err
+	}
+	return b.client.Build(ctx, rq, body, event)
 }
 
 // errBuildFailed stands for a failure of which the engine told all.

@@ -3,10 +3,13 @@ package cli
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"errors"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 
@@ -14,6 +17,7 @@ import (
 
 	"berth/internal/cli/archive"
 	"berth/internal/cli/buildview"
+	"berth/internal/cli/sending"
 	"berth/internal/cli/terminal"
 	"berth/internal/client"
 	"berth/internal/fault"
@@ -28,6 +32,8 @@ type buildContext struct {
 	file       string         // what it is called in messages
 	stdin      io.Reader      // an archive
 	pipe       *io.PipeReader // of an archive that is being made
+	// sent are directories that the engine cannot read, by the names of contexts.
+	sent map[string]string
 }
 
 // maxDockerfile bounds a Dockerfile.
@@ -80,10 +86,11 @@ func (a *app) openContext(f *buildFlags, source string, rq *wire.BuildRequest, c
 			return nil, err
 		}
 	}
-	if !local {
-		return b, b.sendInstead(rq)
-	}
 	rq.ContextDir = b.dir
+	if !local {
+		b.sendInstead(rq)
+		return b, nil
+	}
 	return b, see(rq, b.dir)
 }
 
@@ -242,10 +249,10 @@ func namedContexts(list []string, rq *wire.BuildRequest, local bool) error {
 		if info, err := os.Stat(dir); err != nil || !info.IsDir() {
 			return wrong("--build-context %q: %s is not a directory", text, where)
 		}
-		if !local {
-			return fault.New(fault.Unsupported, "", "", "--build-context %q: a second directory cannot be sent to an engine on another machine", text)
-		}
 		rq.Contexts[name] = dir
+		if !local {
+			continue
+		}
 		if err := see(rq, dir); err != nil {
 			return err
 		}
@@ -253,28 +260,66 @@ func namedContexts(list []string, rq *wire.BuildRequest, local bool) error {
 	return nil
 }
 
-// sendInstead makes rq one whose files are sent.
-func (b *buildContext) sendInstead(rq *wire.BuildRequest) error {
-	if len(rq.Contexts) > 0 && rq.ContextDir != "" {
-		return fault.New(fault.Unsupported, "", "", "the engine does not see the directories of this machine: only one can be sent")
+// mainContext is the name of the main context among those that have one.
+const mainContext = "context"
+
+// sendInstead makes rq one whose directories are sent.
+func (b *buildContext) sendInstead(rq *wire.BuildRequest) {
+	b.sent = map[string]string{}
+	if rq.ContextDir != "" {
+		b.sent[mainContext] = rq.ContextDir
+		rq.ContextDir, rq.ContextName = "", filepath.Base(rq.ContextDir)
 	}
-	rq.ContextDir, rq.Seen, rq.Archive = "", nil, true
-	return nil
+	for name, where := range rq.Contexts {
+		if filepath.IsAbs(where) {
+			b.sent[name] = where
+			delete(rq.Contexts, name)
+		}
+	}
+	rq.Seen = nil
 }
 
-// archive returns the archive to send with rq, nil when there is none. view hears
-// how much of it has been sent.
-func (b *buildContext) archive(rq *wire.BuildRequest, view buildview.View) io.Reader {
-	if !rq.Archive {
-		return nil
+// body returns what is sent after rq, nil when there is nothing. view hears how
+// much of it has been sent.
+func (b *buildContext) body(ctx context.Context, c *client.Client, rq *wire.BuildRequest, view buildview.View) (io.Reader, error) {
+	var parts []io.Reader
+	rq.Sent = nil
+	for _, name := range slices.Sorted(maps.Keys(b.sent)) {
+		dockerfile := ""
+		if name == mainContext {
+			dockerfile = b.dockerfile
+		}
+		d, err := sending.Begin(ctx, c, b.sent[name], dockerfile)
+		if err != nil && isMissing(err) && name == mainContext {
+			rq.Archive = true // an engine that knows nothing else
+			continue
+		}
+		if err != nil && isMissing(err) {
+			return nil, fault.New(fault.Unsupported, "", "", "the engine at %s cannot be sent the directory of --build-context %s", c.Endpoint(), name).
+				WithHint("it is older than this program")
+		}
+		if err != nil {
+			return nil, err
+		}
+		if rq.Sent == nil {
+			rq.Sent = map[string]string{}
+		}
+		rq.Sent[name] = d.ID
+		parts = append(parts, d.Reader())
 	}
-	if b.stdin != nil {
-		return &sentReader{r: b.stdin, view: view}
+	switch {
+	case b.stdin != nil:
+		parts = append(parts, b.stdin)
+	case rq.Archive:
+		r, w := io.Pipe()
+		b.pipe = r
+		go func() { _ = w.CloseWithError(archive.PackContext(w, b.dir, b.dockerfile)) }()
+		parts = append(parts, r)
 	}
-	r, w := io.Pipe()
-	b.pipe = r
-	go func() { _ = w.CloseWithError(archive.PackContext(w, b.dir, b.dockerfile)) }()
-	return &sentReader{r: r, view: view}
+	if parts == nil {
+		return nil, nil
+	}
+	return &sentReader{r: io.MultiReader(parts...), view: view}, nil
 }
 
 // close ends whoever makes an archive.

@@ -11,6 +11,7 @@ import (
 
 	"berth/internal/fault"
 	"berth/internal/wire"
+	"berth/internal/wire/manifest"
 )
 
 // Build has the engine build what rq describes. archive is the build context
@@ -58,6 +59,22 @@ func (c *Client) Build(ctx context.Context, rq *wire.BuildRequest, archive io.Re
 			return err
 		}
 	}
+}
+
+// BuildContext tells the engine what is in a directory that it cannot read: see
+// wire.BuildContext.
+func (c *Client) BuildContext(ctx context.Context, head *wire.BuildContext, list []manifest.Entry) (wire.BuildContextAnswer, error) {
+	var answer wire.BuildContextAnswer
+	body, err := json.Marshal(head)
+	if err != nil {
+		return answer, fault.New(fault.Internal, "encode build context", "", "%w", err)
+	}
+	body = append(body, '\n')
+	for i := range list {
+		body = list[i].Append(body)
+	}
+	rq := &request{method: "POST", path: "/berth/build/context", contentType: "application/vnd.berth.context", body: body}
+	return answer, c.callAs(ctx, rq, nil, &answer)
 }
 
 // streamFailure prefers the reason why a streamed body could not be read over

@@ -11,6 +11,7 @@ import (
 
 	"berth/internal/build"
 	"berth/internal/build/solve"
+	"berth/internal/build/source"
 	"berth/internal/engine/filter"
 	"berth/internal/fault"
 	"berth/internal/image"
@@ -49,6 +50,13 @@ func (e *Engine) Build(ctx context.Context, req build.Request, o BuildOptions) (
 		}
 	}
 	return res, nil
+}
+
+// BuildReceive begins to take over a directory of a client elsewhere.
+func (e *Engine) BuildReceive(ctx context.Context, sent source.Sent) (in *source.Incoming, err error) {
+	ctx, room := e.intake.Begin(ctx, "build")
+	defer func() { err = room.End(ctx, err) }()
+	return e.builder.Receive(ctx, sent)
 }
 
 // BuildFiles writes the files of a build's result as one tar archive.
@@ -114,6 +122,8 @@ func cacheType(it solve.Item) string {
 		return "exec.cachemount"
 	case "git":
 		return "source.git.checkout"
+	case "local":
+		return "source.local"
 	}
 	return "regular"
 }

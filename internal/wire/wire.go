@@ -25,6 +25,14 @@ type BuildRequest struct {
 	Seen    map[string]string `json:",omitempty"`
 	Remote  string            `json:",omitempty"` // git address, or URL of an archive or a Dockerfile
 	Archive bool              `json:",omitempty"` // the context follows
+	// Sent are contexts of which the engine is sent what it lacks: the ID that POST
+	// /berth/build/context answered, by name; the main one is called "context". The
+	// contents that were missing follow this document, in the order of the names,
+	// each list's in the order in which they were asked for, as package manifest
+	// has them; after them an Archive.
+	Sent map[string]string `json:",omitempty"`
+	// ContextName is what people call a context that is sent: a directory's name.
+	ContextName string `json:",omitempty"`
 
 	Dockerfile string `json:",omitempty"` // path in the context; "" is "Dockerfile"
 	Text       []byte `json:",omitempty"` // the Dockerfile itself, from outside of the context
@@ -55,6 +63,29 @@ type BuildRequest struct {
 	Files        bool     `json:",omitempty"` // make no image: send the result's files, one tar archive, as events
 
 	Auths map[string]BuildAuth `json:",omitempty"` // by registry, as in docker's X-Registry-Config
+}
+
+// BuildContext is the beginning of the body of POST /berth/build/context: one JSON
+// document that ends with a newline. The list of what is in a directory of the
+// client follows, as package manifest encodes it, up to the end of the body. The
+// answer is a BuildContextAnswer.
+type BuildContext struct {
+	// Key is a secret of the client, of at least 32 characters: who has it gets at
+	// contents that were sent with it, and nobody else does.
+	Key  string
+	Slot string // the client's name for the directory, to itself
+	Name string // what people call it
+	// Base is the sum of the list of the directory that the client sent before:
+	// then only the changes since follow. nil: the list is whole.
+	Base []byte `json:",omitempty"`
+	Sum  []byte // of the whole list, sha256
+}
+
+// BuildContextAnswer says what must come with the build.
+type BuildContextAnswer struct {
+	ID      string   `json:",omitempty"` // for BuildRequest.Sent; good for one build, which must begin within minutes
+	Missing [][2]int `json:",omitempty"` // positions in the list, from and up to but not with
+	Whole   bool     `json:",omitempty"` // the base is not known: the whole list is needed, and nothing was begun
 }
 
 // BuildLimits bounds what each step of a build may use; zero is no limit.

@@ -16,12 +16,12 @@ import (
 // Item is one thing that the cache keeps.
 type Item struct {
 	ID          string
-	Kind        string // "exec", "file", "git", "http", "mount"
+	Kind        string // "exec", "file", "git", "http", "mount", "local"
 	Description string
 	Size        int64 // bytes on disk
 	InUse       bool
 	Shared      bool // an image has the layer, too: removing the record frees nothing
-	Mutable     bool // a mount
+	Mutable     bool // a mount or a client's directory
 	Created     time.Time
 	LastUsed    time.Time
 	Uses        int
@@ -48,6 +48,12 @@ func (s *Solver) Usage(ctx context.Context, shared func(digest.Digest) bool) ([]
 		out = append(out, Item{
 			ID: name, Kind: "mount", Description: "cache mount " + m.ID, Size: size, InUse: m.inUse, Mutable: true,
 			Created: m.Created, LastUsed: m.LastUsed, Uses: m.Uses,
+		})
+	}
+	for _, k := range s.sources.Kept() {
+		out = append(out, Item{
+			ID: k.ID, Kind: "local", Description: "context " + k.Name + ", as a client sent it", Size: k.Size, InUse: k.InUse, Mutable: true,
+			Created: k.Created, LastUsed: k.LastUsed, Uses: k.Uses,
 		})
 	}
 	slices.SortFunc(out, func(a, b Item) int {
@@ -98,8 +104,8 @@ type Pruned struct {
 	Freed int64
 }
 
-// Prune removes records, with the layers that nobody else needs, and cache
-// mounts. What running builds use stays.
+// Prune removes records, with the layers that nobody else needs, cache mounts, and
+// what clients sent. What running builds use stays.
 func (s *Solver) Prune(ctx context.Context, o PruneOptions) (Pruned, error) {
 	var out Pruned
 	items, err := s.Usage(ctx, o.Shared)
@@ -121,7 +127,11 @@ func (s *Solver) Prune(ctx context.Context, o PruneOptions) (Pruned, error) {
 			continue
 		}
 		if i.Mutable {
-			done, err := s.mounts.remove(i.ID)
+			remove := s.mounts.remove
+			if i.Kind == "local" {
+				remove = s.sources.Remove
+			}
+			done, err := remove(i.ID)
 			if err != nil {
 				return out, err
 			}

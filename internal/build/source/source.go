@@ -22,8 +22,9 @@ import (
 
 // Store keeps what is remembered about sources between builds.
 type Store struct {
-	dir  string // ours alone
-	sums sumCache
+	dir      string // ours alone
+	sums     sumCache
+	received *received
 }
 
 // Open opens the store in dir, making it when missing. What an unfinished build
@@ -38,6 +39,10 @@ func Open(dir string) (*Store, error) {
 		if err := os.MkdirAll(d, 0o700); err != nil {
 			return nil, fault.Wrap("open build sources", dir, err)
 		}
+	}
+	var err error
+	if s.received, err = openReceived(s); err != nil {
+		return nil, fault.Wrap("open build sources", dir, err)
 	}
 	return s, nil
 }

@@ -44,12 +44,7 @@ type sumCache struct {
 const keptIdle = 4
 
 func (c *sumCache) open(dir string, as *tree.Credentials) *Sums {
-	uid := uint32(0)
-	if as != nil {
-		uid = as.UID
-	}
-	name := sha256.Sum256(fmt.Appendf(nil, "%d %s", uid, dir))
-	key := hex.EncodeToString(name[:16])
+	key := sumKey(dir, as)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.active == nil {
@@ -68,6 +63,38 @@ func (c *sumCache) open(dir string, as *tree.Credentials) *Sums {
 	return s
 }
 
+func sumKey(dir string, as *tree.Credentials) string {
+	uid := uint32(0)
+	if as != nil {
+		uid = as.UID
+	}
+	name := sha256.Sum256(fmt.Appendf(nil, "%d %s", uid, dir))
+	return hex.EncodeToString(name[:16])
+}
+
+// openOurs is open for a directory that nobody else changes. Unless what is known
+// can be trusted, all of it is forgotten.
+func (c *sumCache) openOurs(dir string, trusted bool) *Sums {
+	if !trusted {
+		c.forget(dir)
+	}
+	s := c.open(dir, nil)
+	s.ours = true
+	return s
+}
+
+// forget drops what is known about a directory that nobody reads.
+func (c *sumCache) forget(dir string) {
+	key := sumKey(dir, nil)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s := c.active[key]; s != nil {
+		c.idle = slices.DeleteFunc(c.idle, func(o *Sums) bool { return o == s })
+		delete(c.active, key)
+	}
+	_ = os.Remove(filepath.Join(c.dir, key)) // where that fails, nothing new can be received either
+}
+
 // Sums remembers the digests of a directory's files together with what tells
 // that they have not changed: size, times, inode and mode, as git's index does.
 type Sums struct {
@@ -75,6 +102,8 @@ type Sums struct {
 	key   string
 	path  string
 	users int // guarded by sumCache.mu
+	// ours tells that nobody but this program changes the files.
+	ours bool
 
 	mu    sync.Mutex // guards what follows
 	known map[string]*known
@@ -120,7 +149,7 @@ const tick = 20 * time.Millisecond
 // Put implements tree.Sums.
 func (s *Sums) Put(path string, st *unix.Stat_t, sum tree.Sum) {
 	v := versionOf(st)
-	if age := time.Now().UnixNano() - max(v.Mtime, v.Ctime); age < int64(tick) {
+	if age := time.Now().UnixNano() - max(v.Mtime, v.Ctime); age < int64(tick) && !s.ours {
 		return
 	}
 	s.mu.Lock()

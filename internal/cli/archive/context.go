@@ -16,11 +16,29 @@ import (
 	"github.com/moby/patternmatcher/ignorefile"
 )
 
-// PackContext writes the directory dir as an archive of its contents for a build,
-// without what its .dockerignore leaves out, or that of the Dockerfile, which goes
-// before. Both ignore files and the Dockerfile, a path in dir or "", are always in
-// it. Owners stay behind: they mean nothing on the engine's machine.
+// PackContext writes the directory dir as an archive of its contents for a build.
+// Owners stay behind: they mean nothing on the engine's machine.
 func PackContext(w io.Writer, dir, dockerfile string) error {
+	buffered := bufio.NewWriterSize(w, packBuffer)
+	p := &packer{out: tar.NewWriter(buffered), seen: map[inode]string{}, buf: make([]byte, packBuffer), foreign: true}
+	err := WalkContext(dir, dockerfile, func(rel string, entry fs.DirEntry) error {
+		return p.add(filepath.Join(dir, rel), filepath.ToSlash(rel), entry)
+	})
+	if err != nil {
+		return err
+	}
+	if err := p.out.Close(); err != nil {
+		return err
+	}
+	return buffered.Flush()
+}
+
+// WalkContext calls fn for what a build is sent of the directory dir, in the order
+// of names: all that its .dockerignore does not leave out, or that of the
+// Dockerfile, which goes before. Both ignore files and the Dockerfile, a path in
+// dir or "", are always among it. A directory may be left out although something
+// in it is not.
+func WalkContext(dir, dockerfile string, fn func(rel string, entry fs.DirEntry) error) error {
 	lines, always, err := ignored(dir, dockerfile)
 	if err != nil {
 		return err
@@ -29,15 +47,8 @@ func PackContext(w io.Writer, dir, dockerfile string) error {
 	if err != nil {
 		return err
 	}
-	buffered := bufio.NewWriterSize(w, packBuffer)
-	p := &packer{out: tar.NewWriter(buffered), seen: map[inode]string{}, buf: make([]byte, packBuffer), foreign: true}
-	if err := p.walk(dir, "", match, patternmatcher.MatchInfo{}, always); err != nil {
-		return err
-	}
-	if err := p.out.Close(); err != nil {
-		return err
-	}
-	return buffered.Flush()
+	w := &contextWalk{dir: dir, match: match, always: always, fn: fn}
+	return w.walk("", patternmatcher.MatchInfo{})
 }
 
 // ignored returns the patterns that apply, and the files that are sent anyway.
@@ -68,26 +79,34 @@ func ignored(dir, dockerfile string) (lines, always []string, err error) {
 	return lines, always, nil
 }
 
-// walk adds what is below a directory. A directory that is left out is looked into
-// only if something in it may be wanted.
-func (p *packer) walk(dir, name string, match *patternmatcher.PatternMatcher, above patternmatcher.MatchInfo, always []string) error {
-	entries, err := os.ReadDir(filepath.Join(dir, name))
+// contextWalk is a walk of WalkContext.
+type contextWalk struct {
+	dir    string
+	match  *patternmatcher.PatternMatcher
+	always []string
+	fn     func(rel string, entry fs.DirEntry) error
+}
+
+// walk goes through a directory. One that is left out is looked into only if
+// something in it may be wanted.
+func (w *contextWalk) walk(name string, above patternmatcher.MatchInfo) error {
+	entries, err := os.ReadDir(filepath.Join(w.dir, name))
 	if err != nil {
 		return err
 	}
 	for _, entry := range entries {
 		rel := filepath.Join(name, entry.Name())
-		out, info, err := match.MatchesUsingParentResults(filepath.ToSlash(rel), above)
+		out, info, err := w.match.MatchesUsingParentResults(filepath.ToSlash(rel), above)
 		if err != nil {
 			return err
 		}
-		if !out || slices.Contains(always, rel) {
-			if err := p.add(filepath.Join(dir, rel), filepath.ToSlash(rel), entry); err != nil {
+		if !out || slices.Contains(w.always, rel) {
+			if err := w.fn(rel, entry); err != nil {
 				return err
 			}
 		}
-		if entry.IsDir() && (!out || match.Exclusions() || holds(rel, always)) {
-			if err := p.walk(dir, rel, match, info, always); err != nil {
+		if entry.IsDir() && (!out || w.match.Exclusions() || holds(rel, w.always)) {
+			if err := w.walk(rel, info); err != nil {
 				return err
 			}
 		}
