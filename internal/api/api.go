@@ -38,6 +38,7 @@ type API struct {
 	failures answers
 	builds   running
 	shells   shells
+	blobs    blobs
 
 	closing context.Context // done when streams must end
 	close   context.CancelFunc

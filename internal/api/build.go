@@ -26,6 +26,7 @@ import (
 
 	api "github.com/moby/moby/api/types/build"
 	"github.com/moby/moby/api/types/registry"
+	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 )
 
@@ -113,11 +114,19 @@ func startBuild(x *exchange) error {
 		auths[key] = registry.AuthConfig(a)
 	}
 	res, err := x.api.engine.Build(x.ctx(), *req, engine.BuildOptions{
-		Auth: func(ref string) registry.AuthConfig { return authFor(auths, ref) }, CacheFrom: w.CacheFrom,
+		Auth: func(ref string) registry.AuthConfig { return authFor(auths, ref) }, CacheFrom: w.CacheFrom, CacheTo: w.CacheTo,
+		Blob: func(ctx context.Context, entry int, d digest.Digest) (io.ReadCloser, error) {
+			return x.api.blobs.ask(ctx, func(id string) error {
+				return t.tell(wire.BuildEvent{Kind: wire.BuildWanted, Entry: entry, Name: d.String(), Shell: id})
+			})
+		},
+		CacheData: func(entry int) io.Writer {
+			return dataWriter{t, wire.BuildEvent{Kind: wire.BuildCacheData, Entry: entry}}
+		},
 	})
 	defer res.Release()
 	if err == nil && w.Files {
-		err = x.api.engine.BuildFiles(x.ctx(), res, filesWriter{t})
+		err = x.api.engine.BuildFiles(x.ctx(), res, dataWriter{t, wire.BuildEvent{Kind: wire.BuildFiles}})
 	}
 	if failed := failedStep(err); failed != nil {
 		x.api.shells.offer(x.ctx(), failed, func(id string) {
@@ -270,7 +279,7 @@ var buildKinds = map[solve.EventKind]string{
 func (t *buildTeller) event(e build.Event) {
 	w := wire.BuildEvent{
 		Kind: buildKinds[e.Kind], Time: e.Time, Step: e.Vertex, Name: e.Name, Stage: e.Stage, Inputs: e.Inputs, Line: e.Lines.Start,
-		Stream: e.Stream, Data: e.Data, Why: e.Why, Current: e.Current, Total: e.Total, Message: e.Message,
+		Stream: e.Stream, Data: e.Data, Why: e.Why, Current: e.Current, Total: e.Total, Send: e.Send, Message: e.Message,
 	}
 	if e.Err != nil {
 		w.Message = e.Err.Error()
@@ -313,11 +322,15 @@ func failedBuild(err error) wire.BuildEvent {
 	return e
 }
 
-// filesWriter sends an archive as events.
-type filesWriter struct{ t *buildTeller }
+// dataWriter sends an archive as events.
+type dataWriter struct {
+	t *buildTeller
+	e wire.BuildEvent
+}
 
-func (f filesWriter) Write(p []byte) (int, error) {
-	if err := f.t.tell(wire.BuildEvent{Kind: wire.BuildFiles, Data: p}); err != nil {
+func (w dataWriter) Write(p []byte) (int, error) {
+	w.e.Data = p
+	if err := w.t.tell(w.e); err != nil {
 		return 0, err
 	}
 	return len(p), nil

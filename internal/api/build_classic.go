@@ -16,6 +16,7 @@ import (
 	"berth/internal/build/solve"
 	"berth/internal/engine"
 	"berth/internal/fault"
+	"berth/internal/wire"
 
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/jsonstream"
@@ -29,6 +30,7 @@ var routesBuild = []route{
 	{"POST /build/prune", pruneBuilds},
 	{"POST /berth/build", startBuild},
 	{"POST /berth/build/context", buildContext},
+	{"POST /berth/build/blob", supplyBlob},
 	{"POST /berth/build/shell", buildShell},
 	{"POST /berth/build/shell/resize", resizeBuildShell},
 	{"GET /berth/build/cache", buildCache},
@@ -43,6 +45,10 @@ var routesBuild = []route{
 // and everything else is in the query.
 func buildImage(x *exchange) error {
 	req, err := x.classicRequest()
+	if err != nil {
+		return err
+	}
+	from, err := x.classicCaches()
 	if err != nil {
 		return err
 	}
@@ -64,11 +70,8 @@ func buildImage(x *exchange) error {
 	return x.progress(func(out io.Writer) error {
 		c := &classic{out: out, quiet: x.flag("q"), by: map[int]*section{}}
 		req.Progress = c.event
-		if len(x.queries("cachefrom")) > 0 && x.query("cachefrom") != "null" && x.query("cachefrom") != "[]" {
-			c.stream("[Warning] cache-from has no effect: steps are found again by their content, whoever ran them here\n")
-		}
 		res, err := x.api.engine.Build(ctx, *req, engine.BuildOptions{
-			Auth: func(ref string) registry.AuthConfig { return authFor(all, ref) },
+			Auth: func(ref string) registry.AuthConfig { return authFor(all, ref) }, CacheFrom: from,
 		})
 		defer res.Release()
 		c.rest()
@@ -166,6 +169,23 @@ func (x *exchange) classicMaps(req *build.Request) error {
 	r.CpusetCpus, r.CpusetMems, r.CgroupParent, r.Ulimits = x.query("cpusetcpus"), x.query("cpusetmems"), x.query("cgroupparent"), ulimits
 	req.Limits = engine.BuildLimits(r, shm)
 	return nil
+}
+
+// classicCaches reads cachefrom: names of images, as JSON.
+func (x *exchange) classicCaches() ([]wire.BuildCacheFrom, error) {
+	v := x.query("cachefrom")
+	if v == "" {
+		return nil, nil
+	}
+	var names []string
+	if err := json.Unmarshal([]byte(v), &names); err != nil {
+		return nil, badQuery("cachefrom", v, "is not JSON of the right form")
+	}
+	var out []wire.BuildCacheFrom
+	for _, name := range names {
+		out = append(out, wire.BuildCacheFrom{Ref: name, Here: true, Only: true})
+	}
+	return out, nil
 }
 
 // running are the builds that a client may cancel by the name it gave them.

@@ -200,21 +200,17 @@ func (o *one) run(ctx context.Context, res *Result) error {
 	if err := o.open(ctx); err != nil {
 		return err
 	}
-	for _, doc := range o.req.CacheFrom {
-		if _, err := o.b.solver.Accept(doc); err != nil {
-			o.b.log.Info("build cache is not imported", "error", err) // a build without it is only slower
-		}
-	}
 	g, err := o.translate(ctx)
 	if err != nil || o.req.Check {
 		return err
 	}
 	solved, err := o.b.solver.Solve(ctx, solve.Job{
-		ID: o.rec.ID, Graph: g, Contexts: o.contexts, Secrets: o.req.Secrets, Project: o.project(), KeepFailed: o.req.KeepFailed, Fetch: o.req.Fetch,
+		ID: o.rec.ID, Graph: g, Contexts: o.contexts, Secrets: o.req.Secrets, Project: o.project(), KeepFailed: o.req.KeepFailed,
+		Imports: o.req.CacheFrom, Fetch: o.req.Fetch, Restore: o.req.Restore,
 		Progress: func(e solve.Event) { o.emit(Event{Event: e}) },
 	})
 	if solved != nil {
-		res.Steps, res.Layers = solved.Steps, solved.Layers
+		res.Steps, res.Layers, res.Mounts, res.imports = solved.Steps, solved.Layers, g.CacheMounts(), o.req.CacheFrom
 		res.release = func() { o.b.o.Images.Release(solved.Hold) }
 	}
 	if err != nil {
@@ -261,7 +257,7 @@ func (o *one) inline(solved *solve.Solved) []byte {
 	if !o.req.InlineCache && o.req.Args["BUILDKIT_INLINE_CACHE"] != "1" {
 		return nil
 	}
-	doc, _, err := o.b.solver.Share(solved.Keys())
+	doc, _, err := o.b.solver.Share(solved.Keys(), o.req.CacheFrom)
 	if err != nil {
 		return nil
 	}

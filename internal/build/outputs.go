@@ -8,6 +8,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 
+	"berth/internal/build/solve"
 	"berth/internal/fault"
 	"berth/internal/layer"
 	"berth/internal/overlay"
@@ -44,4 +45,10 @@ func (b *Builder) mounted(layers []digest.Digest, fn func(root string) error) er
 func (b *Builder) ExportTar(ctx context.Context, layers []digest.Digest, w io.Writer) error {
 	err := b.mounted(layers, func(root string) error { return layer.ExportTree(ctx, root, w) })
 	return fault.Wrap("export files", "", err)
+}
+
+// Share describes what the steps of a build gave, for other machines, and lists
+// the layers that they made: see solve.Shared.
+func (b *Builder) Share(res *Result) (doc []byte, layers []digest.Digest, err error) {
+	return b.solver.Share((&solve.Solved{Steps: res.Steps}).Keys(), res.imports)
 }

@@ -58,11 +58,13 @@ type Request struct {
 	// Reproducible makes all times SOURCE_DATE_EPOCH, which is 0 unless it is
 	// given as a build argument.
 	Reproducible bool
-	// CacheFrom are documents that Cache().Share made elsewhere, and Fetch brings
-	// the layers that they name.
-	CacheFrom [][]byte
+	// CacheFrom are caches that were made elsewhere. Fetch brings the layers
+	// that they name, and Restore cache mounts: see solve.Job.
+	CacheFrom []*solve.Import
 	Fetch     func(ctx context.Context, layers []digest.Digest) error
-	// InlineCache puts such a document into the image's config, under InlineKey.
+	Restore   func(ctx context.Context, id string, used time.Time) (io.ReadCloser, error)
+	// InlineCache puts the document about the cache into the image's config,
+	// under InlineKey.
 	InlineCache bool
 
 	// Check only looks for mistakes.
@@ -99,9 +101,11 @@ type Result struct {
 	Layers   []digest.Digest
 	Config   []byte // of the image, also with FilesOnly
 	Steps    []solve.StepInfo
+	Mounts   []string // ids of the cache mounts that steps have
 	Warnings []dockerfile.Warning
 	Started  time.Time
 	Finished time.Time
+	imports  []*solve.Import
 	release  func()
 }
 

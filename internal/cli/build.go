@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"time"
 
@@ -110,8 +111,8 @@ func (f *buildFlags) register(fs *pflag.FlagSet) {
 	fs.StringVar(&f.metadataFile, "metadata-file", "", "`FILE` write what was built to it, as JSON")
 	spec.List(fs, &f.labels, "label", "", "`NAME=VALUE` label the image")
 	fs.BoolVar(&f.reproducible, "reproducible", false, "set all times to SOURCE_DATE_EPOCH, or 0: the same digest everywhere")
-	spec.List(fs, &f.cacheFrom, "cache-from", "", "`CACHE` take steps from an image's cache: NAME, or type=registry,ref=NAME")
-	spec.List(fs, &f.cacheTo, "cache-to", "", "`CACHE` keep the cache in the image: type=inline")
+	spec.List(fs, &f.cacheFrom, "cache-from", "", "`CACHE` take steps from elsewhere: NAME, type=registry,ref=NAME or type=local,src=DIR")
+	spec.List(fs, &f.cacheTo, "cache-to", "", "`CACHE` give steps away: type=inline, type=registry,ref=NAME or type=local,dest=DIR; mode=max, mounts=true")
 
 	f.limits.Register(fs)
 	f.registerForDocker(fs)
@@ -160,12 +161,17 @@ func (a *app) runBuild(ctx context.Context, f *buildFlags, source string) error 
 		return err
 	}
 	defer from.close()
+	places, err := a.caches(f, rq)
+	if err != nil {
+		return err
+	}
+	defer places.close()
 	rq.Auths = a.allAuths(ctx)
 	mode, err := f.mode()
 	if err != nil {
 		return err
 	}
-	b := &building{app: a, flags: f, client: c, request: rq, from: from, started: time.Now()}
+	b := &building{app: a, flags: f, client: c, request: rq, from: from, caches: places, started: time.Now()}
 	return b.run(ctx, mode, outputs)
 }
 
@@ -219,8 +225,11 @@ type building struct {
 	client  *client.Client
 	request *wire.BuildRequest
 	from    *buildContext
+	caches  *cachePlaces
 	view    buildview.View
 	started time.Time
+
+	supplies sync.WaitGroup // of blobs to the engine
 
 	result  *wire.Build
 	failure *wire.BuildEvent
@@ -256,6 +265,16 @@ func (b *building) build(ctx context.Context, rq *wire.BuildRequest, files func(
 				return nil
 			}
 			return files(e.Data)
+		case wire.BuildCacheData:
+			x := b.caches.to[e.Entry]
+			if x == nil {
+				return fault.New(fault.Invalid, "", "", "the engine sends a cache that nobody asked for")
+			}
+			_, err := x.Write(e.Data)
+			return err
+		case wire.BuildWanted:
+			b.supply(ctx, e)
+			return nil
 		case wire.BuildResult:
 			if b.result == nil || e.Result.ImageID != "" {
 				b.result = e.Result
@@ -271,7 +290,11 @@ func (b *building) build(ctx context.Context, rq *wire.BuildRequest, files func(
 		}
 		return nil
 	}
+	defer b.supplies.Wait()
 	defer func() { b.shown = true }()
+	if b.shown || rq.Check { // the first request sees to it
+		rq.CacheTo = nil
+	}
 	err := b.send(ctx, rq, event)
 	if conflict := (*client.Refusal)(nil); errors.As(err, &conflict) && conflict.Status == 409 && len(rq.Seen) > 0 {
 		// The engine does not see our files.
@@ -286,6 +309,8 @@ func (b *building) build(ctx context.Context, rq *wire.BuildRequest, files func(
 		return err
 	case b.failure != nil:
 		return errBuildFailed
+	case len(rq.CacheTo) > 0:
+		return b.keepCaches()
 	}
 	return nil
 }

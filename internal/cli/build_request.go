@@ -52,7 +52,7 @@ func (f *buildFlags) request() (*wire.BuildRequest, error) {
 	if f.network == "host" {
 		rq.Allow = append(rq.Allow, "network.host") // who says it allows it
 	}
-	return rq, f.caches(rq)
+	return rq, nil
 }
 
 // refuse names what cannot be had.
@@ -196,38 +196,6 @@ func agentsOf(list []string) (map[string]string, error) {
 		out[id] = path
 	}
 	return out, nil
-}
-
-// caches reads --cache-from and --cache-to.
-func (f *buildFlags) caches(rq *wire.BuildRequest) error {
-	for _, text := range f.cacheFrom {
-		if !strings.Contains(text, "=") {
-			for ref := range strings.SplitSeq(text, ",") {
-				rq.CacheFrom = append(rq.CacheFrom, ref)
-			}
-			continue
-		}
-		fields, err := spec.Fields("cache-from", text, "", "type", "ref")
-		if err != nil {
-			return wrong("%s", err)
-		}
-		if kind := fields["type"]; kind != "registry" && kind != "inline" || fields["ref"] == "" {
-			return fault.New(fault.Unsupported, "", "", "--cache-from %q is not offered by berth", text).
-				WithHint("use type=registry,ref=IMAGE for an image that was built with --cache-to type=inline")
-		}
-		rq.CacheFrom = append(rq.CacheFrom, fields["ref"])
-	}
-	for _, text := range f.cacheTo {
-		if fields, err := spec.Fields("cache-to", text, "type", "type", "mode"); err != nil || fields["type"] != "inline" {
-			return fault.New(fault.Unsupported, "", "", "--cache-to %q is not offered by berth", text).
-				WithHint("use type=inline, and push the image")
-		}
-		rq.InlineCache = true
-	}
-	if rq.Args["BUILDKIT_INLINE_CACHE"] == "1" {
-		rq.InlineCache = true
-	}
-	return nil
 }
 
 // allAuths returns who asks which registry. What cannot be read is said, and

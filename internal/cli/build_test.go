@@ -61,7 +61,15 @@ func requestOf(t *testing.T, args ...string) (*wire.BuildRequest, error) {
 	if err := cmd.ParseFlags(args); err != nil {
 		t.Fatal(err)
 	}
-	return f.request()
+	rq, err := f.request()
+	if err != nil {
+		return nil, err
+	}
+	places, err := (&app{err: io.Discard}).caches(f, rq)
+	if err == nil {
+		places.close()
+	}
+	return rq, err
 }
 
 func TestBuildFlags(t *testing.T) {
@@ -84,14 +92,17 @@ func TestBuildFlags(t *testing.T) {
 		Secrets: map[string][]byte{"file": []byte("s3cret"), "GIVEN": []byte("from outside"), "v": []byte("from outside")},
 		SSH:     map[string]string{}, Hosts: []string{"h:1.2.3.4", "six:::1"}, NoCacheOnly: []string{"a", "b"}, Network: "host", Allow: []string{"network.host"},
 		Limits:    wire.BuildLimits{Memory: 1 << 20, CPUPeriod: 100000, CPUQuota: 150000, Ulimits: []wire.BuildUlimit{{Name: "nofile", Soft: 5, Hard: 6}}},
-		CacheFrom: []string{"x", "y", "z"}, InlineCache: true, Check: true,
+		CacheFrom: []wire.BuildCacheFrom{{Ref: "x"}, {Ref: "y", Here: true}, {Ref: "z", Here: true}}, InlineCache: true, Check: true,
 	}
 	if !reflect.DeepEqual(rq, want) {
 		t.Errorf("got\n%+v\nwant\n%+v", rq, want)
 	}
 	for _, args := range [][]string{{"--secret", "id=x,src=/nonexistent"}, {"--secret", "id=x,env=NOT_GIVEN"}, {"--secret", "src=x"}, {"--secret", "id=x,type=y"},
 		{"--add-host", "x"}, {"--label", "=x"}, {"--cpus", "1", "--cpu-quota", "5"}, {"--ulimit", "x"}, {"--call", "outline"}, {"--sbom=true"},
-		{"--cache-to", "type=local,dest=x"}, {"--cache-from", "type=local,src=x"}, {"--platform", "a,b"}} {
+		{"--cache-to", "type=local"}, {"--cache-from", "type=local"}, {"--cache-to", "type=registry"}, {"--cache-from", "type=registry"},
+		{"--cache-to", "type=gha"}, {"--cache-from", "type=s3,bucket=x"}, {"--cache-to", "type=registry,ref=x,mode=most"}, {"--cache-to", "type=registry,ref=x,mounts=2"},
+		{"--cache-to", "type=registry,ref=x,compression=zstd"}, {"--cache-to", "type=registry,ref=x,image-manifest=false"}, {"--cache-to", "type=registry,ref=x,colour=red"},
+		{"--cache-to", "type=local,dest=/proc/x"}, {"--cache-to", "type=local,dest=/etc"}, {"--platform", "a,b"}} {
 		if rq, err := requestOf(t, args...); err == nil {
 			t.Errorf("%q was read as %+v", args, rq)
 		}

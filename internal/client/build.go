@@ -77,6 +77,14 @@ func (c *Client) BuildContext(ctx context.Context, head *wire.BuildContext, list
 	return answer, c.callAs(ctx, rq, nil, &answer)
 }
 
+// BuildBlob sends a blob that a build asked for with BuildWanted, by the id of that
+// event; nil says that there is none.
+func (c *Client) BuildBlob(ctx context.Context, id string, blob io.Reader) error {
+	q := url.Values{"id": {id}}
+	setFlag(q, "missing", blob == nil)
+	return c.callAs(ctx, &request{method: "POST", path: "/berth/build/blob", query: q.Encode(), stream: blob, contentType: "application/octet-stream"}, nil, nil)
+}
+
 // streamFailure prefers the reason why a streamed body could not be read over
 // the broken answer that follows from it, if it is known by now.
 func (x *exchange) streamFailure(err error) error {

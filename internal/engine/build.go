@@ -39,17 +39,18 @@ func (e *Engine) Build(ctx context.Context, req build.Request, o BuildOptions) (
 	if b.tell != nil {
 		req.Progress = b.event
 	}
-	req.Find, req.CacheFrom = b, append(req.CacheFrom, b.caches(ctx)...)
-	res, err = e.builder.Build(ctx, req)
-	if err != nil || res.Image == nil {
+	req.Find = b
+	caches := b.caches(ctx, &req)
+	defer caches.close()
+	if res, err = e.builder.Build(ctx, req); err != nil || req.Check {
 		return res, err
 	}
 	for _, t := range req.Tags {
-		if named, err := image.ParseName(t); err == nil {
+		if named, err := image.ParseName(t); err == nil && res.Image != nil {
 			e.stock.Tell(events.ActionTag, reference.FamiliarString(named), reference.FamiliarString(named), res.Image)
 		}
 	}
-	return res, nil
+	return res, caches.export(ctx, res)
 }
 
 // BuildReceive begins to take over a directory of a client elsewhere.

@@ -13,10 +13,12 @@ import (
 	"berth/internal/engine/images"
 	"berth/internal/fault"
 	"berth/internal/image"
+	"berth/internal/wire"
 
 	"github.com/distribution/reference"
 	"github.com/moby/moby/api/types/jsonstream"
 	"github.com/moby/moby/api/types/registry"
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -27,7 +29,20 @@ type Authorizer func(ref string) registry.AuthConfig
 // BuildOptions are what builds need of the engine besides the request.
 type BuildOptions struct {
 	Auth      Authorizer // nil: nobody
-	CacheFrom []string   // images that may have a build cache in their configuration
+	CacheFrom []wire.BuildCacheFrom
+	CacheTo   []wire.BuildCacheTo
+	// Blob asks the client for a blob of an entry of CacheFrom.
+	Blob func(ctx context.Context, entry int, d digest.Digest) (io.ReadCloser, error)
+	// CacheData takes the archive for an entry of CacheTo.
+	CacheData func(entry int) io.Writer
+}
+
+// auth returns the credentials for a name's registry.
+func (o *BuildOptions) auth(ref string) registry.AuthConfig {
+	if o.Auth == nil {
+		return registry.AuthConfig{}
+	}
+	return o.Auth(ref)
 }
 
 // bases finds base images for one build.
@@ -51,10 +66,7 @@ func (b *bases) Find(ctx context.Context, ref string, platform ocispec.Platform,
 	if err != nil {
 		return nil, err
 	}
-	o := images.PullOptions{Platform: &platform}
-	if b.o.Auth != nil {
-		o.Auth = b.o.Auth(named.String())
-	}
+	o := images.PullOptions{Platform: &platform, Auth: b.o.auth(named.String())}
 	p := &pullTeller{b: b, name: reference.FamiliarString(named), layers: map[string]*jsonstream.Progress{}}
 	if err := b.e.ImagePull(ctx, named.String(), o, p.out()); err != nil {
 		return nil, err
@@ -69,53 +81,21 @@ func (b *bases) event(e build.Event) {
 	b.tell(e)
 }
 
-// caches returns the build caches that are in images. An image that cannot be
-// had, or has none, makes a build slower and not wrong.
-func (b *bases) caches(ctx context.Context) [][]byte {
-	var out [][]byte
-	for _, ref := range b.o.CacheFrom {
-		doc, err := b.cache(ctx, ref)
-		if err != nil {
-			b.warn("cache-from " + ref + ": " + err.Error())
-			continue
-		}
-		out = append(out, doc)
-	}
-	return out
-}
-
 func (b *bases) warn(text string) {
 	if b.tell != nil {
 		b.event(build.Event{Event: solve.Event{Kind: solve.Warned, Time: time.Now(), Message: text}})
 	}
 }
 
-func (b *bases) cache(ctx context.Context, ref string) ([]byte, error) {
-	img, err := b.Find(ctx, ref, image.HostPlatform(), false)
-	if err != nil {
-		return nil, err
-	}
-	doc, err := b.e.images.Document(ctx, img.ID)
-	if err != nil {
-		return nil, err
-	}
-	var fields map[string]json.RawMessage
-	if err := json.Unmarshal(doc, &fields); err != nil {
-		return nil, fault.Wrap("read configuration of", ref, err)
-	}
-	if raw := fields[build.InlineKey]; len(raw) > 0 {
-		return raw, nil
-	}
-	return nil, fault.New(fault.NotFound, "find build cache", ref, "the image has none in it").
-		WithHint("build it with --cache-to type=inline")
-}
-
-// pullTeller turns the messages of a pull into one progress.
+// pullTeller turns the messages of a pull, or of a push, into one progress.
 type pullTeller struct {
-	b      *bases
-	name   string
+	b    *bases
+	name string
+	push bool
+	held []byte
+
+	mu     sync.Mutex // guards what follows
 	layers map[string]*jsonstream.Progress
-	held   []byte
 	told   time.Time
 }
 
@@ -138,23 +118,37 @@ func (p *pullTeller) Write(text []byte) (int, error) {
 			break
 		}
 		var m jsonstream.Message
-		if json.Unmarshal(line, &m) == nil && m.ID != "" && m.Progress != nil && m.Progress.Total > 0 && m.Status == "Downloading" {
-			p.layers[m.ID] = m.Progress
+		if json.Unmarshal(line, &m) == nil {
+			p.message(m)
 		}
 		p.held = rest
 	}
-	if time.Since(p.told) >= tellEvery {
+	return len(text), nil
+}
+
+// message implements image.Progress.
+func (p *pullTeller) message(m jsonstream.Message) {
+	p.mu.Lock()
+	if m.ID != "" && m.Progress != nil && m.Progress.Total > 0 && (m.Status == "Downloading" || m.Status == "Pushing") {
+		p.layers[m.ID] = m.Progress
+	}
+	due := time.Since(p.told) >= tellEvery
+	if due {
 		p.told = time.Now()
+	}
+	p.mu.Unlock()
+	if due {
 		p.send("")
 	}
-	return len(text), nil
 }
 
 func (p *pullTeller) send(message string) {
 	if p.b.tell == nil {
 		return
 	}
-	e := solve.Event{Kind: solve.Progress, Time: time.Now(), Name: p.name, Message: message}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	e := solve.Event{Kind: solve.Progress, Time: time.Now(), Name: p.name, Message: message, Send: p.push}
 	for _, l := range p.layers {
 		e.Current, e.Total = e.Current+l.Current, e.Total+l.Total
 	}

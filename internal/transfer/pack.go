@@ -20,37 +20,42 @@ type packed struct {
 	desc ocispec.Descriptor
 }
 
-// pack packs a layer, and on the way writes it to also; what happens there does
-// not stop it. With keep, the result stays in the content store, where keep
-// holds it; else it is gone when it is closed.
+// pack packs a layer; see packed.
 func (c *Client) pack(ctx context.Context, diffID digest.Digest, keep *content.Hold, also io.Writer, passed func(n int64)) (*packed, error) {
-	part, err := c.c.Content.Resume("push-" + diffID.Encoded()[:32] + "-" + strconv.FormatInt(c.packs.Add(1), 36))
+	return c.packed(ocispec.MediaTypeImageLayerGzip, keep, also, func(w io.Writer) error { return c.compress(ctx, diffID, w, passed) })
+}
+
+// packed keeps what write gives, and on the way writes it to also; what happens
+// there does not stop it. With keep, the result stays in the content store, where
+// keep holds it; else it is gone when it is closed.
+func (c *Client) packed(mediaType string, keep *content.Hold, also io.Writer, write func(io.Writer) error) (*packed, error) {
+	part, err := c.c.Content.Resume("push-" + strconv.FormatInt(c.packs.Add(1), 36))
 	if err != nil {
 		return nil, err
 	}
-	p, err := c.packInto(ctx, diffID, part, keep, also, passed)
+	p, err := c.packInto(mediaType, part, keep, also, write)
 	if err != nil {
 		return nil, errors.Join(err, part.Discard())
 	}
 	return p, nil
 }
 
-func (c *Client) packInto(ctx context.Context, diffID digest.Digest, part *content.Partial, keep *content.Hold, also io.Writer, passed func(n int64)) (*packed, error) {
+func (c *Client) packInto(mediaType string, part *content.Partial, keep *content.Hold, also io.Writer, write func(io.Writer) error) (*packed, error) {
 	if err := part.Truncate(0); err != nil { // a process that was killed may have left it
 		return nil, err
 	}
-	if err := c.compress(ctx, diffID, &tee{w: part, also: also}, passed); err != nil {
+	if err := write(&tee{w: part, also: also}); err != nil {
 		return nil, err
 	}
 	d, err := part.Digest()
 	if err != nil {
 		return nil, err
 	}
-	p := &packed{desc: ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayerGzip, Digest: d, Size: part.Size()}}
+	p := &packed{desc: ocispec.Descriptor{MediaType: mediaType, Digest: d, Size: part.Size()}}
 	if keep == nil {
 		at, ok := part.Reader().(io.ReaderAt)
 		if !ok {
-			return nil, fault.New(fault.Internal, "pack layer", diffID.String(), "what was packed cannot be read again")
+			return nil, fault.New(fault.Internal, "pack", d.String(), "what was packed cannot be read again")
 		}
 		p.ReaderAt, p.Closer = at, closerFunc(part.Discard)
 		return p, nil
@@ -75,8 +80,15 @@ func (f closerFunc) Close() error { return f() }
 // compress writes a layer's tar, packed, to w. The tar is put together in one
 // goroutine and packed in others.
 func (c *Client) compress(ctx context.Context, diffID digest.Digest, w io.Writer, passed func(n int64)) error {
+	return gzipped(ctx, w, func(ctx context.Context, w io.Writer) error {
+		return c.c.Layers.Export(ctx, diffID, &counted{w: w, passed: passed})
+	})
+}
+
+// gzipped packs what write gives.
+func gzipped(ctx context.Context, w io.Writer, write func(context.Context, io.Writer) error) error {
 	z := newGzipWriter(w)
-	err := c.c.Layers.Export(ctx, diffID, &counted{w: z, passed: passed})
+	err := write(ctx, z)
 	return errors.Join(err, z.Close())
 }
 

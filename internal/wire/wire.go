@@ -57,10 +57,12 @@ type BuildRequest struct {
 	NoCacheOnly  []string `json:",omitempty"` // stages
 	Reproducible bool     `json:",omitempty"` // all times are SOURCE_DATE_EPOCH, 0 unless given as an argument
 	Check        bool     `json:",omitempty"` // only look for mistakes
-	CacheFrom    []string `json:",omitempty"` // images that may have a build cache in them
 	DebugShell   bool     `json:",omitempty"` // keep the root of a step that fails for a shell
 	InlineCache  bool     `json:",omitempty"` // put the cache's records into the image
 	Files        bool     `json:",omitempty"` // make no image: send the result's files, one tar archive, as events
+
+	CacheFrom []BuildCacheFrom `json:",omitempty"`
+	CacheTo   []BuildCacheTo   `json:",omitempty"`
 
 	Auths map[string]BuildAuth `json:",omitempty"` // by registry, as in docker's X-Registry-Config
 }
@@ -118,6 +120,42 @@ type BuildAuth struct {
 	RegistryToken string `json:"registrytoken,omitempty"`
 }
 
+// BuildCacheType is what a build cache calls itself at a registry and in an OCI
+// layout: the type of the artifact and of its config, which describes the steps.
+// Its layers are images' layers, each annotated with its digest before packing.
+const BuildCacheType = "application/vnd.berth.build.cache.v1+json"
+
+// BuildMountType is the content of a cache mount in a build cache, with the
+// mount's id and when it was last used as annotations.
+const (
+	BuildMountType = "application/vnd.berth.build.cachemount.v1.tar+gzip"
+	BuildMountID   = "berth.build.cachemount.id"
+	BuildMountUsed = "berth.build.cachemount.used" // RFC 3339
+)
+
+// BuildCacheFrom is a build cache that was made elsewhere: at a registry, in an
+// image's config, or in a directory of the client's, from which the engine asks
+// for blobs with BuildWanted.
+type BuildCacheFrom struct {
+	Ref      string `json:",omitempty"`
+	Here     bool   `json:",omitempty"` // an image of that name that is here will do,
+	Only     bool   `json:",omitempty"` // and no registry is asked
+	Mounts   bool   `json:",omitempty"` // restore cache mounts that were used later there than here
+	Dir      string `json:",omitempty"` // of a directory: how it is called in messages,
+	Manifest []byte `json:",omitempty"` // the manifest,
+	Document []byte `json:",omitempty"` // and its config
+}
+
+// BuildCacheTo is where a build's cache goes: to a registry, or as the events
+// BuildCacheData to the client.
+type BuildCacheTo struct {
+	Ref         string   `json:",omitempty"` // "": to the client
+	Max         bool     `json:",omitempty"` // the layers of all steps, not only the result's
+	Mounts      bool     `json:",omitempty"` // the contents of cache mounts, too
+	IgnoreError bool     `json:",omitempty"` // a cache that cannot be written fails no build
+	Have        []string `json:",omitempty"` // digests of blobs that the client has
+}
+
 // FileID tells a file from all others that a machine sees.
 func FileID(device, inode uint64) string {
 	return strconv.FormatUint(device, 16) + ":" + strconv.FormatUint(inode, 16)
@@ -125,17 +163,19 @@ func FileID(device, inode uint64) string {
 
 // Kinds of BuildEvents.
 const (
-	BuildPlanned  = "planned" // a step is known
-	BuildStarted  = "started"
-	BuildCached   = "cached"
-	BuildDone     = "done"
-	BuildErrored  = "errored"
-	BuildOutput   = "output"   // Data of the step's program
-	BuildProgress = "progress" // Current of Total bytes; of step 0, the pull of the base image Name, which ends with Message "done"
-	BuildWarning  = "warning"
-	BuildFiles    = "files"  // Data of the archive
-	BuildResult   = "result" // the last event of a build that succeeded
-	BuildFailed   = "failed" // the last event of one that did not
+	BuildPlanned   = "planned" // a step is known
+	BuildStarted   = "started"
+	BuildCached    = "cached"
+	BuildDone      = "done"
+	BuildErrored   = "errored"
+	BuildOutput    = "output"   // Data of the step's program
+	BuildProgress  = "progress" // Current of Total bytes; of step 0, the pull of Name, or with Send the sending, which ends with Message "done"
+	BuildWarning   = "warning"
+	BuildFiles     = "files"  // Data of the archive
+	BuildCacheData = "cache"  // Data of an archive of an OCI layout, for CacheTo[Entry]; without the blobs that the client has
+	BuildWanted    = "wanted" // the engine waits for the blob Name of CacheFrom[Entry]: POST /berth/build/blob?id= with Shell as the id
+	BuildResult    = "result" // the last event of a build that succeeded
+	BuildFailed    = "failed" // the last event of one that did not
 )
 
 // BuildEvent is one thing that happens in a build.
@@ -150,9 +190,11 @@ type BuildEvent struct {
 
 	Stream  int           `json:",omitempty"` // of output: 1 or 2
 	Data    []byte        `json:",omitempty"`
-	Why     string        `json:",omitempty"` // of started: what differs from the closest earlier run
+	Entry   int           `json:",omitempty"` // of cache and wanted
+	Why     string        `json:",omitempty"` // of started: what differs from the closest earlier run; of cached: where it was found, unless here
 	Current int64         `json:",omitempty"`
 	Total   int64         `json:",omitempty"`
+	Send    bool          `json:",omitempty"` // of progress
 	Message string        `json:",omitempty"` // of warning, errored, failed
 	Rule    string        `json:",omitempty"` // of warning
 	URL     string        `json:",omitempty"` // of warning

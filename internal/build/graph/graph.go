@@ -9,6 +9,7 @@
 package graph
 
 import (
+	"slices"
 	"strconv"
 	"time"
 
@@ -257,4 +258,21 @@ func Sort(target *Node) []*Node {
 	}
 	visit(target)
 	return order
+}
+
+// CacheMounts lists the ids of the cache mounts that steps have, each once.
+func (g *Graph) CacheMounts() []string {
+	var out []string
+	for _, n := range g.Nodes {
+		op, ok := n.Op.(*Exec)
+		if !ok {
+			continue
+		}
+		for _, m := range op.Mounts {
+			if m.Kind == Cache && !slices.Contains(out, m.ID) {
+				out = append(out, m.ID)
+			}
+		}
+	}
+	return out
 }

@@ -34,9 +34,10 @@ type Event struct {
 
 	Stream  int // with Output: 1 or 2
 	Data    []byte
-	Why     string // with Started: what differs from the closest earlier run
+	Why     string // with Started: what differs from the closest earlier run; with Cached: where it was found, unless here
 	Current int64  // with Progress
 	Total   int64
+	Send    bool // with Progress of the build itself: something is sent, not fetched
 	Message string
 	Err     error
 }

@@ -202,7 +202,7 @@ func (s *Solver) cacheMount(ctx context.Context, w *work, m *graph.Mount, set *m
 	if m.Input >= 0 {
 		base = w.inputs[m.Input].Layers
 	}
-	c, err := s.mounts.acquire(ctx, m, func(dir string) error {
+	seed, done := s.restored(ctx, w, m, func(dir string) error {
 		if m.Input < 0 {
 			return nil
 		}
@@ -213,6 +213,8 @@ func (s *Solver) cacheMount(ctx context.Context, w *work, m *graph.Mount, set *m
 		defer d.Close()
 		return tree.Fill(ctx, d, m.Source, dir)
 	})
+	defer done()
+	c, err := s.mounts.acquire(ctx, m, seed)
 	if err != nil {
 		return nil, err
 	}

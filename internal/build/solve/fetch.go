@@ -18,7 +18,7 @@ import (
 // fetch solves a node whose content is elsewhere and may have changed there.
 func (r *run) fetch(ctx context.Context, t *task, again bool) (Result, error) {
 	n := t.node
-	id, err := r.identify(ctx, n, nil)
+	id, err := r.identify(ctx, n, nil, nil)
 	if err != nil {
 		return Result{}, t.fail(r, err)
 	}

@@ -34,10 +34,14 @@ func (s *Solver) Usage(ctx context.Context, shared func(digest.Digest) bool) ([]
 	var out []Item
 	s.mu.Lock()
 	for _, r := range s.records {
-		out = append(out, Item{
-			ID: r.Key, Kind: r.Kind, Description: r.Name, Size: r.Size, Created: r.Created, LastUsed: r.LastUsed, Uses: r.Uses,
+		i := Item{
+			ID: r.id(), Kind: r.Kind, Description: r.Name, Size: r.Size, Created: r.Created, LastUsed: r.LastUsed, Uses: r.Uses,
 			InUse: s.flights[r.Key] != nil, Shared: r.Made != "" && shared != nil && shared(r.Made), layer: r.Made,
-		})
+		}
+		if r.From != "" {
+			i.Description += " (from " + r.From + ")"
+		}
+		out = append(out, i)
 	}
 	s.mu.Unlock()
 	for name, m := range s.mounts.list() {

@@ -42,8 +42,9 @@ func (id *stepIdentity) part(name, format string, args ...any) {
 }
 
 // identify computes the identity of a step from that of its inputs. What a
-// caller's directory holds is looked at each time.
-func (r *run) identify(ctx context.Context, n *graph.Node, inputs []Result) (*stepIdentity, error) {
+// caller's directory holds is looked at each time; what a stack of layers holds
+// may be what one of believed says.
+func (r *run) identify(ctx context.Context, n *graph.Node, inputs []Result, believed []*Import) (*stepIdentity, error) {
 	id := &stepIdentity{name: n.Name, text: n.Text, matches: map[int][]tree.Match{}}
 	id.slot = r.j.Project + "\x00" + n.Stage + "\x00" + strconv.Itoa(n.Index)
 	var err error
@@ -53,7 +54,7 @@ func (r *run) identify(ctx context.Context, n *graph.Node, inputs []Result) (*st
 		err = r.identifyExec(id, n, op, inputs)
 	case *graph.File:
 		id.kind = "file"
-		err = r.identifyFile(ctx, id, n, op, inputs)
+		err = r.identifyFile(ctx, id, n, op, inputs, believed)
 	case *graph.HTTP:
 		id.kind = "http"
 		id.part("address", "%s", op.URL)
@@ -123,7 +124,7 @@ func (r *run) identifyExec(id *stepIdentity, n *graph.Node, op *graph.Exec, inpu
 
 // identifyFile: the actions, what is below unless that does not matter, and the
 // content of what is copied.
-func (r *run) identifyFile(ctx context.Context, id *stepIdentity, n *graph.Node, op *graph.File, inputs []Result) error {
+func (r *run) identifyFile(ctx context.Context, id *stepIdentity, n *graph.Node, op *graph.File, inputs []Result, believed []*Import) error {
 	for i, a := range op.Actions {
 		var err error
 		switch a := a.(type) {
@@ -131,7 +132,7 @@ func (r *run) identifyFile(ctx context.Context, id *stepIdentity, n *graph.Node,
 			what := *a
 			what.Input = 0
 			id.part(fmt.Sprintf("copy %d", i+1), "%+v", what)
-			err = r.identifyCopy(ctx, id, n, i, a, inputs)
+			err = r.identifyCopy(ctx, id, n, i, a, inputs, believed)
 		case *graph.MakeFile:
 			id.part(fmt.Sprintf("file %d", i+1), "%q %s %o %+v", a.Path, digest.FromBytes(a.Data), a.Mode, a.Owner)
 		case *graph.MakeDir:
@@ -149,7 +150,7 @@ func (r *run) identifyFile(ctx context.Context, id *stepIdentity, n *graph.Node,
 	return nil
 }
 
-func (r *run) identifyCopy(ctx context.Context, id *stepIdentity, n *graph.Node, i int, a *graph.Copy, inputs []Result) error {
+func (r *run) identifyCopy(ctx context.Context, id *stepIdentity, n *graph.Node, i int, a *graph.Copy, inputs []Result, believed []*Import) error {
 	if a.Input < 0 || a.Input >= len(n.Inputs) {
 		return fault.New(fault.Invalid, "identify step", n.Name, "there is no input %d to copy from", a.Input)
 	}
@@ -176,7 +177,7 @@ func (r *run) identifyCopy(ctx context.Context, id *stepIdentity, n *graph.Node,
 		r.s.keepListing(d, list)
 		return nil
 	}
-	d, err := r.stackDigest(ctx, in, inputs[a.Input], sel)
+	d, err := r.stackDigest(ctx, in, inputs[a.Input], sel, believed)
 	if err != nil {
 		return err
 	}
@@ -220,7 +221,7 @@ func selected(ctx context.Context, d *tree.Dir, sel tree.Selection) (digest.Dige
 
 // stackDigest identifies what a selection from a stack of layers copies. The
 // layers are brought into place only if that is not known yet.
-func (r *run) stackDigest(ctx context.Context, n *graph.Node, res Result, sel tree.Selection) (digest.Digest, error) {
+func (r *run) stackDigest(ctx context.Context, n *graph.Node, res Result, sel tree.Selection, believed []*Import) (digest.Digest, error) {
 	what, err := json.Marshal(sel)
 	if err != nil {
 		return "", err
@@ -229,12 +230,17 @@ func (r *run) stackDigest(ctx context.Context, n *graph.Node, res Result, sel tr
 	if d, ok := r.s.remembered(key); ok {
 		return d, nil
 	}
+	for _, m := range believed {
+		if d, ok := m.digests[key]; ok {
+			return d, nil
+		}
+	}
 	now, err := r.present(ctx, n)
 	if err != nil {
 		return "", err
 	}
 	if chain(now.Layers) != chain(res.Layers) {
-		return r.stackDigest(ctx, n, now, sel) // it was made anew
+		return r.stackDigest(ctx, n, now, sel, believed) // it was made anew
 	}
 	t, err := r.tree(res.Layers)
 	if err != nil {

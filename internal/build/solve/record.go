@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
 
 	"berth/internal/metadata"
@@ -36,9 +37,27 @@ type Record struct {
 	LastUsed time.Time
 	Took     time.Duration
 	Uses     int
+	// From is the cache elsewhere that the record is from, "" for what was run
+	// here. Only builds that name that cache believe it.
+	From string `json:",omitempty"`
+	// Packed is the blob that Made was last sent or fetched as, if it was, and
+	// PackedAt the repository that has it.
+	Packed   *ocispec.Descriptor `json:",omitempty"`
+	PackedAt string              `json:",omitempty"`
 	// Boot is set until everything is known to be on disk: after a power cut
 	// a record of another boot may name files that never got there.
 	Boot string `json:",omitempty"`
+}
+
+// id names a record among all: the same step may be known from here and from
+// other places.
+func (r *Record) id() string { return recordID(r.Key, r.From) }
+
+func recordID(key, from string) string {
+	if from == "" {
+		return key
+	}
+	return key + "." + digest.FromString(from).Encoded()[:16]
 }
 
 // Part is one of the things that make a step what it is.
@@ -86,20 +105,20 @@ func (s *Solver) load() error {
 		p := filepath.Join(dir, f.Name())
 		var r Record
 		data, err := os.ReadFile(p)
-		if err != nil || json.Unmarshal(data, &r) != nil || r.Key+".json" != f.Name() || r.Boot != s.boot {
+		if err != nil || json.Unmarshal(data, &r) != nil || r.id()+".json" != f.Name() || r.Boot != s.boot {
 			_ = os.Remove(p) // half written, or of before a power cut
 			continue
 		}
 		s.add(&r)
-		s.newer[r.Key] = true
+		s.newer[r.id()] = true
 	}
 	return nil
 }
 
 // add takes a record into memory. The caller holds mu or is alone.
 func (s *Solver) add(r *Record) {
-	s.drop(r.Key)
-	s.records[r.Key] = r
+	s.drop(r.id())
+	s.records[r.id()] = r
 	s.bySlot[r.Slot] = append(s.bySlot[r.Slot], r)
 	if r.Made != "" {
 		s.uses[r.Made]++
@@ -107,12 +126,12 @@ func (s *Solver) add(r *Record) {
 }
 
 // drop removes a record from memory. The caller holds mu.
-func (s *Solver) drop(key string) {
-	r := s.records[key]
+func (s *Solver) drop(id string) {
+	r := s.records[id]
 	if r == nil {
 		return
 	}
-	delete(s.records, key)
+	delete(s.records, id)
 	s.bySlot[r.Slot] = slices.DeleteFunc(s.bySlot[r.Slot], func(x *Record) bool { return x == r })
 	if len(s.bySlot[r.Slot]) == 0 {
 		delete(s.bySlot, r.Slot)
@@ -124,17 +143,17 @@ func (s *Solver) drop(key string) {
 	}
 }
 
-// find returns the record of a step and notes that it is used.
-func (s *Solver) find(key string) *Record {
+// find returns a record and notes that it is used.
+func (s *Solver) find(id string) *Record {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	r := s.records[key]
+	r := s.records[id]
 	if r == nil {
 		return nil
 	}
 	r.LastUsed = time.Now()
 	r.Uses++
-	s.newer[key] = true
+	s.newer[id] = true
 	c := *r
 	return &c
 }
@@ -217,7 +236,7 @@ func (s *Solver) commit() error {
 		for i := range batch {
 			r := batch[i]
 			r.Boot = ""
-			if err := records.Put(tx, r.Key, r); err != nil {
+			if err := records.Put(tx, r.id(), r); err != nil {
 				return err
 			}
 		}
@@ -231,7 +250,7 @@ func (s *Solver) commit() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for i := range batch {
-		key := batch[i].Key
+		key := batch[i].id()
 		if err != nil {
 			s.newer[key] = true
 			continue

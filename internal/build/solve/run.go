@@ -148,7 +148,11 @@ func (r *run) fetched(ctx context.Context, layers []digest.Digest) bool {
 		r.s.log.Info("layers of an imported build cache are made anew", "error", err)
 		return false
 	}
-	return r.s.has(layers)
+	if !r.s.has(layers) {
+		return false
+	}
+	r.s.arrived(layers)
+	return true
 }
 
 // all calls fn for each input at once.
@@ -202,7 +206,7 @@ func (r *run) solve(ctx context.Context, t *task, again bool) (Result, error) {
 		return Result{}, err
 	}
 	if !n.NoCache && !again {
-		id, err := r.identify(ctx, n, inputs)
+		id, err := r.identify(ctx, n, inputs, r.j.Imports)
 		if err != nil {
 			return Result{}, t.fail(r, err)
 		}
@@ -223,6 +227,13 @@ func (r *run) lookup(n *graph.Node, id *stepIdentity, inputs []Result) *Record {
 		rec.restack(n, inputs)
 		r.hold.Add(rec.Layers...)
 	}
+	if rec == nil || !r.s.has(rec.Layers) {
+		if other := r.imported(id); other != nil {
+			rec = other
+			rec.restack(n, inputs)
+			r.hold.Add(rec.Layers...)
+		}
+	}
 	return rec
 }
 
@@ -239,7 +250,8 @@ func (r *Record) restack(n *graph.Node, inputs []Result) {
 }
 
 // perform runs a step. Its inputs are brought into place first, which may change
-// what they are, and with that what the step is.
+// what they are, and with that what the step is. That is then found out from the
+// inputs themselves: what an import says about them would end up in the record.
 func (r *run) perform(ctx context.Context, t *task, again bool) (Result, error) {
 	n := t.node
 	inputs, err := r.all(ctx, n, r.present)
@@ -247,7 +259,7 @@ func (r *run) perform(ctx context.Context, t *task, again bool) (Result, error) 
 		return Result{}, err
 	}
 	for try := 1; ; try++ {
-		id, err := r.identify(ctx, n, inputs)
+		id, err := r.identify(ctx, n, inputs, nil)
 		if err != nil {
 			return Result{}, t.fail(r, err)
 		}
@@ -296,7 +308,7 @@ func (r *run) launch(ctx context.Context, t *task, id *stepIdentity, inputs []Re
 
 func (t *task) took(rec *Record) {
 	t.made, t.finished = rec.Made, rec.Created
-	t.info.Key, t.info.Size = rec.Key, rec.Size
+	t.info.Key, t.info.Size = rec.id(), rec.Size
 }
 
 func (t *task) begin(r *run, why string) {
@@ -313,7 +325,10 @@ func (t *task) cached(r *run, rec *Record) {
 	if t.finished.IsZero() {
 		t.finished = t.info.Finished
 	}
-	t.emit(r, Cached, nil)
+	if rec != nil && rec.From != "" {
+		t.info.Why = "found in " + rec.From
+	}
+	t.emit(r, Cached, func(e *Event) { e.Why = t.info.Why })
 }
 
 // fail ends a task that was not begun.

@@ -18,6 +18,7 @@ package solve
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -163,9 +164,15 @@ type Job struct {
 	// Progress may be nil. It is not called concurrently, and must not block for
 	// long: a build that shares a running step would wait for it.
 	Progress func(Event)
-	// Fetch brings layers from where an accepted cache came from; nil: there is
-	// no such place. Layers that it does not bring are made anew.
+	// Imports are caches that were made elsewhere, which this build believes.
+	Imports []*Import
+	// Fetch brings layers from where they came from; nil: there is no such
+	// place. Layers that it does not bring are made anew.
 	Fetch func(ctx context.Context, layers []digest.Digest) error
+	// Restore returns the content of a cache mount, a tar, and is closed after
+	// reading, if it came from elsewhere and is newer than what was used here at
+	// the given time; nil when it is not. Restore itself may be nil.
+	Restore func(ctx context.Context, id string, used time.Time) (io.ReadCloser, error)
 	// KeepFailed leaves the root of a failed step in place: StepError.Failed.
 	KeepFailed bool
 }
@@ -199,7 +206,7 @@ type StepInfo struct {
 	Key      string `json:",omitempty"`
 	Cached   bool
 	Shared   bool   `json:",omitempty"` // another build ran it at the same time
-	Why      string `json:",omitempty"` // for a miss: what differs from the closest earlier run
+	Why      string `json:",omitempty"` // for a miss: what differs from the closest earlier run; for a hit: where it was found, unless here
 	Started  time.Time
 	Finished time.Time
 	Size     int64  `json:",omitempty"` // bytes of its layer

@@ -57,7 +57,7 @@ type model struct {
 type pull struct {
 	name           string
 	current, total int64
-	done           bool
+	done, send     bool
 }
 
 func newModel(now time.Time) *model { return &model{began: now, byID: map[int]*step{}} }
@@ -105,6 +105,7 @@ func (m *model) event(e *wire.BuildEvent) *step {
 	case wire.BuildStarted:
 		s.state, s.started, s.why = running, e.Time, e.Why
 	case wire.BuildCached:
+		s.why = e.Why
 		s.end(cached, e)
 	case wire.BuildDone:
 		s.end(done, e)
@@ -163,7 +164,7 @@ func (m *model) pull(e *wire.BuildEvent) {
 			return
 		}
 	}
-	m.pulls = append(m.pulls, &pull{e.Name, e.Current, e.Total, e.Message == "done"})
+	m.pulls = append(m.pulls, &pull{e.Name, e.Current, e.Total, e.Message == "done", e.Send})
 }
 
 // output keeps the end of what a step wrote, and returns the lines that became

@@ -54,14 +54,14 @@ func (f *fancy) head(now time.Time, last bool) []line {
 		size := format.Bytes(p.current)
 		switch {
 		case p.done && p.total > 0:
-			out = append(out, line{mark: s.done, colour: "32", text: "pulled " + format.Printable(p.name), right: format.Bytes(p.total)})
+			out = append(out, line{mark: s.done, colour: "32", text: verb(p.send) + "ed " + format.Printable(p.name), right: format.Bytes(p.total)})
 		case p.done:
-			out = append(out, line{mark: s.done, colour: "32", text: "pulled " + format.Printable(p.name)})
+			out = append(out, line{mark: s.done, colour: "32", text: verb(p.send) + "ed " + format.Printable(p.name)})
 		default:
 			if p.total > 0 {
 				size += "/" + format.Bytes(p.total)
 			}
-			out = append(out, line{mark: s.spinner[f.frame%len(s.spinner)], colour: "36", text: "pulling " + format.Printable(p.name), right: size})
+			out = append(out, line{mark: s.spinner[f.frame%len(s.spinner)], colour: "36", text: verb(p.send) + "ing " + format.Printable(p.name), right: size})
 		}
 	}
 	return out

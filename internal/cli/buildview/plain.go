@@ -28,10 +28,10 @@ func (p *plain) Event(e *wire.BuildEvent) {
 		known := len(p.m.pulls)
 		p.m.event(e)
 		if len(p.m.pulls) > known {
-			p.print("pulling %s\n", format.Printable(e.Name))
+			p.print("%sing %s\n", verb(e.Send), format.Printable(e.Name))
 		}
 		if e.Message == "done" {
-			p.print("pulled %s, %s\n", format.Printable(e.Name), format.Bytes(e.Total))
+			p.print("%sed %s, %s\n", verb(e.Send), format.Printable(e.Name), format.Bytes(e.Total))
 		}
 		return
 	}
@@ -54,6 +54,9 @@ func (p *plain) Event(e *wire.BuildEvent) {
 	case wire.BuildCached:
 		p.turn(s, false)
 		p.print("#%d CACHED\n", s.id)
+		if p.o.Why && s.why != "" {
+			p.print("#%d WHY %s\n", s.id, format.Printable(s.why))
+		}
 	case wire.BuildDone:
 		p.rest(s, e.Time)
 		p.turn(s, false)
@@ -63,6 +66,14 @@ func (p *plain) Event(e *wire.BuildEvent) {
 		p.turn(s, false)
 		p.print("#%d ERROR: %s\n", s.id, format.Printable(oneLine(s.err)))
 	}
+}
+
+// verb is what is done to images and caches, to which endings are put.
+func verb(send bool) string {
+	if send {
+		return "push"
+	}
+	return "pull"
 }
 
 // turn begins the lines of another step with its name.
