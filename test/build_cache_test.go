@@ -114,3 +114,57 @@ func TestBuildCacheAtARegistry(t *testing.T) {
 		t.Errorf("back on the first machine:\n%s", out)
 	}
 }
+
+func TestBuildCacheInADirectory(t *testing.T) {
+	t.Parallel()
+	m := newMachines(t)
+	dir := m.context("app", map[string]string{"Dockerfile": cacheText, "source": "one\n"})
+	kept := m.path("kept")
+	m.build("--cache-to", "type=local,mode=max,dest="+kept, dir)
+	out := m.there("-t", "app", "--cache-from", "type=local,src="+kept, dir)
+	if found(out, kept) != 5 {
+		t.Errorf("the second machine says\n%s", out)
+	}
+	blobs := func() int {
+		entries, err := os.ReadDir(filepath.Join(kept, "blobs", "sha256"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(entries)
+	}
+	if n := blobs(); n != 7 { // five layers, the records, the manifest
+		t.Errorf("%d blobs", n)
+	}
+	// A second export replaces the first, but not what has another tag.
+	m.build("--cache-to", "type=local,dest="+kept+",tag=other", dir)
+	m.write(filepath.Join("app", "source"), "two\n", 0o644)
+	m.build("--cache-to", "type=local,mode=max,dest="+kept, dir)
+	if n := blobs(); n != 2*2+5+2 {
+		t.Errorf("%d blobs for two caches", n)
+	}
+	if out = m.there("--cache-from", "type=local,src="+kept+",tag=other", dir); found(out, kept) != 3 {
+		t.Errorf("the other tag:\n%s", out)
+	}
+	if left, _ := filepath.Glob(filepath.Join(kept, ".berth-*")); len(left) > 0 {
+		t.Errorf("%v is left", left)
+	}
+	// What is damaged or away is a warning, and the steps are run.
+	m.berth("--host", m.second, "build", "cache", "prune", "-af")
+	layers, _ := filepath.Glob(filepath.Join(kept, "blobs", "sha256", "*"))
+	for _, blob := range layers {
+		if info, err := os.Stat(blob); err == nil && info.Size() > 1<<20 {
+			if err := os.WriteFile(blob, make([]byte, info.Size()), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	m.write(filepath.Join("app", "Dockerfile"), cacheText+"COPY --from=made /large /large\n", 0o644)
+	out = m.there("-t", "app", "--cache-from", "type=local,src="+kept, "--cache-from", "type=local,src="+m.path("nowhere"), dir)
+	contains(t, out, "nowhere", "steps are run again, because their layers cannot be had")
+	m.write(filepath.Join("kept", "index.json"), `{"manifests":[{"digest":"../../x"}]}`, 0o644)
+	contains(t, m.there("--cache-from", "type=local,src="+kept, dir), "no sha256 digest")
+	// A directory of somebody's is not written to.
+	if o := m.run("build", "--cache-to", "type=local,dest="+dir, dir); o.code == 0 || !strings.Contains(o.stderr, "neither empty") {
+		t.Errorf("code %d, %s", o.code, o.stderr)
+	}
+}
