@@ -185,6 +185,8 @@ func TestDockerdRefusesByName(t *testing.T) {
 		{`{"userns-remap": "default"}`, nil, "--userns-remap"},
 		{`{"authorization-plugins": ["x"]}`, nil, "--authorization-plugin"},
 		{`{"default-ulimits": {"bogus": {"Name": "bogus", "Soft": 1, "Hard": 1}}}`, nil, "bogus"},
+		{`{"berth": {"disk-budget": "20GB", "root": "/x"}}`, nil, "berth: the following directives don't match any configuration option: root"},
+		{`{"berth": {"disk-budget": "much"}}`, nil, "not a size"},
 		{`{"dns": ["nowhere"]}`, nil, "nowhere is not an ip address"},
 		{`{}`, []string{"--frobnicate"}, "--frobnicate"},
 		{`{}`, []string{"extra"}, "accepts no arguments"},

@@ -171,7 +171,7 @@ func TestAddressesThatCannotBeServedAreRefusedByName(t *testing.T) {
 		t.Fatal(err)
 	}
 	for host, want := range map[string]string{
-		"unix://run/x": "absolute", "fd://": "socket activation", "http://x": "scheme", "/run/x": "scheme", "tcp://127.0.0.1:0/path": "tcp://HOST:PORT",
+		"unix://run/x": "absolute", "http://x": "scheme", "/run/x": "scheme", "tcp://127.0.0.1:0/path": "tcp://HOST:PORT",
 		"unix://" + file: "something else than a socket", "unix://" + dir + "/nowhere/s": "no such file", "unix:///" + strings.Repeat("a", 120): "socket address holds",
 		"tcp://0.0.0.0:0": "--tlsverify", "tcp://:0": "--tlsverify", "tcp://127.0.0.1:99999": "port",
 	} {

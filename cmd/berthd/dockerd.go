@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -153,8 +154,7 @@ func (d *dockerd) reload(e *engine.Engine) error {
 		return err
 	}
 	r := o.images
-	err = e.Reconfigure(engine.Live{Labels: o.labels, Debug: o.level <= slog.LevelDebug, Defaults: o.defaults, Registries: r.settings()})
-	if err != nil {
+	if err := e.Reconfigure(o.live()); err != nil {
 		return err
 	}
 	d.level.Set(o.level)
@@ -183,6 +183,11 @@ func restartNeeded(before, next settings) (names []string) {
 		f := &dockerdFlags[i]
 		if !reloadable[f.name] && f.ignored == nil && strings.Join(before[f.name], "\x00") != strings.Join(next[f.name], "\x00") {
 			names = append(names, f.fileKey())
+		}
+	}
+	for key, why := range fileOnly {
+		if why == "" && !slices.Equal(before[key], next[key]) {
+			names = append(names, key)
 		}
 	}
 	return names

@@ -180,6 +180,12 @@ func runtimePairs(raw json.RawMessage) ([]string, error) {
 // fileOnly takes what exists in the file alone.
 func (s settings) fileOnly(key string, raw json.RawMessage) error {
 	switch key {
+	case "berth":
+		values, err := berthValues(raw)
+		if err != nil {
+			return err
+		}
+		s[key] = values
 	case "proxies":
 		var v map[string]string
 		if err := json.Unmarshal(raw, &v); err != nil {
@@ -220,6 +226,34 @@ func (s settings) fileOnly(key string, raw json.RawMessage) error {
 		s[key] = []string{string(raw)}
 	}
 	return nil
+}
+
+// berthOnly are the flags of berthd that dockerd has no option for; "berth" in the
+// file is an object of them.
+var berthOnly = []string{"build-cache-keep", "disk-budget", "disk-budget-fresh", "keep-blobs", "log-max-files", "log-max-size", "max-layer-files",
+	"max-layer-size", "policy", "pool-size", "registries", "registry-config", "registry-listen", "runtime-binary"}
+
+// berthValues reads that object as KEY=VALUE.
+func berthValues(raw json.RawMessage) ([]string, error) {
+	var v map[string]any
+	dec := json.NewDecoder(bytes.NewReader(raw))
+	dec.UseNumber()
+	if err := dec.Decode(&v); err != nil {
+		return nil, errors.New(`must be an object such as {"disk-budget": "20GB"}`)
+	}
+	var out []string
+	for key, value := range v {
+		if !slices.Contains(berthOnly, key) {
+			return nil, fmt.Errorf("the following directives don't match any configuration option: %s; there are %s", key, strings.Join(berthOnly, ", "))
+		}
+		text, err := configScalar(value)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", key, err)
+		}
+		out = append(out, key+"="+text)
+	}
+	slices.Sort(out)
+	return out, nil
 }
 
 // conflicts refuses options that are in both places.

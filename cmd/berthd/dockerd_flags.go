@@ -172,6 +172,7 @@ var dockerdFlags = []dockerdFlag{
 // fileOnly are the keys of daemon.json without a flag: why they have no effect, ""
 // for those that have.
 var fileOnly = map[string]string{
+	"berth":               "", // options of berthd that dockerd has none for
 	"builder":             "", // its limit is taken
 	"proxies":             "",
 	"deprecated-key-path": "there is no such key",

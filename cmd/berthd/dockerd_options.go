@@ -82,6 +82,9 @@ func berthArgs(s settings) []string {
 	if !s.has("max-concurrent-uploads") {
 		args = append(args, "--max-concurrent-uploads=5")
 	}
+	for _, v := range s["berth"] {
+		args = append(args, "--"+v)
+	}
 	secure := s.on("tls") || s.on("tlsverify")
 	for name, file := range map[string]string{"tlscacert": "ca.pem", "tlscert": "cert.pem", "tlskey": "key.pem"} {
 		if secure && !s.has(name) && (name != "tlscacert" || s.on("tlsverify")) {

@@ -79,7 +79,8 @@ func TestDockerdsOptionsBecomeOurs(t *testing.T) {
 		"insecure-registries": ["reg:5000", "10.0.0.0/8"], "registry-mirrors": ["https://mirror.example/"], "max-concurrent-uploads": 7,
 		"default-ulimits": {"nofile": {"Name": "nofile", "Hard": 2, "Soft": 1}}, "log-driver": "local", "log-opts": {"max-file": "2"},
 		"bip": "10.9.0.1/24", "ipv6": true, "fixed-cidr-v6": "fd00:9::/64", "mtu": 1400, "live-restore": true, "shutdown-timeout": 3,
-		"builder": {"gc": {"enabled": true, "defaultKeepStorage": "1GB"}}, "dns": ["192.0.2.1"], "group": "0", "debug": true}`)
+		"builder": {"gc": {"enabled": true, "defaultKeepStorage": "1GB"}}, "dns": ["192.0.2.1"], "group": "0", "debug": true,
+		"berth": {"disk-budget": "20GB", "disk-budget-fresh": "1h", "keep-blobs": false, "max-layer-files": 7}}`)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -96,6 +97,7 @@ func TestDockerdsOptionsBecomeOurs(t *testing.T) {
 		"network":   o.subnet4.String() == "10.9.0.0/24" && o.subnet6.String() == "fd00:9::/64" && o.mtu == 1400,
 		"cache":     o.buildKeep == 1<<30,
 		"dns":       len(d.DNS) == 1,
+		"berth's":   o.diskBudget == 20e9 && o.diskBudgetFresh == time.Hour && !o.images.keepBlobs && o.images.maxFiles == 7,
 		"debug":     o.level < 0,
 		"pidfile":   o.pidfile == "/var/run/docker.pid",
 		"grace":     shutdownGrace(s) == 3*time.Second,
@@ -123,7 +125,7 @@ func TestAddressesAsDockerdWritesThem(t *testing.T) {
 }
 
 func FuzzDaemonJSON(f *testing.F) {
-	f.Add([]byte(`{"default-ulimits": {"nofile": {"Name": "nofile"}}, "runtimes": {"x": {"path": "/x"}}, "builder": {"gc": {}}, "proxies": {}}`))
+	f.Add([]byte(`{"default-ulimits": {"nofile": {"Name": "nofile"}}, "runtimes": {"x": {"path": "/x"}}, "builder": {"gc": {}}, "proxies": {}, "berth": {"disk-budget": "1GB"}}`))
 	f.Add([]byte(`{"hosts": null, "labels": [1], "debug": 1, "mtu": "x", "log-opts": []}`))
 	f.Fuzz(func(_ *testing.T, text []byte) {
 		s, err := parseDaemonJSON(text)

@@ -54,6 +54,13 @@ func closeAll(ls []*listener) {
 func (o *options) listen() ([]*listener, error) {
 	var ls []*listener
 	for _, host := range o.hosts {
+		if which, ok := strings.CutPrefix(host, "fd://"); ok {
+			passed, err := o.listenInherited(which)
+			if ls = append(ls, passed...); err != nil {
+				return ls, err
+			}
+			continue
+		}
 		l, err := o.listenOn(host)
 		if err != nil {
 			return ls, err
@@ -84,10 +91,8 @@ func (o *options) listenOn(host string) (*listener, error) {
 			return nil, fault.New(fault.Invalid, "", "", "address %q is not of the form tcp://HOST:PORT", host)
 		}
 		return o.listenTCP(u.Hostname(), u.Port())
-	case "fd":
-		return nil, fault.New(fault.Unsupported, "", "", "address %q: socket activation is not offered", host).WithHint("use unix://PATH or tcp://HOST:PORT")
 	}
-	return nil, fault.New(fault.Invalid, "", "", "address %q: the scheme must be unix or tcp", host)
+	return nil, fault.New(fault.Invalid, "", "", "address %q: the scheme must be unix, tcp or fd", host)
 }
 
 // listenUnix makes a socket which appears under its path with its owner and
@@ -173,16 +178,9 @@ func (o *options) listenTCP(host, port string) (*listener, error) {
 		}
 	}
 	addr := net.JoinHostPort(host, port)
-	if !secure && !isLoopback(host) && !o.tlsGiven {
-		return nil, fault.New(fault.Invalid, "", "", "tcp://%s without TLS gives everybody who reaches it root on this machine", addr).
-			WithHint("use --tlsverify, or say --tls=false if that is what you want")
-	}
-	var conf *tls.Config
-	if secure {
-		var err error
-		if conf, err = o.tlsConfig(); err != nil {
-			return nil, err
-		}
+	conf, err := o.protection(isLoopback(host), addr)
+	if err != nil {
+		return nil, err
 	}
 	ln, err := net.Listen("tcp", addr)
 	if err != nil {
@@ -193,6 +191,19 @@ func (o *options) listenTCP(host, port string) (*listener, error) {
 		l.Listener = tls.NewListener(ln, conf)
 	}
 	return l, nil
+}
+
+// protection returns how an address on a network is protected: nil when it is not,
+// which has to be asked for where others reach it.
+func (o *options) protection(loopback bool, addr string) (*tls.Config, error) {
+	if o.tls || o.tlsVerify {
+		return o.tlsConfig()
+	}
+	if !loopback && !o.tlsGiven {
+		return nil, fault.New(fault.Invalid, "", "", "tcp://%s without TLS gives everybody who reaches it root on this machine", addr).
+			WithHint("use --tlsverify, or say --tls=false if that is what you want")
+	}
+	return nil, nil
 }
 
 func isLoopback(host string) bool {

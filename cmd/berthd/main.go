@@ -75,7 +75,10 @@ func run(args []string) error {
 		return fault.New(fault.Forbidden, "", "", "root privileges are needed: the engine makes namespaces, mounts and cgroups").
 			WithHint("start it with sudo")
 	}
-	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: o.level}))
+	level := new(slog.LevelVar)
+	level.Set(o.level)
+	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
+	o.hooks.reload = func(e *engine.Engine) error { return o.reload(args, e, level, log) }
 	return o.serve(log)
 }
 
@@ -88,10 +91,11 @@ func revision() string {
 
 // serve opens the engine, serves it until a signal arrives and closes it.
 func (o *options) serve(log *slog.Logger) error {
+	o.inherited = inheritedSockets()
 	var running atomic.Pointer[engine.Engine]
 	stop := catchSignals(log, func() error {
 		if e := running.Load(); e != nil {
-			return o.hooks.onReload(e)
+			return o.hooks.reload(e)
 		}
 		return nil // it is about to read everything
 	})
@@ -119,7 +123,9 @@ func (o *options) serve(log *slog.Logger) error {
 		log.Info("serving the API", "address", l.String())
 	}
 	o.hooks.onReady(e, listeners)
+	notify("READY=1")
 	err = serveUntil(stop, api.New(e, log), listeners, log)
+	notify("STOPPING=1")
 	o.hooks.onEnd(e)
 	err = errors.Join(err, e.Close(ctx))
 	closeAll(listeners)

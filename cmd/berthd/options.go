@@ -30,6 +30,7 @@ const (
 type options struct {
 	root, run, config, pidfile string
 	hosts                      []string
+	inherited                  []inheritedSocket
 	dockerSocket               bool
 	group                      string
 	tls, tlsGiven, tlsVerify   bool
@@ -54,6 +55,7 @@ type options struct {
 	logLevel                   string
 	level                      slog.Level
 	debug, showVersion         bool
+	flags                      *pflag.FlagSet // as the command line and the file set them
 
 	// What only the front for dockerd's flags sets.
 	defaults *engine.ContainerDefaults
@@ -86,7 +88,7 @@ func (o *options) sections() []section {
 			f.StringVar(&o.pidfile, "pidfile", "", "write the process id to `FILE` (default \"RUN/berthd.pid\")")
 		}),
 		group("API", func(f *pflag.FlagSet) {
-			f.StringArrayVarP(&o.hosts, "host", "H", nil, "serve on `ADDRESS`, unix://PATH or tcp://HOST:PORT; may be repeated\n(default \"unix://RUN/berth.sock\")")
+			f.StringArrayVarP(&o.hosts, "host", "H", nil, "serve on `ADDRESS`, unix://PATH, tcp://HOST:PORT or fd://; may be repeated\n(default \"unix://RUN/berth.sock\")")
 			f.BoolVar(&o.dockerSocket, "docker-socket", false, "serve on "+dockerSocket+", too")
 			f.StringVar(&o.group, "group", "berth", "let `GROUP` use the unix sockets; the default one need not exist")
 			f.BoolVar(&o.tls, "tls", false, "use TLS on tcp addresses; --tls=false allows others than loopback without it")
@@ -146,6 +148,7 @@ func parseOptions(args []string, out io.Writer) (*options, error) {
 		return nil, err
 	}
 	o.tlsGiven = all.Changed("tls")
+	o.flags = all
 	return o, o.complete(all)
 }
 
@@ -155,7 +158,7 @@ func printHelp(out io.Writer, sections []section) {
 		fmt.Fprintf(out, "\n%s\n%s", s.title, s.flags.FlagUsages())
 	}
 	fmt.Fprint(out, "\nOn SIGTERM and SIGINT the engine ends and containers go on; the next one takes them over.\n"+
-		"On SIGHUP it reads the files of --registries and --policy again.\n")
+		"On SIGHUP it reads the files of --config, --registries and --policy again.\n")
 }
 
 // complete checks the options and fills in what depends on others.
