@@ -31,6 +31,10 @@ import (
 // be measured and saves a sixth of their memory.
 const garbage = 50
 
+// nameServer is the argument that makes this program the name service of an
+// engine's networks, which starts it so.
+const nameServer = "name-server"
+
 func main() {
 	sysmon.Calm()
 	if os.Getenv("GOGC") == "" {
@@ -59,6 +63,9 @@ func exitCode(err error) int {
 func run(args []string) error {
 	if len(args) > 0 && args[0] == "registry" {
 		return runRegistry(args[1:], os.Stdout)
+	}
+	if len(args) == 2 && args[0] == nameServer {
+		return network.NameServerMain(args[1])
 	}
 	if filepath.Base(os.Args[0]) == dockerdName {
 		return runDockerd(args, os.Stdout)
@@ -146,7 +153,7 @@ func (o *options) engineConfig(log *slog.Logger) (engine.Config, error) {
 	}
 	return engine.Config{
 		BuildCacheKeep: o.buildKeep,
-		Network:        network.Config{Bridge: o.bridge, Subnet4: o.subnet4, Subnet6: o.subnet6, PoolSize: o.poolSize, MTU: o.mtu},
+		Network:        network.Config{Bridge: o.bridge, Subnet4: o.subnet4, Subnet6: o.subnet6, PoolSize: o.poolSize, MTU: o.mtu, NameServer: []string{"/proc/self/exe", nameServer}},
 		Root:           o.root,
 		RunDir:         o.run,
 		RuntimeBinary:  binary,

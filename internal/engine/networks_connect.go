@@ -404,7 +404,7 @@ func (e *Engine) settleNetworks(ctx context.Context, rec *container.Record) {
 		return // nearly all of them
 	}
 	warn := func(err error) {
-		if err != nil {
+		if err != nil && !fault.Is(err, fault.Unavailable) { // it is ending
 			e.log.Warn("settle the networks of a container", "container", rec.ID, "error", err)
 		}
 	}

@@ -44,6 +44,7 @@ func (m *Manager) Adopt(ctx context.Context, live map[string]bool) error {
 	m.mu.Lock()
 	m.adopted = true
 	m.mu.Unlock()
+	m.adoptNames()
 	m.sweepNames()
 	setup := m.ensureReady()
 	for _, r := range dead {
@@ -96,7 +97,6 @@ func (m *Manager) adoptRecords(kept []record) {
 		m.mu.Lock()
 		m.endpoints[r.Container] = a
 		m.mu.Unlock()
-		m.adoptNames(r.Container, a)
 	}
 }
 

@@ -46,6 +46,9 @@ type Config struct {
 	MTU int
 	// PoolSize is how many namespaces are kept ready; 0 means 8, negative none.
 	PoolSize int
+	// NameServer is the command that runs NameServerMain with the path that is added
+	// to it; empty serves names inside of this process, and no longer than it lives.
+	NameServer []string
 	// Logger receives what no caller is waiting for. Nil discards it.
 	Logger *slog.Logger
 }

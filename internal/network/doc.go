@@ -22,13 +22,16 @@
 // starts or while it runs. What is on one network does not reach another one but
 // through published ports; an internal network reaches nothing outside at all.
 //
+// The default network can be joined like one of them, and left, by a container that
+// runs. The default route, and with it the published ports, is with the network that
+// has the highest priority, or the first name.
+//
 // Containers there find each other by name. The name service listens inside of
 // each container's namespace on ports of its own, to which packets for
-// 127.0.0.11:53 are redirected, so that port 53 remains the container's. It lives
-// in the engine: while no engine runs, names are not found, and connections that
-// exist go on; the next engine serves the containers that it adopts. Names that
-// are not known here are asked of the servers outside, unless all networks of the
-// container are internal (CVE-2024-29018).
+// 127.0.0.11:53 are redirected, so that port 53 remains the container's. It is a
+// process beside the engine (package nameserver): names are found while no engine
+// runs, too. Names that are not known here are asked of the servers outside, unless
+// all networks of the container are internal (CVE-2024-29018).
 //
 // # Crashes
 //

@@ -294,7 +294,10 @@ func (m *Manager) rewrite(id string, a *attachment) error {
 		return fault.New(fault.Internal, "record endpoint of", id, "%w", err)
 	}
 	a.sandbox.record = r
-	return writeFileAtomic(m.recordPath(id), data)
+	if err := writeFileAtomic(m.recordPath(id), data); err != nil || !a.named {
+		return err
+	}
+	return m.nameService.Update(m.nameEntry(id, a))
 }
 
 func (m *Manager) joinedEndpoint(a *attachment, j *joinedEnd) *Endpoint {
@@ -401,7 +404,7 @@ func (m *Manager) adoptJoined(a *attachment, r record) {
 // buryJoined gives up a container's interfaces with its namespace; the addresses
 // are free when the kernel has taken them back.
 func (m *Manager) buryJoined(id string, a *attachment) {
-	m.stopNames(a)
+	m.stopNames(id, a)
 	for _, j := range a.joined {
 		j.net.mu.Lock()
 		if j.net.ends[id] == j {

@@ -13,6 +13,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"berth/internal/fault"
+	"berth/internal/network/nameserver"
 )
 
 // Manager is the network of one engine. Its methods may be called at the same
@@ -35,9 +36,11 @@ type Manager struct {
 	bare     *pool
 	reaper   *reaper
 	flows    *flows
-	watcher  *watcher
-	user     userNets
-	standard *userNet // the default network, for those who join it beside others
+
+	nameService *nameserver.Client
+	watcher     *watcher
+	user        userNets
+	standard    *userNet // the default network, for those who join it beside others
 
 	// chosen ends the time in which no other engine may choose a subnet: ours is
 	// visible to it only when the bridge has its addresses.
@@ -68,7 +71,7 @@ type attachment struct {
 
 	joined   []*joinedEnd // networks beside the sandbox's own
 	upstream []string     // name servers for what is not found on them
-	names    *nameService
+	named    bool         // by the name service
 }
 
 // Open prepares a Manager and chooses its addresses. Nothing in the kernel is
@@ -102,6 +105,7 @@ func Open(ctx context.Context, cfg Config) (*Manager, error) {
 	m.standard = m.newStandardNet()
 	m.ports = &portTable{byKey: map[portKey]*binding{}, loopback6: m.loopback6Works}
 	m.reaper = newReaper(m)
+	m.nameService = nameserver.NewClient(filepath.Join(cfg.RunDir, "names"), cfg.NameServer, m.log)
 	m.flows = newFlows(m)
 	if m.route, err = dialRoute(); err != nil {
 		m.chosen()
@@ -277,9 +281,9 @@ func (m *Manager) Close() {
 		for _, b := range a.bindings {
 			b.drop()
 		}
-		m.stopNames(a)
 	}
 	m.mu.Unlock()
+	m.nameService.Close()
 	m.firewall.close()
 	m.route.close()
 }
