@@ -3,10 +3,6 @@ package engine
 import (
 	"context"
 	"fmt"
-	"os"
-	"path/filepath"
-	"strconv"
-	"strings"
 	"time"
 
 	"berth/internal/container"
@@ -20,8 +16,7 @@ import (
 const (
 	defaultStopTimeout = 10 // seconds, docker's
 	// deafPatience is how long a process is waited for that shows no way to act
-	// on its stop signal. It may still be inside sigwait, where the sets look
-	// empty, and would then end at once.
+	// on its stop signal.
 	deafPatience = time.Second
 )
 
@@ -229,35 +224,4 @@ func (e *Engine) killAndWait(ctx context.Context, c *container.Container) error 
 		return nil
 	}
 	return e.finishOff(ctx, c, ended)
-}
-
-// deaf reports whether the kernel drops a signal sent to this process: the first
-// of a pid namespace gets only those which it has asked for. One that catches,
-// blocks or has yet to take the signal can act on it.
-func deaf(rec *container.Record, pid, signal int) bool {
-	m := rec.HostConfig.PidMode
-	if m.IsHost() || m.IsContainer() || pid == 0 || signal == int(unix.SIGKILL) || signal == int(unix.SIGSTOP) {
-		return false
-	}
-	text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "status"))
-	if err != nil {
-		return false // gone already, most likely
-	}
-	return !canAct(string(text), signal)
-}
-
-// canAct looks for a signal in the sets of a process's status that say it will
-// reach the process.
-func canAct(status string, signal int) bool {
-	bit := uint64(1) << (signal - 1)
-	for _, line := range strings.Split(status, "\n") {
-		key, value, _ := strings.Cut(line, ":")
-		switch key {
-		case "SigPnd", "ShdPnd", "SigBlk", "SigCgt":
-			if set, err := strconv.ParseUint(strings.TrimSpace(value), 16, 64); err != nil || set&bit != 0 {
-				return true
-			}
-		}
-	}
-	return false
 }

@@ -21,42 +21,6 @@ import (
 	"github.com/moby/moby/api/types/network"
 )
 
-func TestCanAct(t *testing.T) {
-	status := func(pnd, shd, blk, cgt uint64) string {
-		return fmt.Sprintf("Name:\tx\nSigQ:\t0/1\nSigPnd:\t%016x\nShdPnd:\t%016x\nSigBlk:\t%016x\nSigIgn:\t%016x\nSigCgt:\t%016x\n", pnd, shd, blk, ^uint64(0), cgt)
-	}
-	const term = uint64(1) << 14
-	for name, tt := range map[string]struct {
-		status string
-		want   bool
-	}{
-		"nothing":  {status(0, 0, 0, 0), false},
-		"caught":   {status(0, 0, 0, term), true},
-		"blocked":  {status(0, 0, term, 0), true},
-		"pending":  {status(term, 0, 0, 0), true},
-		"shared":   {status(0, term, 0, 0), true},
-		"others":   {status(^term, ^term, ^term, ^term), false},
-		"no sense": {"SigCgt:\tx\n", true},
-	} {
-		if got := canAct(tt.status, 15); got != tt.want {
-			t.Errorf("%s: %v", name, got)
-		}
-	}
-}
-
-func TestDeafIsOnlyTheFirstOfAPidNamespace(t *testing.T) {
-	rec := func(mode api.PidMode) *container.Record {
-		return &container.Record{HostConfig: &api.HostConfig{PidMode: mode}}
-	}
-	me := os.Getpid() // this test program catches nothing above SIGRTMIN+20, and Go catches all: never deaf
-	if deaf(rec(""), me, 15) {
-		t.Error("a Go program catches SIGTERM")
-	}
-	if deaf(rec("host"), me, 15) || deaf(rec("container:x"), me, 15) || deaf(rec(""), me, 9) || deaf(rec(""), 0, 15) {
-		t.Error("deaf where the kernel drops nothing")
-	}
-}
-
 func TestParseDetachKeys(t *testing.T) {
 	for in, want := range map[string][]byte{
 		"": {16, 17}, "ctrl-p,ctrl-q": {16, 17}, "a": {'a'}, "a,b,ctrl-@": {'a', 'b', 0}, "ctrl-[": {27}, "ctrl-_": {31}, ",": {','}, "a,,": {'a', ','},

@@ -3,6 +3,7 @@ import io
 import sys
 import tarfile
 import threading
+import time
 
 import docker
 from docker.errors import APIError, BuildError, ContainerError, ImageNotFound, NotFound
@@ -183,10 +184,15 @@ client.networks.prune()
 client.volumes.prune()
 for name in ("py/committed:1", "py/built:1"):
     client.images.remove(name)
+expected = {("container", "create"), ("container", "start"), ("container", "die"), ("container", "destroy"), ("container", "exec_create"), ("container", "health_status"),
+            ("container", "rename"), ("container", "pause"), ("network", "create"), ("network", "connect"), ("network", "destroy"), ("volume", "create"), ("volume", "destroy"),
+            ("image", "tag"), ("image", "push"), ("image", "pull"), ("image", "load"), ("image", "save")}
+end = time.time() + 60
+while True:
+    actions = {(e.get("Type"), e.get("Action", "").split(":")[0]) for e in list(seen)}
+    if expected <= actions:
+        break
+    assert time.time() < end, "no events %s among %s" % (sorted(expected - actions), sorted(actions))
+    time.sleep(0.05)
 stream.close()
-actions = {(e.get("Type"), e.get("Action", "").split(":")[0]) for e in seen}
-for want in [("container", "create"), ("container", "start"), ("container", "die"), ("container", "destroy"), ("container", "exec_create"), ("container", "health_status"),
-             ("container", "rename"), ("container", "pause"), ("network", "create"), ("network", "connect"), ("network", "destroy"), ("volume", "create"), ("volume", "destroy"),
-             ("image", "tag"), ("image", "push"), ("image", "pull"), ("image", "load"), ("image", "save")]:
-    assert want in actions, "no event %s %s among %s" % (want + (sorted(actions),))
 print("docker-py is content")
