@@ -64,8 +64,11 @@ func (b *bases) caches(ctx context.Context, req *build.Request) *caches {
 	var wait sync.WaitGroup
 	for i, from := range b.o.CacheFrom {
 		wait.Go(func() {
-			var err error
-			if all[i], err = b.cache(ctx, i, from, platform); err != nil && ctx.Err() == nil {
+			one, err := b.cache(ctx, i, from, platform)
+			switch {
+			case err == nil:
+				all[i] = one
+			case ctx.Err() == nil:
 				b.warn("cache-from " + from.Ref + from.Dir + ": " + err.Error())
 			}
 		})
