@@ -6,9 +6,9 @@ import (
 	"net/http"
 	"strings"
 
-	"berth/internal/engine"
 	"berth/internal/engine/filter"
 	"berth/internal/engine/images"
+	"berth/internal/engine/reclaim"
 	"berth/internal/fault"
 
 	"github.com/moby/moby/api/types/image"
@@ -23,7 +23,7 @@ type imageEngine interface {
 	ImageHistory(ctx context.Context, ref string, platform *ocispec.Platform) ([]image.HistoryResponseItem, error)
 	ImageRemove(ctx context.Context, ref string, force, prune bool) ([]image.DeleteResponse, error)
 	ImageTag(ctx context.Context, src, target string) error
-	ImagePrune(ctx context.Context, o engine.ImagePruneOptions) (engine.ImagePruneReport, error)
+	ImagePrune(ctx context.Context, o reclaim.ImageOptions) (reclaim.ImageReport, error)
 
 	ImageLoad(ctx context.Context, r io.Reader, o images.LoadOptions, out io.Writer) error
 	ImageSave(ctx context.Context, refs []string, platforms []*ocispec.Platform, out io.Writer) error
@@ -218,15 +218,13 @@ func removeImage(x *exchange) error {
 type prunedImages struct {
 	ImagesDeleted  []image.DeleteResponse
 	SpaceReclaimed uint64
-	DryRun         bool              `json:",omitempty"`
-	Remove         []engine.PlanItem `json:",omitempty"`
-	Keep           []engine.PlanItem `json:",omitempty"`
+	plan
 }
 
 // pruneImages removes unused images. With dryRun it removes nothing and answers
 // with the plan.
 func pruneImages(x *exchange) error {
-	o := engine.ImagePruneOptions{DryRun: x.flag("dryRun")}
+	o := reclaim.ImageOptions{DryRun: x.flag("dryRun")}
 	var err error
 	if o.Filters, err = filter.Parse(x.query("filters")); err != nil {
 		return err
@@ -235,9 +233,5 @@ func pruneImages(x *exchange) error {
 	if err != nil {
 		return err
 	}
-	out := prunedImages{ImagesDeleted: r.ImagesDeleted, SpaceReclaimed: r.SpaceReclaimed, DryRun: o.DryRun}
-	if o.DryRun {
-		out.Remove, out.Keep = r.Remove, r.Keep
-	}
-	return x.reply(http.StatusOK, out)
+	return x.reply(http.StatusOK, prunedImages{r.ImagesDeleted, r.SpaceReclaimed, planOf(o.DryRun, r.Plan)})
 }

@@ -4,8 +4,8 @@ import (
 	"context"
 	"io"
 
-	"berth/internal/engine"
 	"berth/internal/engine/images"
+	"berth/internal/engine/reclaim"
 	"berth/internal/fault"
 
 	"github.com/moby/moby/api/types/image"
@@ -26,7 +26,7 @@ type imageStub struct {
 	inspect func(ref string, o images.InspectOptions) (image.InspectResponse, error)
 	history func(ref string, p *ocispec.Platform) ([]image.HistoryResponseItem, error)
 	tag     func(src, target string) error
-	prune   func(o engine.ImagePruneOptions) (engine.ImagePruneReport, error)
+	prune   func(o reclaim.ImageOptions) (reclaim.ImageReport, error)
 	attach  func(ref string, a images.Artifact, auth registry.AuthConfig) error
 	login   func(auth registry.AuthConfig) (registry.AuthResponse, error)
 	search  func(o images.SearchOptions) ([]registry.SearchResult, error)
@@ -98,11 +98,11 @@ func (s *stub) ImageTag(_ context.Context, src, target string) error {
 	}
 	return noImage(src)
 }
-func (s *stub) ImagePrune(_ context.Context, o engine.ImagePruneOptions) (engine.ImagePruneReport, error) {
+func (s *stub) ImagePrune(_ context.Context, o reclaim.ImageOptions) (reclaim.ImageReport, error) {
 	if s.img.prune != nil {
 		return s.img.prune(o)
 	}
-	return engine.ImagePruneReport{}, nil
+	return reclaim.ImageReport{}, nil
 }
 func (s *stub) ImageVerify(_ context.Context, ref string, _ images.VerifyOptions, _ io.Writer) error {
 	return noImage(ref)

@@ -125,5 +125,5 @@ func pruneNetworks(x *exchange) error {
 	if err != nil {
 		return err
 	}
-	return x.reply(http.StatusOK, prunedNetworks{r.NetworksDeleted, planOf(x.flag("dryRun"), r.Remove, r.Keep)})
+	return x.reply(http.StatusOK, prunedNetworks{r.NetworksDeleted, planOf(x.flag("dryRun"), r.Plan)})
 }

@@ -9,8 +9,8 @@ import (
 	"strings"
 	"testing"
 
-	"berth/internal/engine"
 	"berth/internal/engine/images"
+	"berth/internal/engine/reclaim"
 	"berth/internal/fault"
 
 	"github.com/moby/moby/api/types/image"
@@ -265,11 +265,11 @@ func TestCommitTakesItsParameters(t *testing.T) {
 }
 
 func TestPruneAnswersInDockersFormAndPlansOnRequest(t *testing.T) {
-	var got engine.ImagePruneOptions
-	e := &stub{img: imageStub{prune: func(o engine.ImagePruneOptions) (engine.ImagePruneReport, error) {
+	var got reclaim.ImageOptions
+	e := &stub{img: imageStub{prune: func(o reclaim.ImageOptions) (reclaim.ImageReport, error) {
 		got = o
-		return engine.ImagePruneReport{SpaceReclaimed: 7, ImagesDeleted: []image.DeleteResponse{{Deleted: "sha256:1"}},
-			Keep: []engine.PlanItem{{Kind: "image", ID: "sha256:2", Reason: "used by container x"}}}, nil
+		return reclaim.ImageReport{SpaceReclaimed: 7, ImagesDeleted: []image.DeleteResponse{{Deleted: "sha256:1"}},
+			Plan: reclaim.Plan{Keep: []reclaim.Item{{Kind: "image", ID: "sha256:2", Reason: "used by container x"}}}}, nil
 	}}}
 	w := ask(t, e, "POST", `/images/prune?filters={"dangling":{"false":true}}`, "")
 	if want := `{"ImagesDeleted":[{"Deleted":"sha256:1"}],"SpaceReclaimed":7}`; w.Code != 200 || strings.TrimSpace(w.Body.String()) != want || got.DryRun || !got.Filters["dangling"]["false"] {

@@ -111,5 +111,5 @@ func pruneContainers(x *exchange) error {
 	if err != nil {
 		return err
 	}
-	return x.reply(http.StatusOK, prunedContainers{r.ContainersDeleted, r.SpaceReclaimed, planOf(x.flag("dryRun"), r.Remove, r.Keep)})
+	return x.reply(http.StatusOK, prunedContainers{r.ContainersDeleted, r.SpaceReclaimed, planOf(x.flag("dryRun"), r.Plan)})
 }

@@ -6,6 +6,7 @@ import (
 
 	"berth/internal/engine"
 	"berth/internal/engine/filter"
+	"berth/internal/engine/reclaim"
 
 	"github.com/moby/moby/api/types/volume"
 )
@@ -63,16 +64,16 @@ func removeVolume(x *exchange) error {
 
 // plan is what a dry run of a prune adds to its answer.
 type plan struct {
-	DryRun bool              `json:",omitempty"`
-	Remove []engine.PlanItem `json:",omitempty"`
-	Keep   []engine.PlanItem `json:",omitempty"`
+	DryRun bool           `json:",omitempty"`
+	Remove []reclaim.Item `json:",omitempty"`
+	Keep   []reclaim.Item `json:",omitempty"`
 }
 
-func planOf(dryRun bool, remove, keep []engine.PlanItem) plan {
+func planOf(dryRun bool, p reclaim.Plan) plan {
 	if !dryRun {
 		return plan{}
 	}
-	return plan{true, remove, keep}
+	return plan{true, p.Remove, p.Keep}
 }
 
 type prunedVolumes struct {
@@ -99,5 +100,5 @@ func pruneVolumes(x *exchange) error {
 	if err != nil {
 		return err
 	}
-	return x.reply(http.StatusOK, prunedVolumes{r.VolumesDeleted, r.SpaceReclaimed, planOf(x.flag("dryRun"), r.Remove, r.Keep)})
+	return x.reply(http.StatusOK, prunedVolumes{r.VolumesDeleted, r.SpaceReclaimed, planOf(x.flag("dryRun"), r.Plan)})
 }

@@ -13,6 +13,7 @@ import (
 	"berth/internal/build/solve"
 	"berth/internal/build/source"
 	"berth/internal/engine/filter"
+	"berth/internal/engine/reclaim"
 	"berth/internal/fault"
 	"berth/internal/image"
 
@@ -141,7 +142,7 @@ type BuildPruneOptions struct {
 type BuildPruneReport struct {
 	api.CachePruneReport
 	DryRun bool
-	Remove []PlanItem
+	Remove []reclaim.Item
 }
 
 // cacheFilters are the keys that filters of the build cache may have.
@@ -205,7 +206,7 @@ func (e *Engine) buildPlan(ctx context.Context, prune solve.PruneOptions) (*Buil
 		if keep > 0 && left <= keep || !wanted(it) {
 			return false
 		}
-		item := PlanItem{Kind: "build-cache", ID: it.ID, Names: []string{it.Description}, Reason: "no build uses it"}
+		item := reclaim.Item{Kind: "build-cache", ID: it.ID, Names: []string{it.Description}, Reason: "no build uses it"}
 		if it.Shared {
 			item.Reason += "; an image has the files, too"
 		} else {

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"berth/internal/engine/images"
+	"berth/internal/engine/images/imagestest"
 	"berth/internal/fault"
 
 	"github.com/moby/moby/api/types/container"
@@ -34,7 +35,7 @@ func TestCommitMakesAnImageOfWhatChanged(t *testing.T) {
 	})
 	b.change(id, "srv/new", "text")
 	b.change(id, "etc/hosts", "") // where the engine mounts its own
-	heard := b.heard()
+	heard := imagestest.Heard(t, &b.bus)
 	made, err := b.ImageCommit(t.Context(), images.CommitOptions{Container: "work", Repo: "made", Tag: "1", Comment: "why", Author: "me", Pause: true,
 		Changes: []string{"ENV ADDED=2"}, Config: &container.Config{User: "www"}})
 	if err != nil {

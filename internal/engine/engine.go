@@ -29,6 +29,7 @@ import (
 	"berth/internal/content"
 	"berth/internal/engine/images"
 	"berth/internal/engine/intake"
+	"berth/internal/engine/reclaim"
 	"berth/internal/engine/registries"
 	"berth/internal/engine/spec"
 	"berth/internal/engine/vocabulary"
@@ -68,6 +69,7 @@ type Engine struct {
 	reach   *registries.Reach
 	intake  *intake.Ledger
 	stock   *images.Stock
+	unused  *reclaim.Images
 	*imageCases
 
 	liveConfig atomic.Pointer[Live] // nil until Reconfigure; see live
@@ -82,15 +84,12 @@ type Engine struct {
 	users      userCache
 	laggards   laggards
 	restarts   restarts
-	budget     budget
 	probes     probes
 	forwards   forwards
 	sampler    sampler
 	metrics    metrics
 	nets       networks
 	netRecords metadata.Bucket[netRecord]
-
-	pruningImages atomic.Bool
 
 	life context.Context // ends with Close
 	end  context.CancelFunc
@@ -143,9 +142,9 @@ func Open(ctx context.Context, cfg Config) (_ *Engine, err error) {
 	e.forwards.startAll(e)
 	e.work.Go(func() { e.follow(happenings) })
 	e.work.Go(e.saveLaggards)
-	e.openBudget()
+	reclaim.KeepBudget(e.life, e.budgeted(), &e.work)
 	e.thawForgotten(ctx)
-	e.work.Go(e.sweepImages)
+	e.work.Go(e.unused.Sweep)
 	return e, e.own.Serve()
 }
 
@@ -215,6 +214,7 @@ func (e *Engine) openImages() (err error) {
 	e.intake = intake.Open(e.cfg.DiskBudget, e.life.Done())
 	e.stock = &images.Stock{Images: e.images, Layers: e.layers, Content: e.content, Containers: e.containers, Bus: &e.bus}
 	e.imageCases = images.New(e.stock, e.reach, e.intake)
+	e.unused = reclaim.NewImages(e.stock, e.own, e.log)
 	return nil
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"berth/internal/engine/images"
 	"berth/internal/engine/images/imagestest"
+	"berth/internal/engine/reclaim"
 	"berth/internal/fault"
 
 	"github.com/moby/moby/api/types/container"
@@ -57,7 +58,7 @@ func TestEverythingAtOnceWithImages(t *testing.T) {
 			ok("remove", err, fault.NotFound, fault.Conflict)
 		},
 		func(n int) {
-			_, err := b.ImagePrune(t.Context(), ImagePruneOptions{DryRun: n%2 == 0})
+			_, err := b.ImagePrune(t.Context(), reclaim.ImageOptions{DryRun: n%2 == 0})
 			ok("prune", err, fault.Conflict)
 		},
 		func(n int) {
@@ -104,7 +105,7 @@ func TestEverythingAtOnceWithImages(t *testing.T) {
 	if err := b.ContainerRemove(t.Context(), "base", RemoveOptions{Force: true}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := b.ImagePrune(t.Context(), ImagePruneOptions{Filters: filters("dangling", "false")}); err != nil {
+	if _, err := b.ImagePrune(t.Context(), reclaim.ImageOptions{Filters: imagestest.Filters("dangling", "false")}); err != nil {
 		t.Fatal(err)
 	}
 	b.eventually("nothing is left", func() bool {

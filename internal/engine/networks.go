@@ -13,6 +13,7 @@ import (
 
 	"berth/internal/container"
 	"berth/internal/engine/filter"
+	"berth/internal/engine/reclaim"
 	"berth/internal/fault"
 	"berth/internal/metadata"
 	netroom "berth/internal/network"
@@ -317,7 +318,7 @@ func (e *Engine) removeNetwork(r *netRecord) error {
 // NetworkPruneReport is what a prune did or, after a dry run, what it would do.
 type NetworkPruneReport struct {
 	NetworksDeleted []string
-	Remove, Keep    []PlanItem
+	reclaim.Plan
 }
 
 // NetworkPrune removes the user-defined networks that no running container is on.
@@ -331,21 +332,11 @@ func (e *Engine) NetworkPrune(ctx context.Context, f filter.Set, dryRun bool) (N
 		return out, err
 	}
 	for _, r := range e.nets.all() {
-		item := PlanItem{Kind: "network", ID: r.ID, Names: []string{r.Name}}
-		users := e.networkUsers(r.Name)
-		switch {
-		case len(users) > 0:
-			item.Reason = "container " + users[0].Record().Name + " is on it"
-		case !until.IsZero() && !r.Created.Before(until):
-			item.Reason = "it is younger than the filter until"
-		case !f.Labels("label", r.Labels) || f.HasLabels("label!", r.Labels):
-			item.Reason = "the label filter leaves it out"
-		default:
-			item.Reason = "no running container is on it"
-			out.Remove = append(out.Remove, item)
-			continue
+		keep := reclaim.Spared(f, until, r.Created, r.Labels)
+		if users := e.networkUsers(r.Name); len(users) > 0 {
+			keep = "container " + users[0].Record().Name + " is on it"
 		}
-		out.Keep = append(out.Keep, item)
+		out.Decide(reclaim.Item{Kind: "network", ID: r.ID, Names: []string{r.Name}}, "no running container is on it", keep)
 	}
 	for _, item := range out.Remove {
 		if err := ctx.Err(); err != nil {

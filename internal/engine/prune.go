@@ -2,11 +2,12 @@ package engine
 
 import (
 	"context"
+	"strconv"
 	"sync"
-	"time"
 
 	"berth/internal/container"
 	"berth/internal/engine/filter"
+	"berth/internal/engine/reclaim"
 
 	"github.com/moby/moby/api/types/events"
 )
@@ -15,7 +16,19 @@ import (
 type ContainerPruneReport struct {
 	ContainersDeleted []string
 	SpaceReclaimed    uint64 // bytes
-	Remove, Keep      []PlanItem
+	reclaim.Plan
+}
+
+// ImagePrune removes images that no container uses: those without a tag or, with the
+// filter dangling=false, all.
+func (e *Engine) ImagePrune(ctx context.Context, o reclaim.ImageOptions) (reclaim.ImageReport, error) {
+	return e.unused.Prune(ctx, o)
+}
+
+// budgeted is the data directory with its budget.
+func (e *Engine) budgeted() reclaim.Directory {
+	return reclaim.Directory{Root: e.cfg.Root, Fresh: e.cfg.DiskBudgetFresh, Engine: e.id,
+		Intake: e.intake, Images: e.unused, Cache: e.builder, DB: e.db, Log: e.log}
 }
 
 // pruneAtOnce is how many containers are removed side by side: their commits are
@@ -35,14 +48,13 @@ func (e *Engine) ContainerPrune(ctx context.Context, f filter.Set, dryRun bool) 
 	var chosen []*container.Container
 	for _, c := range e.containers.All() {
 		rec := c.Record()
-		item := PlanItem{Kind: "container", ID: rec.ID, Names: []string{rec.Name}}
-		if item.Reason = keepContainer(rec, f, until); item.Reason != "" {
-			out.Keep = append(out.Keep, item)
-			continue
+		keep := "it runs"
+		if !rec.State.Up() {
+			keep = reclaim.Spared(f, until, rec.Created, rec.Config.Labels)
 		}
-		item.Reason = "it does not run"
-		chosen = append(chosen, c)
-		out.Remove = append(out.Remove, item)
+		if out.Decide(reclaim.Item{Kind: "container", ID: rec.ID, Names: []string{rec.Name}}, "it does not run", keep) {
+			chosen = append(chosen, c)
+		}
 	}
 	var mu sync.Mutex // guards out and next
 	var work sync.WaitGroup
@@ -78,19 +90,6 @@ func (e *Engine) ContainerPrune(ctx context.Context, f filter.Set, dryRun bool) 
 	return out, nil
 }
 
-// keepContainer says why a prune keeps a container; "" means that it goes.
-func keepContainer(rec *container.Record, f filter.Set, until time.Time) string {
-	switch {
-	case rec.State.Up():
-		return "it runs"
-	case !until.IsZero() && !rec.Created.Before(until):
-		return "it is younger than the filter until"
-	case !f.Labels("label", rec.Config.Labels) || f.HasLabels("label!", rec.Config.Labels):
-		return "the label filter leaves it out"
-	}
-	return ""
-}
-
 // pruneContainer removes one container unless it has been started meanwhile.
 func (e *Engine) pruneContainer(ctx context.Context, c *container.Container, dryRun bool) (size int64, gone bool) {
 	size, err := e.layers.WritableSize(c.ID)
@@ -112,4 +111,9 @@ func (e *Engine) pruneContainer(ctx context.Context, c *container.Container, dry
 		return 0, false
 	}
 	return max(size, 0), true
+}
+
+// publishPrune tells that a prune has taken place, and what came of it.
+func (e *Engine) publishPrune(typ events.Type, bytes uint64) {
+	e.bus.Publish(typ, events.ActionPrune, "", map[string]string{"reclaimed": strconv.FormatUint(bytes, 10)})
 }

@@ -4,11 +4,11 @@ import (
 	"context"
 	"maps"
 	"slices"
-	"strconv"
 	"time"
 
 	"berth/internal/container"
 	"berth/internal/engine/filter"
+	"berth/internal/engine/reclaim"
 	"berth/internal/fault"
 	"berth/internal/metadata"
 	"berth/internal/volume"
@@ -140,8 +140,8 @@ func (e *Engine) removeVolume(name string) error {
 // VolumePruneReport is what a prune did or, after a dry run, what it would do.
 type VolumePruneReport struct {
 	VolumesDeleted []string
-	SpaceReclaimed uint64     // bytes
-	Remove, Keep   []PlanItem // the plan from which the above follows
+	SpaceReclaimed uint64 // bytes
+	reclaim.Plan          // from which the above follows
 }
 
 // VolumePrune removes volumes that no container mounts: those that nobody named,
@@ -156,16 +156,13 @@ func (e *Engine) VolumePrune(ctx context.Context, f filter.Set, dryRun bool) (Vo
 		return r, err
 	}
 	for _, v := range e.volumes.List() {
-		item := PlanItem{Kind: "volume", ID: v.Name}
-		if item.Reason = e.keepVolume(v, f, all); item.Reason != "" {
-			r.Keep = append(r.Keep, item)
-			continue
+		item, keep := reclaim.Item{Kind: "volume", ID: v.Name}, e.keepVolume(v, f, all)
+		if keep == "" {
+			if item.Size, err = e.volumes.Size(ctx, v.Name); err != nil {
+				e.log.Warn("measure volume", "volume", v.Name, "error", err)
+			}
 		}
-		item.Reason = "no container mounts it"
-		if item.Size, err = e.volumes.Size(ctx, v.Name); err != nil {
-			e.log.Warn("measure volume", "volume", v.Name, "error", err)
-		}
-		r.Remove = append(r.Remove, item)
+		r.Decide(item, "no container mounts it", keep)
 	}
 	for _, item := range r.Remove {
 		if err := ctx.Err(); err != nil {
@@ -194,15 +191,8 @@ func (e *Engine) keepVolume(v volume.Volume, f filter.Set, all bool) string {
 		return "mounted by container " + users[0].Record().Name
 	case !all && !anonymous && !v.Anonymous:
 		return "it has a name; the filter all=true takes such volumes, too"
-	case !f.Labels("label", v.Labels) || f.HasLabels("label!", v.Labels):
-		return "the label filter leaves it out"
 	}
-	return ""
-}
-
-// publishPrune tells that a prune has taken place, and what came of it.
-func (e *Engine) publishPrune(typ events.Type, bytes uint64) {
-	e.bus.Publish(typ, events.ActionPrune, "", map[string]string{"reclaimed": strconv.FormatUint(bytes, 10)})
+	return reclaim.Spared(f, time.Time{}, v.Created, v.Labels)
 }
 
 func (e *Engine) publishVolume(action events.Action, name string) {

@@ -50,10 +50,5 @@ func (s *Service) ImageTag(ctx context.Context, src, target string) error {
 // ImageRemove removes a name of an image, or the image.
 func (s *Service) ImageRemove(ctx context.Context, ref string, force, prune bool) ([]api.DeleteResponse, error) {
 	known := s.stock.lineage(ctx, ref)
-	gone, err := s.stock.Images.Remove(ctx, ref, image.RemoveOptions{Force: force, Prune: prune, InUse: s.stock.Users})
-	if err != nil {
-		return nil, err
-	}
-	s.stock.TellRemoval(gone, known)
-	return gone, nil
+	return s.stock.Remove(ctx, ref, image.RemoveOptions{Force: force, Prune: prune}, known...)
 }

@@ -13,29 +13,6 @@ import (
 	"berth/internal/image"
 )
 
-// list returns the names that a list of images shows, in order.
-func list(t *testing.T, b *imagestest.Bench, o images.ListOptions) []string {
-	t.Helper()
-	all, err := b.ImageList(t.Context(), o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	names := []string{}
-	for _, i := range all {
-		names = append(names, strings.Join(i.RepoTags, "+"))
-	}
-	slices.Sort(names)
-	return names
-}
-
-func filters(pairs ...string) filter.Set {
-	f := filter.Set{}
-	for i := 0; i < len(pairs); i += 2 {
-		f.Add(pairs[i], pairs[i+1])
-	}
-	return f
-}
-
 func TestImageListFilters(t *testing.T) {
 	t.Parallel()
 	b := imagestest.New(t, nil)
@@ -55,33 +32,33 @@ func TestImageListFilters(t *testing.T) {
 		want []string
 	}{
 		{nil, all},
-		{filters("dangling", "true"), []string{""}},
-		{filters("dangling", "false"), all[1:]},
-		{filters("reference", "a"), []string{"a:1+a:alias"}},
-		{filters("reference", "a:al*"), []string{"a:alias"}},
-		{filters("reference", "reg.io/*/b"), []string{"reg.io/team/b:2"}},
-		{filters("reference", "nothing"), nil},
-		{filters("label", "tier"), []string{"a:1+a:alias", "reg.io/team/b:2"}},
-		{filters("label", "tier=back", "label", "x"), []string{"reg.io/team/b:2"}},
-		{filters("before", "reg.io/team/b:2"), []string{"a:1+a:alias", "image:latest"}},
-		{filters("since", "a:1", "dangling", "false"), []string{"old:latest", "reg.io/team/b:2"}},
-		{filters("until", "1h"), nil},
-		{filters("until", time.Now().Add(time.Hour).Format(time.RFC3339)), all},
+		{imagestest.Filters("dangling", "true"), []string{""}},
+		{imagestest.Filters("dangling", "false"), all[1:]},
+		{imagestest.Filters("reference", "a"), []string{"a:1+a:alias"}},
+		{imagestest.Filters("reference", "a:al*"), []string{"a:alias"}},
+		{imagestest.Filters("reference", "reg.io/*/b"), []string{"reg.io/team/b:2"}},
+		{imagestest.Filters("reference", "nothing"), nil},
+		{imagestest.Filters("label", "tier"), []string{"a:1+a:alias", "reg.io/team/b:2"}},
+		{imagestest.Filters("label", "tier=back", "label", "x"), []string{"reg.io/team/b:2"}},
+		{imagestest.Filters("before", "reg.io/team/b:2"), []string{"a:1+a:alias", "image:latest"}},
+		{imagestest.Filters("since", "a:1", "dangling", "false"), []string{"old:latest", "reg.io/team/b:2"}},
+		{imagestest.Filters("until", "1h"), nil},
+		{imagestest.Filters("until", time.Now().Add(time.Hour).Format(time.RFC3339)), all},
 	} {
 		want := c.want
 		if want == nil {
 			want = []string{}
 		}
-		if got := list(t, b, images.ListOptions{Filters: c.f}); !slices.Equal(got, want) {
+		if got := b.Names(images.ListOptions{Filters: c.f}); !slices.Equal(got, want) {
 			t.Errorf("%v: %q, want %q", c.f, got, want)
 		}
 	}
-	for _, bad := range []filter.Set{filters("colour", "red"), filters("dangling", "maybe"), filters("until", "soon"), filters("reference", "[a"), filters("until", "1h", "until", "2h")} {
+	for _, bad := range []filter.Set{imagestest.Filters("colour", "red"), imagestest.Filters("dangling", "maybe"), imagestest.Filters("until", "soon"), imagestest.Filters("reference", "[a"), imagestest.Filters("until", "1h", "until", "2h")} {
 		if _, err := b.ImageList(t.Context(), images.ListOptions{Filters: bad}); !fault.Is(err, fault.Invalid) {
 			t.Errorf("%v: %v", bad, err)
 		}
 	}
-	if _, err := b.ImageList(t.Context(), images.ListOptions{Filters: filters("before", "nosuch")}); !fault.Is(err, fault.NotFound) {
+	if _, err := b.ImageList(t.Context(), images.ListOptions{Filters: imagestest.Filters("before", "nosuch")}); !fault.Is(err, fault.NotFound) {
 		t.Errorf("before an image that is not there: %v", err)
 	}
 }

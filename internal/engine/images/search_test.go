@@ -54,8 +54,8 @@ func TestSearchAsksTheRegistryOfTheTerm(t *testing.T) {
 		f     filter.Set
 		want  string
 	}{
-		{0, nil, "abc"}, {2, nil, "ab"}, {0, filters("stars", "3"), "ab"}, {0, filters("is-official", "true"), "a"}, {0, filters("is-official", "false"), "bc"},
-		{0, filters("is-automated", "true"), ""}, {0, filters("is-automated", "false"), "abc"}, {0, filters("colour", "red"), "invalid"}, {0, filters("stars", "many"), "invalid"},
+		{0, nil, "abc"}, {2, nil, "ab"}, {0, imagestest.Filters("stars", "3"), "ab"}, {0, imagestest.Filters("is-official", "true"), "a"}, {0, imagestest.Filters("is-official", "false"), "bc"},
+		{0, imagestest.Filters("is-automated", "true"), ""}, {0, imagestest.Filters("is-automated", "false"), "abc"}, {0, imagestest.Filters("colour", "red"), "invalid"}, {0, imagestest.Filters("stars", "many"), "invalid"},
 	} {
 		if got := search(c.limit, c.f, registry.AuthConfig{}); got != c.want {
 			t.Errorf("limit %d, %v: %q, want %q", c.limit, c.f, got, c.want)

@@ -62,9 +62,20 @@ func (s *Stock) lineage(ctx context.Context, ref string) []*image.Image {
 	return list
 }
 
-// TellRemoval tells what an image's removal took away: names, images; layers
+// Remove removes a name of an image, or the image, unless a container uses it, and
+// tells of it. known are the images of which something may go, the one named first.
+func (s *Stock) Remove(ctx context.Context, ref string, o image.RemoveOptions, known ...*image.Image) ([]apiimage.DeleteResponse, error) {
+	o.InUse = s.Users
+	gone, err := s.Images.Remove(ctx, ref, o)
+	if err == nil {
+		s.tellRemoval(gone, known)
+	}
+	return gone, err
+}
+
+// tellRemoval tells what an image's removal took away: names, images; layers
 // have no events.
-func (s *Stock) TellRemoval(gone []apiimage.DeleteResponse, known []*image.Image) {
+func (s *Stock) tellRemoval(gone []apiimage.DeleteResponse, known []*image.Image) {
 	if len(known) == 0 {
 		return
 	}

@@ -10,11 +10,14 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"berth/internal/container"
 	"berth/internal/content"
+	"berth/internal/engine/filter"
 	"berth/internal/engine/images"
 	"berth/internal/engine/intake"
 	"berth/internal/events"
@@ -74,6 +77,31 @@ func (b *Bench) Import(ref, content string, changes ...string) string {
 		b.t.Fatal(err)
 	}
 	return img.ID.String()
+}
+
+// Names returns the names that a list of images shows, in order, those of one image
+// together.
+func (b *Bench) Names(o images.ListOptions) []string {
+	b.t.Helper()
+	all, err := b.ImageList(b.t.Context(), o)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	names := []string{}
+	for _, i := range all {
+		names = append(names, strings.Join(i.RepoTags, "+"))
+	}
+	slices.Sort(names)
+	return names
+}
+
+// Filters are made of keys and values in turn.
+func Filters(pairs ...string) filter.Set {
+	f := filter.Set{}
+	for i := 0; i < len(pairs); i += 2 {
+		f.Add(pairs[i], pairs[i+1])
+	}
+	return f
 }
 
 // OneFile is the archive of one file.

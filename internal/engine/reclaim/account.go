@@ -1,4 +1,4 @@
-package engine
+package reclaim
 
 import (
 	"context"
@@ -24,25 +24,25 @@ type account struct {
 // index count for the one that stands for it. What a container's root is made of
 // stays whatever happens to the image, and so does what the engine's registry
 // has.
-func (e *Engine) accountOf(ctx context.Context, images []*image.Image) *account {
+func (p *Images) accountOf(ctx context.Context, all []*image.Image) *account {
 	a := &account{uses: map[thing]map[digest.Digest]bool{}, size: map[thing]int64{}}
-	for _, img := range images {
-		e.addImage(ctx, a, img.ID, img)
+	for _, img := range all {
+		p.addImage(ctx, a, img.ID, img)
 		if img.Index == "" {
 			continue
 		}
-		e.addThing(ctx, a, img.ID, thing{true, img.Index})
-		members, _, err := e.images.Members(ctx, img.Index.String())
+		p.addThing(ctx, a, img.ID, thing{true, img.Index})
+		members, _, err := p.stock.Images.Members(ctx, img.Index.String())
 		if err != nil {
 			continue // it has gone meanwhile
 		}
 		for _, m := range members {
 			if m.Image != nil && m.Image.ID != img.ID {
-				e.addImage(ctx, a, img.ID, m.Image)
+				p.addImage(ctx, a, img.ID, m.Image)
 			}
 		}
 	}
-	for _, c := range e.containers.All() {
+	for _, c := range p.stock.Containers.All() {
 		for _, d := range c.Record().Layers {
 			a.size[thing{false, d}] = 0
 		}
@@ -51,33 +51,33 @@ func (e *Engine) accountOf(ctx context.Context, images []*image.Image) *account 
 }
 
 // addImage notes what an image needs on behalf of the one called id.
-func (e *Engine) addImage(ctx context.Context, a *account, id digest.Digest, img *image.Image) {
+func (p *Images) addImage(ctx context.Context, a *account, id digest.Digest, img *image.Image) {
 	for _, d := range img.DiffIDs {
-		e.addThing(ctx, a, id, thing{false, d})
+		p.addThing(ctx, a, id, thing{false, d})
 	}
-	for _, d := range e.stock.Blobs(ctx, img.ID) {
-		e.addThing(ctx, a, id, thing{true, d})
+	for _, d := range p.stock.Blobs(ctx, img.ID) {
+		p.addThing(ctx, a, id, thing{true, d})
 	}
 }
 
-func (e *Engine) addThing(ctx context.Context, a *account, id digest.Digest, t thing) {
+func (p *Images) addThing(ctx context.Context, a *account, id digest.Digest, t thing) {
 	if a.uses[t] == nil {
 		a.uses[t] = map[digest.Digest]bool{}
-		a.size[t] = e.thingSize(ctx, t)
+		a.size[t] = p.thingSize(ctx, t)
 	}
 	a.uses[t][id] = true
 }
 
 // thingSize is what a thing takes on disk, in bytes; 0 when it is not there.
-func (e *Engine) thingSize(ctx context.Context, t thing) int64 {
+func (p *Images) thingSize(ctx context.Context, t thing) int64 {
 	if t.blob {
-		info, err := e.content.Stat(t.digest)
-		if err != nil || e.own.Keeps(ctx, t.digest) {
+		info, err := p.stock.Content.Stat(t.digest)
+		if err != nil || p.others.Keeps(ctx, t.digest) {
 			return 0
 		}
 		return info.Size
 	}
-	l, err := e.layers.Stat(t.digest)
+	l, err := p.stock.Layers.Stat(t.digest)
 	if err != nil {
 		return 0
 	}
@@ -109,10 +109,10 @@ func (a *account) freedBy(gone map[digest.Digest]bool) int64 {
 }
 
 // freed is how much has come back after these images went, in bytes.
-func (e *Engine) freed(a *account, gone map[digest.Digest]bool) int64 {
+func (p *Images) freed(a *account, gone map[digest.Digest]bool) int64 {
 	total := int64(0)
 	for _, t := range a.orphans(gone) {
-		if t.blob && e.content.Has(t.digest) || !t.blob && e.layers.Has(t.digest) {
+		if t.blob && p.stock.Content.Has(t.digest) || !t.blob && p.stock.Layers.Has(t.digest) {
 			continue // somebody has found a use for it
 		}
 		total += a.size[t]

@@ -1,10 +1,12 @@
-package engine
+package reclaim
 
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"berth/internal/engine/filter"
@@ -17,27 +19,35 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// ImagePruneOptions steer a prune.
-type ImagePruneOptions struct {
+// ImageOptions steer a prune.
+type ImageOptions struct {
 	Filters filter.Set // dangling (default true), until, label, label!
 	DryRun  bool       // make the plan and leave it at that
 }
 
-// PlanItem is one thing that a plan is about.
-type PlanItem struct {
-	Kind   string   // "image"
-	ID     string   // of the thing
-	Names  []string `json:",omitempty"`
-	Size   int64    // bytes that come back, or that it takes and shares with nobody
-	Reason string   // why it goes, or why it is kept
-}
-
-// ImagePruneReport is what a prune did or, after a dry run, what it would do.
-type ImagePruneReport struct {
+// ImageReport is what a prune did or, after a dry run, what it would do.
+type ImageReport struct {
 	ImagesDeleted  []api.DeleteResponse
 	SpaceReclaimed uint64 // bytes
-	// Remove and Keep are the plan from which the above follows.
-	Remove, Keep []PlanItem
+	Plan                  // from which the above follows
+}
+
+// Others keep blobs beside images; *registries.Own does.
+type Others interface {
+	Keeps(ctx context.Context, d digest.Digest) bool
+}
+
+// Images removes images that nobody uses.
+type Images struct {
+	stock  *images.Stock
+	others Others
+	log    *slog.Logger
+	busy   atomic.Bool // a prune is at it
+}
+
+// NewImages returns what removes images of a stock.
+func NewImages(stock *images.Stock, others Others, log *slog.Logger) *Images {
+	return &Images{stock: stock, others: others, log: log}
 }
 
 // imagePlan is what a prune of images does: made once, printed by a dry run,
@@ -73,37 +83,37 @@ func readPruneFilter(f filter.Set) (*pruneFilter, error) {
 	return out, err
 }
 
-// ImagePrune removes images that no container uses: those without a tag or, with
+// Prune removes images that no container uses: those without a tag or, with
 // the filter dangling=false, all.
-func (e *Engine) ImagePrune(ctx context.Context, o ImagePruneOptions) (ImagePruneReport, error) {
+func (p *Images) Prune(ctx context.Context, o ImageOptions) (ImageReport, error) {
 	f, err := readPruneFilter(o.Filters)
 	if err != nil {
-		return ImagePruneReport{}, err
+		return ImageReport{}, err
 	}
 	// Two plans of the same images would count them twice.
 	if !o.DryRun {
-		if !e.pruningImages.CompareAndSwap(false, true) {
-			return ImagePruneReport{}, fault.New(fault.Conflict, "", "", "a prune operation is already running")
+		if !p.busy.CompareAndSwap(false, true) {
+			return ImageReport{}, fault.New(fault.Conflict, "", "", "a prune operation is already running")
 		}
-		defer e.pruningImages.Store(false)
+		defer p.busy.Store(false)
 	}
-	all, err := e.images.List(ctx)
+	all, err := p.stock.Images.List(ctx)
 	if err != nil {
-		return ImagePruneReport{}, err
+		return ImageReport{}, err
 	}
-	plan := e.planPrune(all, f)
-	account := e.accountOf(ctx, all)
+	plan := p.plan(all, f)
+	account := p.accountOf(ctx, all)
 	if o.DryRun {
 		return plan.report(account), nil
 	}
-	report, err := e.prune(ctx, plan, account)
-	e.bus.Publish(events.ImageEventType, events.ActionPrune, "", map[string]string{"reclaimed": strconv.FormatUint(report.SpaceReclaimed, 10)})
+	report, err := p.carryOut(ctx, plan, account)
+	p.stock.Bus.Publish(events.ImageEventType, events.ActionPrune, "", map[string]string{"reclaimed": strconv.FormatUint(report.SpaceReclaimed, 10)})
 	return report, err
 }
 
-// planPrune decides about each image, those first that were made from others:
+// plan decides about each image, those first that were made from others:
 // an image without a name is kept as long as a kept one was made from it.
-func (e *Engine) planPrune(all []*image.Image, f *pruneFilter) *imagePlan {
+func (p *Images) plan(all []*image.Image, f *pruneFilter) *imagePlan {
 	plan := &imagePlan{goes: map[digest.Digest]bool{}}
 	var reasons map[digest.Digest]string
 	for more := true; more; {
@@ -114,7 +124,7 @@ func (e *Engine) planPrune(all []*image.Image, f *pruneFilter) *imagePlan {
 			if plan.goes[img.ID] {
 				continue
 			}
-			if why := e.keepReason(img, f, parents[img.ID]); why != "" {
+			if why := p.keepReason(img, f, parents[img.ID]); why != "" {
 				reasons[img.ID] = why
 				continue
 			}
@@ -131,8 +141,8 @@ func (e *Engine) planPrune(all []*image.Image, f *pruneFilter) *imagePlan {
 }
 
 // keepReason says why an image is kept; "" means that it goes.
-func (e *Engine) keepReason(img *image.Image, f *pruneFilter, isParent bool) string {
-	if users := e.stock.Users(img.ID); len(users) > 0 {
+func (p *Images) keepReason(img *image.Image, f *pruneFilter, isParent bool) string {
+	if users := p.stock.Users(img.ID); len(users) > 0 {
 		more := ""
 		if len(users) > 1 {
 			more = fmt.Sprintf(" and %d more", len(users)-1)
@@ -156,76 +166,75 @@ func (e *Engine) keepReason(img *image.Image, f *pruneFilter, isParent bool) str
 }
 
 // report tells what the plan does.
-func (p *imagePlan) report(a *account) ImagePruneReport {
-	r := ImagePruneReport{SpaceReclaimed: uint64(a.freedBy(p.goes))}
+func (p *imagePlan) report(a *account) ImageReport {
+	r := ImageReport{SpaceReclaimed: uint64(a.freedBy(p.goes))}
 	for _, img := range p.remove {
 		why := "no tag names it and no container uses it"
 		if !img.Dangling() {
 			why = "no container uses it"
 		}
-		r.Remove = append(r.Remove, PlanItem{Kind: "image", ID: img.ID.String(), Names: img.RepoTags, Size: a.alone(img.ID, p.goes), Reason: why})
+		r.Remove = append(r.Remove, Item{Kind: "image", ID: img.ID.String(), Names: img.RepoTags, Size: a.alone(img.ID, p.goes), Reason: why})
 		for _, name := range slices.Concat(img.RepoTags, img.RepoDigests) {
 			r.ImagesDeleted = append(r.ImagesDeleted, api.DeleteResponse{Untagged: name})
 		}
 		r.ImagesDeleted = append(r.ImagesDeleted, api.DeleteResponse{Deleted: img.ID.String()})
 	}
 	for _, k := range p.keep {
-		r.Keep = append(r.Keep, PlanItem{Kind: "image", ID: k.img.ID.String(), Names: k.img.RepoTags, Size: a.alone(k.img.ID, nil), Reason: k.why})
+		r.Keep = append(r.Keep, Item{Kind: "image", ID: k.img.ID.String(), Names: k.img.RepoTags, Size: a.alone(k.img.ID, nil), Reason: k.why})
 	}
 	return r
 }
 
-// prune carries out a plan and tells what went.
-func (e *Engine) prune(ctx context.Context, p *imagePlan, a *account) (ImagePruneReport, error) {
-	var r ImagePruneReport
+// carryOut carries out a plan and tells what went.
+func (p *Images) carryOut(ctx context.Context, plan *imagePlan, a *account) (ImageReport, error) {
+	var r ImageReport
 	gone := map[digest.Digest]bool{}
 	var err error
-	for _, img := range p.remove {
+	for _, img := range plan.remove {
 		if err = ctx.Err(); err != nil {
 			break
 		}
-		deleted := e.pruneOne(ctx, img)
+		deleted := p.remove(ctx, img)
 		r.ImagesDeleted = append(r.ImagesDeleted, deleted...)
 		gone[img.ID] = slices.ContainsFunc(deleted, func(d api.DeleteResponse) bool { return d.Deleted == img.ID.String() })
 	}
-	r.SpaceReclaimed = uint64(e.freed(a, gone))
+	r.SpaceReclaimed = uint64(p.freed(a, gone))
 	return r, err
 }
 
-// pruneOne removes an image name by name, so that one which somebody has begun
+// remove removes an image name by name, so that one which somebody has begun
 // to use since the plan was made stays.
-func (e *Engine) pruneOne(ctx context.Context, img *image.Image) []api.DeleteResponse {
+func (p *Images) remove(ctx context.Context, img *image.Image) []api.DeleteResponse {
 	names := slices.Concat(img.RepoTags, img.RepoDigests)
 	if len(names) == 0 {
 		names = []string{img.ID.String()}
 	}
 	var all []api.DeleteResponse
 	for _, name := range names {
-		deleted, err := e.images.Remove(ctx, name, image.RemoveOptions{InUse: e.stock.Users})
+		deleted, err := p.stock.Remove(ctx, name, image.RemoveOptions{}, img)
 		if err != nil {
 			if !fault.Is(err, fault.NotFound) { // the removal of another name has taken it along
-				e.log.Info("image not pruned", "image", name, "error", err)
+				p.log.Info("image not pruned", "image", name, "error", err)
 			}
 			continue
 		}
-		e.stock.TellRemoval(deleted, []*image.Image{img})
 		all = append(all, deleted...)
 	}
 	return all
 }
 
-// sweepImages deletes layers and blobs that nobody needs. It runs when whoever
+// Sweep deletes layers and blobs that nobody needs. It runs when whoever
 // keeps any has said so, and beside everything else.
-func (e *Engine) sweepImages() {
+func (p *Images) Sweep() {
 	var freed int64
-	for _, collect := range []func() (int64, error){e.layers.CollectAll, e.content.CollectAll} {
+	for _, collect := range []func() (int64, error){p.stock.Layers.CollectAll, p.stock.Content.CollectAll} {
 		n, err := collect()
 		if err != nil {
-			e.log.Error("layers and blobs without an owner cannot be deleted", "error", err)
+			p.log.Error("layers and blobs without an owner cannot be deleted", "error", err)
 		}
 		freed += n
 	}
 	if freed > 0 {
-		e.log.Info("deleted layers and blobs without an owner", "bytes", freed)
+		p.log.Info("deleted layers and blobs without an owner", "bytes", freed)
 	}
 }
