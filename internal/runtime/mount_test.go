@@ -86,6 +86,35 @@ func TestTmpfsWithCopyUp(t *testing.T) {
 	}
 }
 
+// Layers whose paths are longer than the kernel takes for a value, and have
+// everything in them that options are separated and escaped with.
+func TestOverlayOfLayersOneByOne(t *testing.T) {
+	t.Parallel()
+	root := busyboxRoot(t)
+	m := newMachine(t)
+	dir := t.TempDir()
+	layer := func(name, file string) string {
+		p := filepath.Join(dir, strings.Repeat("d", 200), `a,b:c\d=e`+name, strings.Repeat("e", 100))
+		if err := os.MkdirAll(p, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if file != "" {
+			os.WriteFile(filepath.Join(p, file), []byte(name+"\n"), 0o644)
+		}
+		return p
+	}
+	lower := []string{"lowerdir+=" + layer("top", "f"), "lowerdir+=" + layer("below", "g")}
+	upper := layer("upper", "")
+	code, out := m.sh(root, "cat /v/f /v/g; touch /v/x || echo fixed; echo y > /w/new; cat /w/f; touch /w/n/x 2>/dev/null; cat /one/f", with(
+		specs.Mount{Destination: "/v", Type: "overlay", Source: "overlay", Options: append([]string{"ro"}, lower...)},
+		specs.Mount{Destination: "/w", Type: "overlay", Source: "overlay", Options: append([]string{"rw", "upperdir=" + upper, "workdir=" + layer("work", "")}, lower...)},
+		specs.Mount{Destination: "/one", Type: "overlay", Options: lower[:1]}))
+	want(t, code, out, "top\nbelow\n", "fixed\n", "top\n")
+	if data, err := os.ReadFile(filepath.Join(upper, "new")); err != nil || string(data) != "y\n" {
+		t.Errorf("what was written: %q, %v", data, err)
+	}
+}
+
 // A mount point below an absolute link, existing or dangling, is made where
 // the link leads inside of the root.
 func TestMountPointBelowLinks(t *testing.T) {

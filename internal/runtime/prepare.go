@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"berth/internal/fault"
 	"berth/internal/overlay"
@@ -180,22 +181,76 @@ func (r *resources) mountOverlay(o *Overlay) (int, error) {
 	return r.keep(fd), nil
 }
 
-// binds opens the sources of all bind mounts, as the host sees them.
+// binds opens the sources of all bind mounts, as the host sees them, and makes what
+// else the host makes: overlays of layers that are given one by one.
 func (r *resources) binds(s *specs.Spec, bundle string, idmaps *idMapper) (map[int]plan.Bind, error) {
 	out := map[int]plan.Bind{}
 	for i := range s.Mounts {
 		m := &s.Mounts[i]
 		o := plan.ParseMountOptions(m.Options)
-		if !o.Bind && m.Type != "bind" || o.Remount {
+		var b plan.Bind
+		var err error
+		switch layers, isOverlay := overlayOf(m, &o); {
+		case o.Remount:
+			continue
+		case isOverlay:
+			b, err = r.overlayMount(layers, &o, i)
+		case o.Bind || m.Type == "bind":
+			b, err = r.bind(m, &o, i, bundle, rootPropagation(s), idmaps)
+		default:
 			continue
 		}
-		b, err := r.bind(m, &o, i, bundle, rootPropagation(s), idmaps)
 		if err != nil {
 			return nil, err
 		}
 		out[i] = b
 	}
 	return out, nil
+}
+
+// overlayOf reads an overlay mount whose layers are given one by one, as lowerdir+
+// takes them. The kernel knows that since 6.5 and for paths of less than 256 bytes;
+// the overlay room makes up for both, so such a mount is made by it, as the root is.
+func overlayOf(m *specs.Mount, o *plan.MountOptions) (l Overlay, ok bool) {
+	if m.Type != "overlay" {
+		return l, false
+	}
+	for _, option := range o.Data {
+		switch key, dir, _ := strings.Cut(option, "="); key {
+		case "lowerdir+":
+			l.Lower = append(l.Lower, dir)
+		case "upperdir":
+			l.Upper = dir
+		case "workdir":
+			l.Work = dir
+		default:
+			return l, false
+		}
+	}
+	return l, len(l.Lower) > 0
+}
+
+func (r *resources) overlayMount(l Overlay, o *plan.MountOptions, i int) (plan.Bind, error) {
+	fd, err := r.mountOverlay(&l)
+	if err != nil {
+		return plan.Bind{}, fault.Wrap("prepare", fmt.Sprintf("mounts[%d]", i), err)
+	}
+	return plan.Bind{Tree: fd, Dir: true}, setOptions(fd, o, i, 0)
+}
+
+// setOptions gives a detached mount the attributes that its options name.
+func setOptions(fd int, o *plan.MountOptions, i int, clr uint64) error {
+	var err error
+	if o.Set|clr != 0 {
+		err = setAttr(fd, false, unix.MountAttr{Attr_set: o.Set, Attr_clr: clr})
+	}
+	if err == nil && o.RecSet|o.RecClear != 0 {
+		err = setAttr(fd, true, unix.MountAttr{Attr_set: o.RecSet, Attr_clr: o.RecClear})
+	}
+	if err != nil {
+		return fault.New(fault.Internal, "prepare", fmt.Sprintf("mounts[%d].options", i), "%w", err)
+	}
+	return nil
 }
 
 func (r *resources) bind(m *specs.Mount, o *plan.MountOptions, i int, bundle string, p plan.Propagation, idmaps *idMapper) (plan.Bind, error) {
@@ -233,25 +288,13 @@ func (r *resources) bind(m *specs.Mount, o *plan.MountOptions, i int, bundle str
 			return b, err
 		}
 	}
-	set := func(recursive bool, attrs, clr uint64) error {
-		if attrs|clr == 0 {
-			return nil
-		}
-		if err := setAttr(fd, recursive, unix.MountAttr{Attr_set: attrs, Attr_clr: clr}); err != nil {
-			return fault.New(fault.Internal, "prepare", fmt.Sprintf("mounts[%d].options", i), "%w", err)
-		}
-		return nil
-	}
 	// A bind mount keeps its source's restrictions unless they are lifted
 	// recursively, by name.
 	clr := uint64(0)
 	if o.Set&unix.MOUNT_ATTR__ATIME != 0 || o.Clear&unix.MOUNT_ATTR__ATIME != 0 {
 		clr = unix.MOUNT_ATTR__ATIME
 	}
-	if err := set(false, o.Set, clr); err != nil {
-		return b, err
-	}
-	return b, set(true, o.RecSet, o.RecClear)
+	return b, setOptions(fd, o, i, clr)
 }
 
 // cloneFlags are the kernel's names for namespace types.
