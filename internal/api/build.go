@@ -285,7 +285,7 @@ func (t *buildTeller) event(e build.Event) {
 		w.Message = e.Err.Error()
 	}
 	if e.Warning != nil {
-		w.Rule, w.URL, w.Detail = e.Warning.Rule, e.Warning.URL, e.Warning.Description
+		w.Rule, w.URL, w.Detail, w.Excerpt = e.Warning.Rule, e.Warning.URL, e.Warning.Description, e.Warning.Excerpt
 	}
 	_ = t.tell(w) // a client that is gone ends the build by its context
 }

@@ -195,7 +195,7 @@ func (f *buildFlags) mode() (buildview.Mode, error) {
 // viewOptions describes where and how a build is shown.
 func (a *app) viewOptions(mode buildview.Mode, b *building) buildview.Options {
 	o := buildview.Options{
-		Mode: mode, Out: a.err, Why: b.flags.why, Check: b.request.Check, File: b.from.file, Source: b.from.text, Unicode: terminal.Unicode(),
+		Mode: mode, Out: a.err, Why: b.flags.why, Check: b.request.Check, File: b.from.file, Unicode: terminal.Unicode(),
 	}
 	if o.File == "" {
 		o.File = "Dockerfile"

@@ -104,6 +104,7 @@ type Warning struct {
 	URL         string
 	Message     string // about this place
 	Lines       graph.Lines
+	Excerpt     string // these lines and their neighbours
 }
 
 // defaultPath is PATH where the image has none, as docker's builder sets it.
@@ -284,7 +285,8 @@ func (t *translation) finish(target *stage) *graph.Graph {
 
 func (t *translation) warn(rule, description, url, message string, at []parser.Range) {
 	if t.o.Warn != nil {
-		t.o.Warn(Warning{Rule: rule, Description: description, URL: url, Message: message, Lines: lines(at)})
+		l := lines(at)
+		t.o.Warn(Warning{Rule: rule, Description: description, URL: url, Message: message, Lines: l, Excerpt: t.source.Excerpt(l, 0, 0, 0)})
 	}
 }
 

@@ -2,10 +2,8 @@ package dockerfile
 
 import (
 	"path"
-	"regexp"
 	"slices"
 	"strings"
-	"sync"
 
 	"github.com/distribution/reference"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
@@ -14,6 +12,8 @@ import (
 	"github.com/moby/buildkit/frontend/dockerfile/shell"
 	"github.com/moby/buildkit/util/suggest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"berth/internal/build/graph"
 )
 
 // The checks below are those that need more than one instruction; the parser
@@ -153,16 +153,8 @@ func (t *translation) lintOnce(c instructions.Command, before **[]parser.Range, 
 	*before = &at
 }
 
-// secretNames tells names of variables that hold secrets from those that only
-// speak of them.
-var secretNames = sync.OnceValue(func() (re struct{ deny, allow *regexp.Regexp }) {
-	re.deny = regexp.MustCompile(`(?i)(?:_|^)(?:apikey|auth|credentials?|key|password|pword|passwd|secret|token)(?:_|$)`)
-	re.allow = regexp.MustCompile(`(?i)(?:_|^)(?:public|file|version)(?:_|$)`)
-	return re
-})
-
 func (t *translation) lintSecret(instruction, key string, at []parser.Range, lint *linter.Linter) {
-	if re := secretNames(); re.deny.MatchString(key) && !re.allow.MatchString(key) {
+	if graph.SecretName(key) {
 		lint.Run(&linter.RuleSecretsUsedInArgOrEnv, at, linter.RuleSecretsUsedInArgOrEnv.Format(instruction, key))
 	}
 }

@@ -13,7 +13,7 @@ type EventKind int
 // failed.
 const (
 	Planned EventKind = iota // known from the beginning: all vertices of a build
-	Started
+	Started                  // it has its turn and runs
 	Cached
 	Done
 	Errored

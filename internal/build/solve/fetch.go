@@ -20,14 +20,14 @@ func (r *run) fetch(ctx context.Context, t *task, again bool) (Result, error) {
 	n := t.node
 	id, err := r.identify(ctx, n, nil, nil)
 	if err != nil {
-		return Result{}, t.fail(r, err)
+		return Result{}, t.end(r, err)
 	}
 	current := false
 	switch op := n.Op.(type) {
 	case *graph.Git:
 		commit, err := r.commitOf(ctx, op)
 		if err != nil {
-			return Result{}, t.fail(r, err)
+			return Result{}, t.end(r, err)
 		}
 		id.part("commit", "%s", commit)
 		id.seal()

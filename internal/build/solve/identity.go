@@ -34,7 +34,9 @@ type stepIdentity struct {
 	own bool
 	// matches are the files that the actions of a File copy.
 	matches map[int][]tree.Match
-	commit  string // of a Git
+	commit  string          // of a Git
+	args    map[string]bool // which of the variables are build arguments
+	from    string          // the base image that is right below, as in Record
 }
 
 func (id *stepIdentity) part(name, format string, args ...any) {
@@ -47,6 +49,16 @@ func (id *stepIdentity) part(name, format string, args ...any) {
 func (r *run) identify(ctx context.Context, n *graph.Node, inputs []Result, believed []*Import) (*stepIdentity, error) {
 	id := &stepIdentity{name: n.Name, text: n.Text, matches: map[int][]tree.Match{}}
 	id.slot = r.j.Project + "\x00" + n.Stage + "\x00" + strconv.Itoa(n.Index)
+	id.args = map[string]bool{}
+	for _, kv := range n.Args {
+		k, _, _ := strings.Cut(kv, "=")
+		id.args[k] = true
+	}
+	if len(n.Inputs) > 0 && n.Inputs[0] != nil {
+		if src, ok := n.Inputs[0].Op.(*graph.Source); ok {
+			id.from = src.Ref + " " + src.ID.String()
+		}
+	}
 	var err error
 	switch op := n.Op.(type) {
 	case *graph.Exec:

@@ -208,7 +208,7 @@ func (r *run) solve(ctx context.Context, t *task, again bool) (Result, error) {
 	if !n.NoCache && !again {
 		id, err := r.identify(ctx, n, inputs, r.j.Imports)
 		if err != nil {
-			return Result{}, t.fail(r, err)
+			return Result{}, t.end(r, err)
 		}
 		if rec := r.lookup(n, id, inputs); rec != nil {
 			t.took(rec)
@@ -261,7 +261,7 @@ func (r *run) perform(ctx context.Context, t *task, again bool) (Result, error) 
 	for try := 1; ; try++ {
 		id, err := r.identify(ctx, n, inputs, nil)
 		if err != nil {
-			return Result{}, t.fail(r, err)
+			return Result{}, t.end(r, err)
 		}
 		if !n.NoCache {
 			if rec := r.lookup(n, id, inputs); rec != nil && (!again || r.s.has(rec.Layers)) {
@@ -285,15 +285,20 @@ func (r *run) perform(ctx context.Context, t *task, again bool) (Result, error) 
 	}
 }
 
-// launch runs a step, or waits for another build that runs it.
+// launch runs a step, or waits for another build that runs it. It is begun when it
+// does run: waiting for its turn is none of its time.
 func (r *run) launch(ctx context.Context, t *task, id *stepIdentity, inputs []Result) (*Record, error) {
-	t.begin(r, r.s.why(id))
+	why := r.s.why(id)
 	key := id.key
 	if t.node.NoCache {
 		key += " " + r.j.ID + r.s.seq.next()
 	}
 	rec, shared, err := r.s.fly(ctx, key, id.own, func(e Event) {
 		e.Vertex, e.Name, e.Stage, e.Lines = t.id, t.node.Name, t.node.Stage, t.node.Lines
+		if e.Kind == Started {
+			t.begin(r, why)
+			return
+		}
 		r.emit(e)
 	}, func(ctx context.Context, emit func(Event)) (*Record, error) {
 		return r.s.doStep(ctx, &work{node: t.node, id: id, inputs: inputs, job: &r.j, run: r, emit: emit, epoch: r.j.Graph.Image.Epoch})
@@ -331,15 +336,11 @@ func (t *task) cached(r *run, rec *Record) {
 	t.emit(r, Cached, func(e *Event) { e.Why = t.info.Why })
 }
 
-// fail ends a task that was not begun.
-func (t *task) fail(r *run, err error) error {
+// end ends a task, which may have failed before it was begun.
+func (t *task) end(r *run, err error) error {
 	if !t.shown {
 		t.begin(r, "")
 	}
-	return t.end(r, err)
-}
-
-func (t *task) end(r *run, err error) error {
 	t.info.Finished, t.info.Cached = time.Now(), false
 	if err == nil {
 		t.emit(r, Done, nil)

@@ -11,7 +11,9 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
 
+	"berth/internal/build/graph"
 	"berth/internal/build/tree"
 )
 
@@ -28,12 +30,12 @@ func (s *Solver) why(id *stepIdentity) string {
 	if old == nil {
 		return "it was never run before"
 	}
-	for i, p := range id.parts {
+	for _, p := range id.parts {
 		before, ok := part(old.Parts, p.Name)
 		if ok && before == p.Value {
 			continue
 		}
-		return s.difference(id, i, p, before, ok)
+		return s.difference(id, old, p, before, ok)
 	}
 	for _, p := range old.Parts {
 		if _, ok := part(id.parts, p.Name); !ok {
@@ -80,15 +82,24 @@ func part(parts []Part, name string) (string, bool) {
 }
 
 // difference puts one differing part into words.
-func (s *Solver) difference(id *stepIdentity, i int, p Part, before string, known bool) string {
+func (s *Solver) difference(id *stepIdentity, old *Record, p Part, before string, known bool) string {
 	name, isVariable := strings.CutPrefix(p.Name, "variable ")
+	if isVariable {
+		what := "variable " + name
+		if id.args[name] {
+			what = "build argument " + name
+		}
+		switch {
+		case !known:
+			return what + " is new"
+		case graph.SecretName(name):
+			return what + " has another value"
+		}
+		return fmt.Sprintf("%s: %s → %s", what, short(before), short(p.Value))
+	}
 	switch {
-	case isVariable && !known:
-		return fmt.Sprintf("variable %s is new", name)
-	case isVariable:
-		return fmt.Sprintf("variable %s was %s and is %s", name, short(before), short(p.Value))
 	case p.Name == "base":
-		return "the files below it changed: an earlier step or the base image gave another result"
+		return baseMoved(old.From, id.from)
 	case strings.HasPrefix(p.Name, "files") && known:
 		if text := s.compareListings(digest.Digest(before), digest.Digest(p.Value)); text != "" {
 			return text
@@ -98,6 +109,23 @@ func (s *Solver) difference(id *stepIdentity, i int, p Part, before string, know
 		return p.Name + " is new"
 	}
 	return fmt.Sprintf("%s was %s and is %s", p.Name, short(before), short(p.Value))
+}
+
+// baseMoved tells a base image that changed from a step below that did. Both are as
+// in Record.From.
+func baseMoved(before, now string) string {
+	a, oldID, _ := strings.Cut(before, " ")
+	b, newID, _ := strings.Cut(now, " ")
+	brief := func(id string) string { return id[:min(len(id), len("sha256:")+12)] }
+	switch {
+	case now == "":
+		return "the files below it changed: an earlier step gave another result"
+	case a == b && oldID != newID:
+		return fmt.Sprintf("the base image %s has moved from %s to %s", b, brief(oldID), brief(newID))
+	case a != b && a != "":
+		return fmt.Sprintf("the base image was %s and is %s", a, b)
+	}
+	return "the files below it are now those of the base image " + b
 }
 
 func short(s string) string {
@@ -122,7 +150,7 @@ func (s *Solver) keepListing(d digest.Digest, list *tree.Contents) {
 	}
 	var b strings.Builder
 	for i := range list.All {
-		fmt.Fprintf(&b, "%x %q\n", i.Sum, i.Path)
+		fmt.Fprintf(&b, "%x %o %d:%d %q\n", i.Sum, i.Mode, i.UID, i.GID, i.Path)
 	}
 	// Only an explanation is lost if this fails.
 	if os.WriteFile(p+".new", []byte(b.String()), 0o600) == nil {
@@ -153,7 +181,10 @@ func (s *Solver) trimListings() {
 	}
 }
 
-func (s *Solver) readListing(d digest.Digest) map[string]string {
+// listed is a line of a list: what was at a path.
+type listed struct{ sum, mode, owner string }
+
+func (s *Solver) readListing(d digest.Digest) map[string]listed {
 	if d.Validate() != nil {
 		return nil
 	}
@@ -162,14 +193,43 @@ func (s *Solver) readListing(d digest.Digest) map[string]string {
 		return nil
 	}
 	defer f.Close()
-	out := map[string]string{}
+	out := map[string]listed{}
 	for sc := bufio.NewScanner(f); sc.Scan(); {
-		sum, name, _ := strings.Cut(sc.Text(), " ")
-		if name, err := strconv.Unquote(name); err == nil {
-			out[name] = sum
+		parts := strings.SplitN(sc.Text(), " ", 4)
+		if len(parts) < 4 {
+			return nil
 		}
+		name, err := strconv.Unquote(parts[3])
+		if err != nil {
+			return nil // of an earlier form
+		}
+		out[name] = listed{parts[0], parts[1], parts[2]}
 	}
 	return out
+}
+
+// changed says how what is at a path differs.
+func (l listed) changed(now listed) string {
+	kind := func(mode string) (bits, rest uint64) {
+		n, _ := strconv.ParseUint(mode, 8, 32)
+		return n & unix.S_IFMT, n &^ unix.S_IFMT
+	}
+	wasKind, wasMode := kind(l.mode)
+	isKind, isMode := kind(now.mode)
+	if wasKind != isKind {
+		return "kind of file"
+	}
+	var how []string
+	if l.sum != now.sum {
+		how = append(how, "content")
+	}
+	if wasMode != isMode {
+		how = append(how, fmt.Sprintf("mode %03o → %03o", wasMode, isMode))
+	}
+	if l.owner != now.owner {
+		how = append(how, "owner "+l.owner+" → "+now.owner)
+	}
+	return strings.Join(how, ", ")
 }
 
 // compareListings names the first file that differs, and how.
@@ -205,7 +265,7 @@ func (s *Solver) compareListings(before, after digest.Digest) string {
 		case !is:
 			first = name + " is gone"
 		default:
-			first = name + " changed"
+			first = name + " changed: " + a.changed(b)
 		}
 	}
 	if more > 0 {

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"math/bits"
 	"runtime"
 	"slices"
 	"strings"
@@ -24,12 +25,15 @@ var ErrChanged = fmt.Errorf("the file changes while it is being read")
 
 // Item is one entry of a Contents: a path and what identifies what is there.
 type Item struct {
-	Path string
-	Sum  [8]byte
+	Path     string
+	Mode     uint32 // with the kind
+	UID, GID uint32
+	Sum      [8]byte // of content, extended attributes and a link's target
 }
 
 // Contents is what a digest was made of, so that two can be compared.
 type Contents struct {
+	d       *Dir
 	matches []Match
 	sums    [][8]byte // of all entries in order
 }
@@ -42,7 +46,10 @@ func (c *Contents) All(yield func(Item) bool) {
 	k := 0
 	for i := range c.matches {
 		for j := range c.matches[i].Entries {
-			if !yield(Item{c.matches[i].Entries[j].Path, c.sums[k]}) {
+			e := &c.matches[i].Entries[j]
+			item := Item{Path: e.Path, Mode: e.Stat.Mode, Sum: c.sums[k]}
+			item.UID, item.GID = c.d.owner(e)
+			if !yield(item) {
 				return
 			}
 			k++
@@ -59,7 +66,7 @@ func (d *Dir) Digest(ctx context.Context, matches []Match) (digest.Digest, *Cont
 		return "", nil, err
 	}
 	all := sha256.New()
-	c := &Contents{matches: matches, sums: make([][8]byte, 0, len(sums))}
+	c := &Contents{d: d, matches: matches, sums: make([][8]byte, 0, len(sums))}
 	var buf []byte
 	k := 0
 	for i := range matches {
@@ -67,13 +74,24 @@ func (d *Dir) Digest(ctx context.Context, matches []Match) (digest.Digest, *Cont
 		fmt.Fprintf(all, "match %q %v\n", m.Name, m.Dir())
 		for j := range m.Entries {
 			buf = d.describe(buf[:0], &m.Entries[j], &sums[k])
-			k++
 			sum := sha256.Sum256(buf)
 			all.Write(sum[:])
-			c.sums = append(c.sums, [8]byte(sum[:8]))
+			c.sums = append(c.sums, sums[k].short(&m.Entries[j]))
+			k++
 		}
 	}
 	return digest.NewDigest(digest.SHA256, all), c, nil
+}
+
+// short is enough of the sum to see that something changed, and for a link of its
+// target.
+func (s *Sum) short(e *Entry) (out [8]byte) {
+	sum := binary.BigEndian.Uint64(s.Data[:]) ^ bits.RotateLeft64(binary.BigEndian.Uint64(s.Xattrs[:]), 1)
+	for i := range len(e.Link) {
+		sum = (sum ^ uint64(e.Link[i])) * 1099511628211 // FNV-1a
+	}
+	binary.BigEndian.PutUint64(out[:], sum)
+	return out
 }
 
 // describe appends everything that identifies an entry. Strings come with their

@@ -114,25 +114,7 @@ func (c *common) warned() string {
 		if w.Detail != "" {
 			fmt.Fprintf(&b, "%s\n", format.Printable(w.Detail))
 		}
-		b.WriteString(c.excerpt(w.Line))
+		b.WriteString(c.paint(w.Excerpt))
 	}
 	return b.String()
-}
-
-// excerpt shows a line of the Dockerfile among its neighbours.
-func (c *common) excerpt(line int) string {
-	lines := strings.Split(strings.ReplaceAll(string(c.o.Source), "\r\n", "\n"), "\n")
-	if line < 1 || line > len(lines) {
-		return ""
-	}
-	var b strings.Builder
-	fmt.Fprintf(&b, "%s:%d\n--------------------\n", c.o.File, line)
-	for n := max(1, line-2); n <= min(len(lines), line+2); n++ {
-		mark := "   "
-		if n == line {
-			mark = ">>>"
-		}
-		fmt.Fprintf(&b, "%4d | %s %s\n", n, mark, lines[n-1])
-	}
-	return c.paint(b.String() + "--------------------\n")
 }

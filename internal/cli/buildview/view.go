@@ -37,7 +37,6 @@ type Options struct {
 	Why    bool   // say of each step why it was run
 	Check  bool   // show all about each warning
 	File   string // what the Dockerfile is called
-	Source []byte // its text, nil when it is not known here
 }
 
 // View shows one build. It is safe for concurrent use.
