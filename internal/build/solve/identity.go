@@ -36,7 +36,7 @@ type stepIdentity struct {
 	matches map[int][]tree.Match
 	commit  string          // of a Git
 	args    map[string]bool // which of the variables are build arguments
-	from    string          // the base image that is right below, as in Record
+	base    string          // the base image that is right below, as in Record
 }
 
 func (id *stepIdentity) part(name, format string, args ...any) {
@@ -56,7 +56,7 @@ func (r *run) identify(ctx context.Context, n *graph.Node, inputs []Result, beli
 	}
 	if len(n.Inputs) > 0 && n.Inputs[0] != nil {
 		if src, ok := n.Inputs[0].Op.(*graph.Source); ok {
-			id.from = src.Ref + " " + src.ID.String()
+			id.base = src.Ref + " " + src.ID.String()
 		}
 	}
 	var err error

@@ -30,9 +30,9 @@ type Record struct {
 	Text   string
 	Slot   string // project, stage and place of the step
 	Parts  []Part // what Key is made of
-	// From is name and id of the base image that the step stands on, "" if there is
+	// Base is name and id of the base image that the step stands on, "" if there is
 	// another step below it. It is no part of Key: the image's files are.
-	From string `json:",omitempty"`
+	Base string `json:",omitempty"`
 	// ETag and the like, of what was fetched.
 	Note string `json:",omitempty"`
 

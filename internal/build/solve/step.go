@@ -52,7 +52,7 @@ func (s *Solver) doStep(ctx context.Context, w *work) (*Record, error) {
 	if rec := s.already(w, hold); rec != nil {
 		return rec, nil
 	}
-	rec := &Record{Key: w.id.key, Kind: w.id.kind, Name: w.id.name, Text: w.id.text, Slot: w.id.slot, Parts: w.id.parts, From: w.id.from}
+	rec := &Record{Key: w.id.key, Kind: w.id.kind, Name: w.id.name, Text: w.id.text, Slot: w.id.slot, Parts: w.id.parts, Base: w.id.base}
 	begun := time.Now()
 	var err error
 	switch op := w.node.Op.(type) {

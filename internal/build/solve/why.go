@@ -99,7 +99,7 @@ func (s *Solver) difference(id *stepIdentity, old *Record, p Part, before string
 	}
 	switch {
 	case p.Name == "base":
-		return baseMoved(old.From, id.from)
+		return baseMoved(old.Base, id.base)
 	case strings.HasPrefix(p.Name, "files") && known:
 		if text := s.compareListings(digest.Digest(before), digest.Digest(p.Value)); text != "" {
 			return text
@@ -112,7 +112,7 @@ func (s *Solver) difference(id *stepIdentity, old *Record, p Part, before string
 }
 
 // baseMoved tells a base image that changed from a step below that did. Both are as
-// in Record.From.
+// in Record.Base.
 func baseMoved(before, now string) string {
 	a, oldID, _ := strings.Cut(before, " ")
 	b, newID, _ := strings.Cut(now, " ")
