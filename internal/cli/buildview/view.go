@@ -33,10 +33,10 @@ type Options struct {
 	Unicode  bool
 	Colour   bool
 
-	Title  string // what is built
-	Why    bool   // say of each step why it was run
-	Check  bool   // show all about each warning
-	File   string // what the Dockerfile is called
+	Title string // what is built
+	Why   bool   // say of each step why it was run
+	Check bool   // show all about each warning
+	File  string // what the Dockerfile is called
 }
 
 // View shows one build. It is safe for concurrent use.
