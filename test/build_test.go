@@ -245,7 +245,7 @@ func TestBuildRefusesByName(t *testing.T) {
 	t.Parallel()
 	h := newEngine(t)
 	dir := h.context("no", map[string]string{"Dockerfile": "FROM " + busyboxImage + "\n"})
-	for _, args := range [][]string{{"--squash"}, {"--annotation", "a=b"}, {"--sbom=true"}, {"--platform", "linux/amd64,linux/arm64"},
+	for _, args := range [][]string{{"--squash"}, {"--annotation", "index:a=b"}, {"--annotation", "a"}, {"--sbom=true"}, {"--platform", "linux/amd64,linux/arm64"},
 		{"--cache-to", "type=gha"}, {"--cache-from", "type=s3,ref=x"}, {"--output", "type=nothing"}, {"--progress", "loud"}, {"--push"},
 		{"--ssh", "x=/etc/passwd"}, {"--secret", "src=x"}, {"--secret", "id=a,colour=red"}, {"--ulimit", "nofile"}, {"-o", "out", "-t", "x"},
 		{"--build-context", "x=oci-layout://y"}, {"--add-host", "x"}, {"--network", "nosuch"}, {"--allow", "everything"}, {"-t", "UPPER"}} {

@@ -27,6 +27,7 @@ import (
 	api "github.com/moby/moby/api/types/build"
 	"github.com/moby/moby/api/types/registry"
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
 )
 
@@ -34,7 +35,7 @@ import (
 type buildEngine interface {
 	Build(ctx context.Context, req build.Request, o engine.BuildOptions) (*build.Result, error)
 	BuildReceive(ctx context.Context, sent source.Sent) (*source.Incoming, error)
-	BuildFiles(ctx context.Context, res *build.Result, w io.Writer) error
+	BuildFiles(ctx context.Context, res *build.Result, split bool, w io.Writer) error
 	BuildShell(ctx context.Context, failed solve.Step, o engine.BuildShellOptions, conn *os.File) error
 	BuildShellResize(ctx context.Context, failed solve.Step, height, width uint16) error
 	BuildHistory() *build.History
@@ -126,7 +127,7 @@ func startBuild(x *exchange) error {
 	})
 	defer res.Release()
 	if err == nil && w.Files {
-		err = x.api.engine.BuildFiles(x.ctx(), res, dataWriter{t, wire.BuildEvent{Kind: wire.BuildFiles}})
+		err = x.api.engine.BuildFiles(x.ctx(), res, w.SplitFiles, dataWriter{t, wire.BuildEvent{Kind: wire.BuildFiles}})
 	}
 	if failed := failedStep(err); failed != nil {
 		x.api.shells.offer(x.ctx(), failed, func(id string) {
@@ -161,16 +162,20 @@ func readLine(r *bufio.Reader, most int) ([]byte, error) {
 func (x *exchange) buildRequest(w *wire.BuildRequest) (*build.Request, error) {
 	req := &build.Request{
 		ContextDir: w.ContextDir, Remote: w.Remote, Sent: w.Sent, ContextName: w.ContextName, Dockerfile: w.Dockerfile, Text: w.Text, Tags: w.Tags, Target: w.Target,
-		Args: w.Args, Labels: w.Labels, Contexts: w.Contexts, Allow: w.Allow, Network: w.Network, Hosts: w.Hosts,
+		Args: w.Args, Labels: w.Labels, Annotations: w.Annotations, Contexts: w.Contexts, Allow: w.Allow, Network: w.Network, Hosts: w.Hosts,
 		Limits: limits(w.Limits), Pull: w.Pull, NoCache: w.NoCache, NoCacheOnly: w.NoCacheOnly,
 		InlineCache: w.InlineCache, Reproducible: w.Reproducible, Check: w.Check, KeepFailed: w.DebugShell, FilesOnly: w.Files, Version: "berth",
 	}
-	if w.Platform != "" {
-		p, err := parsePlatform(w.Platform)
+	for _, text := range w.Platforms {
+		if text == "local" { // this machine's, as the builder fills it in
+			req.Platforms = append(req.Platforms, ocispec.Platform{})
+			continue
+		}
+		p, err := parsePlatform(text)
 		if err != nil {
 			return nil, err
 		}
-		req.Platform = p
+		req.Platforms = append(req.Platforms, *p)
 	}
 	if w.ContextDir != "" || len(w.SSH) > 0 || namesDirectories(w.Contexts) {
 		var err error
@@ -296,9 +301,12 @@ func (t *buildTeller) end(res *build.Result, err error) {
 		_ = t.tell(failedBuild(err))
 		return
 	}
-	b := &wire.Build{ID: res.ID, Config: res.Config}
+	b := &wire.Build{ID: res.ID, Config: res.Config, Platforms: res.Platforms()}
 	if res.Image != nil {
-		b.ImageID = res.Image.ID.String()
+		b.ImageID = res.Name().String()
+	}
+	if res.Top != nil {
+		b.Top = &wire.BuildDocument{MediaType: res.Top.MediaType, Digest: res.Top.Digest.String(), Size: res.Top.Size, Annotations: res.Top.Annotations}
 	}
 	_ = t.tell(wire.BuildEvent{Kind: wire.BuildResult, Result: b})
 }

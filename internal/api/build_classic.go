@@ -21,6 +21,7 @@ import (
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/jsonstream"
 	"github.com/moby/moby/api/types/registry"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // routesBuild are the endpoints for builds.
@@ -125,9 +126,12 @@ func (x *exchange) classicRequest() (*build.Request, error) {
 	if req.Network == "host" {
 		req.Allow = []string{"network.host"} // docker's own builder asks nobody
 	}
-	var err error
-	if req.Platform, err = x.platform(32); err != nil {
+	platform, err := x.platform(32)
+	if err != nil {
 		return nil, err
+	}
+	if platform != nil {
+		req.Platforms = []ocispec.Platform{*platform}
 	}
 	return req, x.classicMaps(req)
 }

@@ -120,7 +120,7 @@ func (buildStub) BuildReceive(context.Context, source.Sent) (*source.Incoming, e
 	return &source.Incoming{}, nil
 }
 
-func (buildStub) BuildFiles(context.Context, *build.Result, io.Writer) error { return nil }
+func (buildStub) BuildFiles(context.Context, *build.Result, bool, io.Writer) error { return nil }
 
 func (buildStub) BuildShell(context.Context, solve.Step, engine.BuildShellOptions, *os.File) error {
 	return nil

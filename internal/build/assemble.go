@@ -16,9 +16,9 @@ import (
 // assemble makes the image's config. Times are those at which the steps were run
 // for the first time, so building again what is cached gives the same image.
 // cache, if not nil, goes in as it is.
-func assemble(g *graph.Graph, s *solve.Solved, cache []byte) ([]byte, error) {
+func assemble(g *graph.Graph, layers []digest.Digest, s *solve.Solved, cache []byte) ([]byte, error) {
 	img := g.Image.Config
-	img.RootFS = ocispec.RootFS{Type: "layers", DiffIDs: slices.Clone(s.Layers)}
+	img.RootFS = ocispec.RootFS{Type: "layers", DiffIDs: slices.Clone(layers)}
 	if img.RootFS.DiffIDs == nil {
 		img.RootFS.DiffIDs = []digest.Digest{}
 	}

@@ -83,25 +83,23 @@ func (b *Builder) History() *History { return b.history }
 
 // one is a build that runs.
 type one struct {
-	b        *Builder
-	req      *Request
-	rec      *Build
-	contexts map[string]*source.Context
-	text     []byte
-	file     string
-	tags     []reference.NamedTagged
-	platform ocispec.Platform
-	warnings []dockerfile.Warning
-	closers  []func()
+	b         *Builder
+	req       *Request
+	rec       *Build
+	contexts  map[string]*source.Context
+	text      []byte
+	file      string
+	tags      []reference.NamedTagged
+	platforms []ocispec.Platform
+	notes     annotations
+	warnings  []dockerfile.Warning
+	closers   []func()
 }
 
 // Build runs a request. The result is not nil when the build began, even if it
 // failed: it has the steps.
 func (b *Builder) Build(ctx context.Context, req Request) (*Result, error) {
-	o := &one{b: b, req: &req, contexts: map[string]*source.Context{}, platform: image.HostPlatform()}
-	if req.Platform != nil {
-		o.platform = *req.Platform
-	}
+	o := &one{b: b, req: &req, contexts: map[string]*source.Context{}, platforms: req.Targets()}
 	defer o.close()
 	if err := o.check(); err != nil {
 		return nil, err
@@ -186,6 +184,13 @@ func (o *one) check() error {
 			return fault.New(fault.Invalid, "read host", h, "want name:address")
 		}
 	}
+	var err error
+	if o.notes, err = parseAnnotations(r.Annotations); err != nil {
+		return err
+	}
+	if err := o.notes.check(o.platforms, len(o.platforms) > 1); err != nil {
+		return err
+	}
 	o.file = r.Dockerfile
 	if o.file == "" {
 		o.file = "Dockerfile"
@@ -200,39 +205,39 @@ func (o *one) run(ctx context.Context, res *Result) error {
 	if err := o.open(ctx); err != nil {
 		return err
 	}
-	g, err := o.translate(ctx)
+	graphs, err := o.translate(ctx)
 	if err != nil || o.req.Check {
 		return err
 	}
 	solved, err := o.b.solver.Solve(ctx, solve.Job{
-		ID: o.rec.ID, Graph: g, Contexts: o.contexts, Secrets: o.req.Secrets, Project: o.project(), KeepFailed: o.req.KeepFailed,
+		ID: o.rec.ID, Graphs: graphs, Contexts: o.contexts, Secrets: o.req.Secrets, Project: o.project(), KeepFailed: o.req.KeepFailed,
 		Imports: o.req.CacheFrom, Fetch: o.req.Fetch, Restore: o.req.Restore,
 		Progress: func(e solve.Event) { o.emit(Event{Event: e}) },
 	})
 	if solved != nil {
-		res.Steps, res.Layers, res.Mounts, res.imports = solved.Steps, solved.Layers, g.CacheMounts(), o.req.CacheFrom
+		all := graph.Graph{Nodes: graph.Union(graphs)}
+		res.Steps, res.Mounts, res.imports = solved.Steps, all.CacheMounts(), o.req.CacheFrom
 		res.release = func() { o.b.o.Images.Release(solved.Hold) }
 	}
 	if err != nil {
 		return o.explain(err)
 	}
-	if res.Config, err = assemble(g, solved, o.inline(solved)); err != nil {
-		return err
+	cache := o.inline(solved)
+	for i, g := range graphs {
+		out := Output{Platform: o.platforms[i], Layers: solved.Results[i].Layers}
+		if out.Config, err = assemble(g, out.Layers, solved, cache); err != nil {
+			return err
+		}
+		res.Outputs = append(res.Outputs, out)
 	}
-	if o.req.FilesOnly {
-		return nil
+	if !o.req.FilesOnly {
+		err = o.record(ctx, solved, res)
 	}
-	if res.Image = o.there(ctx, res.Config); res.Image != nil {
+	res.Output = res.Outputs[0]
+	if err == nil && !o.req.FilesOnly {
 		res.Release()
-		return nil
 	}
-	images, err := o.b.o.Images.Register(ctx, solved.Hold, []image.Registration{{Config: res.Config, Tags: o.tags}}, nil)
-	if err != nil {
-		return err
-	}
-	res.Image = images[0]
-	res.Release()
-	return nil
+	return err
 }
 
 // there returns the image of a config if it is here under all its names already:
@@ -283,7 +288,8 @@ func (o *one) project() string {
 	return where + "\x00" + o.file
 }
 
-func (o *one) translate(ctx context.Context) (*graph.Graph, error) {
+// translate makes a graph for each platform. They share their steps.
+func (o *one) translate(ctx context.Context) ([]*graph.Graph, error) {
 	r := o.req
 	contexts, err := o.named()
 	if err != nil {
@@ -304,16 +310,12 @@ func (o *one) translate(ctx context.Context) (*graph.Graph, error) {
 	if network == "default" {
 		network = ""
 	}
-	return dockerfile.Translate(ctx, o.text, dockerfile.Options{
-		File: o.file, Target: r.Target, Args: args, Labels: r.Labels, Platform: o.platform, PlatformGiven: r.Platform != nil,
+	return o.each(ctx, dockerfile.Options{
+		File: o.file, Target: r.Target, Args: args, Labels: r.Labels, PlatformGiven: len(r.Platforms) > 0, MultiPlatform: len(o.platforms) > 1,
 		Build: image.HostPlatform(), NoCache: r.NoCache, NoCacheFilter: r.NoCacheOnly, Network: network, Hosts: r.Hosts,
 		Hostname: hostname, Limits: r.Limits, Images: finder{o}, Contexts: contexts, AllStages: r.Check,
 		HostNetwork: slices.Contains(r.Allow, "network.host"), Insecure: slices.Contains(r.Allow, "security.insecure"),
 		Ignored: o.contexts[MainContext].Ignored, CheckRules: args["BUILDKIT_DOCKERFILE_CHECK"], CacheNamespace: args["BUILDKIT_CACHE_MOUNT_NS"],
-		Warn: func(w dockerfile.Warning) {
-			o.warnings = append(o.warnings, w)
-			o.emit(Event{Event: solve.Event{Kind: solve.Warned, Time: time.Now(), Message: w.Message, Lines: w.Lines}, Warning: &w})
-		},
 	})
 }
 

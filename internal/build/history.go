@@ -81,7 +81,7 @@ func (h *History) begin(o *one) *Build {
 	r := o.req
 	b := &Build{
 		ID: newID(), Dockerfile: o.file, Context: r.ContextDir, Target: r.Target, Tags: r.Tags, Status: "running", Started: time.Now(),
-		Platform: o.platform.OS + "/" + o.platform.Architecture,
+		Platform: strings.Join(platformNames(o.platforms), ","),
 	}
 	if b.Context == "" {
 		b.Context = r.Remote
@@ -130,7 +130,7 @@ func (h *History) end(b *Build, res *Result, err error) {
 		b.Warnings = append(b.Warnings, fmt.Sprintf("%s: %s (line %d)", w.Rule, w.Message, w.Lines.Start))
 	}
 	if res.Image != nil {
-		b.Image = res.Image.ID.String()
+		b.Image = res.Name().String()
 	}
 	if err != nil {
 		b.Status, b.Error = "failed", err.Error()

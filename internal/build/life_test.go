@@ -309,7 +309,7 @@ func TestForeignPlatformsSayWhatIsMissing(t *testing.T) {
 	h := newHouse(t)
 	n := &graph.Node{Op: &graph.Exec{Args: []string{"x"}}, Inputs: []*graph.Node{nil}, Name: "RUN x"}
 	n.Platform.OS, n.Platform.Architecture = "linux", "riscv64"
-	_, err := h.b.Cache().Solve(context.Background(), solve.Job{ID: "x", Graph: &graph.Graph{Nodes: []*graph.Node{n}, Target: n}})
+	_, err := h.b.Cache().Solve(context.Background(), solve.Job{ID: "x", Graphs: []*graph.Graph{{Nodes: []*graph.Node{n}, Target: n}}})
 	if !fault.Is(err, fault.Unsupported) || !strings.Contains(err.Error(), "binfmt") {
 		t.Errorf("error %v", err)
 	}

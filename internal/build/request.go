@@ -43,12 +43,13 @@ type Request struct {
 	Target      string
 	Args        map[string]string
 	Labels      map[string]string
-	Platform    *ocispec.Platform // nil: this machine's
-	Contexts    map[string]string // name -> directory, docker-image://, git or http address
-	Secrets     solve.Secrets     // nil: none
-	Allow       []string          // "network.host", "security.insecure"
-	Network     string            // of RUN: "", "default", "none", "host"
-	Hosts       []string          // "name:address"
+	Annotations []string           // [LEVEL[PLATFORM],...:]KEY=VALUE
+	Platforms   []ocispec.Platform // none: this machine's; several give an image index
+	Contexts    map[string]string  // name -> directory, docker-image://, git or http address
+	Secrets     solve.Secrets      // nil: none
+	Allow       []string           // "network.host", "security.insecure"
+	Network     string             // of RUN: "", "default", "none", "host"
+	Hosts       []string           // "name:address"
 	Hostname    string
 	Limits      graph.Limits
 	Pull        bool // ask the registry also for images that are here
@@ -94,12 +95,23 @@ type Event struct {
 	Warning *dockerfile.Warning
 }
 
+// Output is what a build gave for one platform.
+type Output struct {
+	Platform ocispec.Platform
+	Image    *image.Image    // nil with FilesOnly
+	Layers   []digest.Digest // base first
+	Config   []byte          // of the image, also with FilesOnly
+}
+
 // Result is what a build gave.
 type Result struct {
-	ID       string // of the build, in the history
-	Image    *image.Image
-	Layers   []digest.Digest
-	Config   []byte // of the image, also with FilesOnly
+	ID      string   // of the build, in the history
+	Output           // of the first platform
+	Outputs []Output // of all, in the order of the request
+	// Top is the document that the image's names stand for when there is more to
+	// it than the image: an index, or a manifest with annotations.
+	Top *ocispec.Descriptor
+
 	Steps    []solve.StepInfo
 	Mounts   []string // ids of the cache mounts that steps have
 	Warnings []dockerfile.Warning

@@ -33,7 +33,8 @@ type buildFlags struct {
 	set *pflag.FlagSet
 
 	tags, args, labels, annotations  []string
-	file, target, platform           string
+	file, target                     string
+	platforms                        []string
 	secrets, ssh, allow, hosts       []string
 	contexts, cacheFrom, cacheTo     []string
 	outputs                          []string
@@ -87,7 +88,7 @@ func (f *buildFlags) register(fs *pflag.FlagSet) {
 	fs.StringVarP(&f.file, "file", "f", "", "`FILE` the Dockerfile (DIR/Dockerfile); - reads it from standard input")
 	spec.List(fs, &f.args, "build-arg", "", "`NAME[=VALUE]` set an ARG, or pass the caller's variable on")
 	fs.StringVar(&f.target, "target", "", "`STAGE` build up to this stage")
-	fs.StringVar(&f.platform, "platform", "", "`OS/ARCH` build for it")
+	spec.List(fs, &f.platforms, "platform", "", "`OS/ARCH[,...]` build for it; several give one image for all of them")
 	fs.BoolVar(&f.noCache, "no-cache", false, "run every step again")
 	spec.List(fs, &f.noCacheFilter, "no-cache-filter", "", "`STAGE` run the steps of this stage again")
 	fs.BoolVar(&f.pull, "pull", false, "ask registries for newer base images")
@@ -110,6 +111,7 @@ func (f *buildFlags) register(fs *pflag.FlagSet) {
 	fs.StringVar(&f.iidFile, "iidfile", "", "`FILE` write the image's id to it")
 	fs.StringVar(&f.metadataFile, "metadata-file", "", "`FILE` write what was built to it, as JSON")
 	spec.List(fs, &f.labels, "label", "", "`NAME=VALUE` label the image")
+	spec.List(fs, &f.annotations, "annotation", "", "`[LEVEL:]NAME=VALUE` annotate its manifest, or manifest[OS/ARCH],index,..")
 	fs.BoolVar(&f.reproducible, "reproducible", false, "set all times to SOURCE_DATE_EPOCH, or 0: the same digest everywhere")
 	spec.List(fs, &f.cacheFrom, "cache-from", "", "`CACHE` take steps from elsewhere: NAME, type=registry,ref=NAME or type=local,src=DIR")
 	spec.List(fs, &f.cacheTo, "cache-to", "", "`CACHE` give steps away: type=inline, type=registry,ref=NAME or type=local,dest=DIR; mode=max, mounts=true")
@@ -128,13 +130,12 @@ func (f *buildFlags) registerForDocker(fs *pflag.FlagSet) {
 	fs.StringVar(&f.builder, "builder", "", "")
 	fs.StringVar(&f.isolation, "isolation", "", "")
 	fs.BoolVar(&f.squash, "squash", false, "")
-	spec.List(fs, &f.annotations, "annotation", "", "")
 	fs.StringVar(&f.provenance, "provenance", "", "")
 	fs.StringVar(&f.sbom, "sbom", "", "")
 	spec.List(fs, &f.attest, "attest", "", "")
 	spec.List(fs, &f.securityOpt, "security-opt", "", "")
 	for _, name := range []string{"compress", "rm", "force-rm", "disable-content-trust", "builder", "isolation", "squash",
-		"provenance", "sbom", "attest", "annotation", "security-opt", "call"} {
+		"provenance", "sbom", "attest", "security-opt", "call"} {
 		_ = fs.MarkHidden(name)
 	}
 }
@@ -232,6 +233,7 @@ type building struct {
 	supplies sync.WaitGroup // of blobs to the engine
 
 	result  *wire.Build
+	pushed  *wire.BuildDocument // what the registry has, when it was pushed
 	failure *wire.BuildEvent
 	told    bool // all about the failure
 	shown   bool // a first request for the same steps was

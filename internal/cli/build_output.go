@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -17,6 +18,7 @@ import (
 	"berth/internal/cli/spec"
 	"berth/internal/client"
 	"berth/internal/fault"
+	"berth/internal/wire"
 )
 
 // exporter is one place where a build's result goes.
@@ -25,6 +27,7 @@ type exporter struct {
 	dest  string // file or directory, "-" for standard output
 	names []string
 	push  bool
+	split *bool // of files: whether each platform has a directory; nil: when there are several
 }
 
 // exporters reads --output, --push and their like.
@@ -62,7 +65,7 @@ func exporterOf(text string) (exporter, error) {
 		}
 		return exporter{kind: "local", dest: text}, nil
 	}
-	fields, err := spec.Fields("output", text, "", "type", "dest", "name", "push")
+	fields, err := spec.Fields("output", text, "", "type", "dest", "name", "push", "platform-split")
 	if err != nil {
 		return exporter{}, wrong("%s", err)
 	}
@@ -91,6 +94,15 @@ func exporterOf(text string) (exporter, error) {
 	default:
 		return e, wrong("--output %q: type %q is none of image, local, tar, oci, docker, registry", text, e.kind)
 	}
+	if text, ok := fields["platform-split"]; ok {
+		split, err := strconv.ParseBool(text)
+		if err != nil {
+			return e, wrong("--output platform-split=%q: use true or false", text)
+		}
+		if e.split = &split; e.kind != "local" && e.kind != "tar" {
+			return e, wrong("--output type=%s: platform-split is for files: type=local or type=tar", e.kind)
+		}
+	}
 	if e.kind == "oci" || e.kind == "docker" {
 		e.kind = "archive" // one file is both
 	}
@@ -117,7 +129,10 @@ func split(all []exporter) (images, files []exporter) {
 // files builds again, which finds all steps done, for the result's files.
 func (b *building) files(ctx context.Context, out exporter) error {
 	rq := *b.request
-	rq.Files, rq.Tags = true, nil
+	rq.Files, rq.SplitFiles, rq.Tags = true, len(rq.Platforms) > 1, nil
+	if out.split != nil {
+		rq.SplitFiles = *out.split
+	}
 	if out.kind == "tar" {
 		return b.app.download(out.dest, func(w io.Writer) error {
 			return b.build(ctx, &rq, func(data []byte) error {
@@ -215,6 +230,9 @@ func (b *building) export(ctx context.Context, e exporter) error {
 		refs := b.request.Tags
 		if len(refs) == 0 {
 			refs = []string{b.result.ImageID}
+			if b.result.Top != nil {
+				refs[0] = b.result.Top.Digest
+			}
 		}
 		return a.download(e.dest, func(w io.Writer) error { return b.client.ImageSave(ctx, refs, nil, w) })
 	}
@@ -231,7 +249,10 @@ func (b *building) export(ctx context.Context, e exporter) error {
 			return err
 		}
 		show := a.display(a.err, b.flags.quiet)
-		err = b.client.ImagePush(ctx, ref, client.PushOptions{Auth: auth}, show.Update)
+		err = b.client.ImagePush(ctx, ref, client.PushOptions{Auth: auth}, func(m client.Progress) {
+			b.noteAsPushed(m)
+			show.Update(m)
+		})
 		show.Close()
 		if err != nil {
 			return withLoginHint(ref, fault.Wrap("push", ref, err))
@@ -240,13 +261,36 @@ func (b *building) export(ctx context.Context, e exporter) error {
 	return nil
 }
 
+// noteAsPushed keeps what a registry knows the result as: there its layers are
+// compressed, so that its manifest is another than here.
+func (b *building) noteAsPushed(m client.Progress) {
+	var at struct {
+		Digest string
+		Size   int64
+	}
+	if m.Aux == nil || json.Unmarshal(*m.Aux, &at) != nil || at.Digest == "" {
+		return
+	}
+	b.pushed = &wire.BuildDocument{MediaType: "application/vnd.oci.image.manifest.v1+json", Digest: at.Digest, Size: at.Size}
+	if top := b.result.Top; top != nil {
+		b.pushed.MediaType, b.pushed.Annotations = top.MediaType, top.Annotations
+	}
+}
+
 // writeMetadata writes --metadata-file with the keys that docker's has.
 func (b *building) writeMetadata() error {
 	data := map[string]any{}
-	if b.result != nil {
-		data["buildx.build.ref"] = b.result.ID
-		if b.result.ImageID != "" {
-			data["containerimage.config.digest"], data["containerimage.digest"] = b.result.ImageID, b.result.ImageID
+	if r := b.result; r != nil {
+		data["buildx.build.ref"] = r.ID
+		if r.ImageID != "" && len(r.Platforms) <= 1 {
+			data["containerimage.config.digest"], data["containerimage.digest"] = r.ImageID, r.ImageID
+		}
+		top := r.Top
+		if b.pushed != nil {
+			top = b.pushed
+		}
+		if top != nil {
+			data["containerimage.digest"], data["containerimage.descriptor"] = top.Digest, top
 		}
 	}
 	if len(b.request.Tags) > 0 {

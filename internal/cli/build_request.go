@@ -19,8 +19,11 @@ func (f *buildFlags) request() (*wire.BuildRequest, error) {
 		return nil, err
 	}
 	rq := &wire.BuildRequest{
-		Tags: f.tags, Target: f.target, Platform: f.platform, Allow: f.allow, Network: f.network, Pull: f.pull, NoCache: f.noCache,
+		Tags: f.tags, Target: f.target, Annotations: f.annotations, Allow: f.allow, Network: f.network, Pull: f.pull, NoCache: f.noCache,
 		Reproducible: f.reproducible, Check: f.check || f.call == "check" || f.call == "lint",
+	}
+	for _, list := range f.platforms {
+		rq.Platforms = append(rq.Platforms, strings.Split(list, ",")...)
 	}
 	for _, list := range f.noCacheFilter {
 		rq.NoCacheOnly = append(rq.NoCacheOnly, strings.Split(list, ",")...)
@@ -64,16 +67,12 @@ func (f *buildFlags) refuse() error {
 	switch {
 	case f.squash:
 		return no("--squash", "use a multi-stage build: the last stage has what it copies")
-	case len(f.annotations) > 0:
-		return no("--annotation", "use --label, which every registry shows, too")
 	case f.isolation != "" && f.isolation != "default":
 		return no("--isolation "+f.isolation, "it is for Windows")
 	case len(f.securityOpt) > 0:
 		return no("--security-opt", "a step with --security=insecure needs --allow security.insecure")
 	case len(f.attest) > 0 || !off(f.provenance) || !off(f.sbom):
 		return no("attaching attestations", "berth image sign signs what a registry has")
-	case strings.Contains(f.platform, ","):
-		return no("a build for several platforms at once", "build for one after the other, each with a tag of its own")
 	case f.call != "" && f.call != "build" && f.call != "check" && f.call != "lint":
 		return no("--call "+f.call, "use --check")
 	}

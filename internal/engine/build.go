@@ -61,9 +61,10 @@ func (e *Engine) BuildReceive(ctx context.Context, sent source.Sent) (in *source
 	return e.builder.Receive(ctx, sent)
 }
 
-// BuildFiles writes the files of a build's result as one tar archive.
-func (e *Engine) BuildFiles(ctx context.Context, res *build.Result, w io.Writer) error {
-	return e.builder.ExportTar(ctx, res.Layers, w)
+// BuildFiles writes the files of a build's result as one tar archive; with split
+// those of each platform are in a directory of their own.
+func (e *Engine) BuildFiles(ctx context.Context, res *build.Result, split bool, w io.Writer) error {
+	return e.builder.ExportTar(ctx, res.Outputs, split, w)
 }
 
 // BuildHistory is what was built.

@@ -56,22 +56,24 @@ func (b *bases) caches(ctx context.Context, req *build.Request) *caches {
 	if req.Check || len(b.o.CacheFrom) == 0 {
 		return c
 	}
-	platform := image.HostPlatform()
-	if req.Platform != nil {
-		platform = *req.Platform
-	}
-	all := make([]*cache, len(b.o.CacheFrom))
+	platforms := req.Targets()
+	all := make([]*cache, len(b.o.CacheFrom)*len(platforms))
 	var wait sync.WaitGroup
 	for i, from := range b.o.CacheFrom {
-		wait.Go(func() {
-			one, err := b.cache(ctx, i, from, platform)
-			switch {
-			case err == nil:
-				all[i] = one
-			case ctx.Err() == nil:
-				b.warn("cache-from " + from.Ref + from.Dir + ": " + err.Error())
+		for j, p := range platforms {
+			if j > 0 && from.Ref == "" {
+				continue // what is in a directory is for all
 			}
-		})
+			wait.Go(func() { // an image has the layers of its own platform
+				one, err := b.cache(ctx, i, from, p)
+				switch {
+				case err == nil:
+					all[i*len(platforms)+j] = one
+				case ctx.Err() == nil && j == 0:
+					b.warn("cache-from " + from.Ref + from.Dir + ": " + err.Error())
+				}
+			})
+		}
 	}
 	wait.Wait()
 	for _, one := range all {

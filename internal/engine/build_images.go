@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"sync"
 	"time"
@@ -56,19 +57,25 @@ type bases struct {
 
 // Find implements build.Images.
 func (b *bases) Find(ctx context.Context, ref string, platform ocispec.Platform, pull bool) (*image.Image, error) {
+	var here error
 	if !pull {
-		img, err := b.e.images.GetPlatform(ctx, ref, &platform)
-		if err == nil || !fault.Is(err, fault.NotFound) {
-			return img, err
+		var img *image.Image
+		img, here = b.e.images.GetPlatform(ctx, ref, &platform)
+		if here == nil || !fault.Is(here, fault.NotFound) {
+			return img, here
 		}
 	}
 	named, err := image.ParseName(ref)
 	if err != nil {
 		return nil, err
 	}
-	o := images.PullOptions{Platform: &platform, Auth: b.o.auth(named.String())}
+	foreign := !image.Matches(image.HostPlatform(), platform)
+	o := images.PullOptions{Platform: &platform, Join: foreign, Auth: b.o.auth(named.String())} // a base for another platform takes nobody's name away
 	p := &pullTeller{b: b, name: reference.FamiliarString(named), layers: map[string]*jsonstream.Progress{}}
 	if err := b.e.ImagePull(ctx, named.String(), o, p.out()); err != nil {
+		if errors.Is(here, image.ErrPlatform) && !errors.Is(err, image.ErrPlatform) {
+			err = fault.New(fault.KindOf(err), "", "", "%w; it is needed because %w", err, here)
+		}
 		return nil, err
 	}
 	p.send("done")

@@ -36,6 +36,9 @@ func (e *Engine) ContainerCreate(ctx context.Context, name string, req api.Creat
 	if err != nil {
 		return none, err
 	}
+	if of, err := e.images.GetPlatform(ctx, r.Config.Image, platform); err == nil { // among those that a name has
+		img = of
+	}
 	warnings, err := checkPlatform(r.Config.Image, img, platform)
 	if err != nil {
 		return none, err

@@ -2,6 +2,8 @@ package image
 
 import (
 	"errors"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/distribution/reference"
@@ -132,6 +134,10 @@ func (a *archive) ociEntry(d ocispec.Descriptor) ([]Registration, error) {
 	if err != nil {
 		return nil, err
 	}
+	if doc.Manifest.Annotations != nil {
+		r.Index = &IndexMembership{Raw: data, Manifest: d.Digest, Annotations: ownAnnotations(d)}
+		r.leaveManifest(doc.Manifest)
+	}
 	images := []Registration{r}
 	return images, a.checkPlatforms(images)
 }
@@ -177,7 +183,8 @@ func (a *archive) ociIndex(d ocispec.Descriptor, raw []byte) ([]Registration, er
 		if err != nil {
 			return nil, err
 		}
-		r.Index = &IndexMembership{Raw: raw, Manifest: m.Descriptor.Digest, Documents: documents}
+		r.Index = &IndexMembership{Raw: raw, Manifest: m.Descriptor.Digest, Documents: documents, Annotations: ownAnnotations(d)}
+		r.leaveManifest(doc.Manifest)
 		images = append(images, r)
 	}
 	switch len(images) {
@@ -187,9 +194,31 @@ func (a *archive) ociIndex(d ocispec.Descriptor, raw []byte) ([]Registration, er
 		}
 		return nil, a.otherPlatform(have)
 	case 1:
-		images[0].Index = nil // one image is just that
+		if len(members) > 1 || len(documents) == 0 {
+			images[0].Index = nil // one image is just that
+		}
 	}
 	return images, nil
+}
+
+// leaveManifest leaves the manifest of an image to its index if it is of the kind
+// that is made here: so its annotations are not those of the image's other names.
+func (r *Registration) leaveManifest(m *ocispec.Manifest) {
+	if config, err := ParseConfig(r.Config); err == nil && IsUnpacked(m, config.RootFS.DiffIDs) {
+		r.Index.Documents = append(slices.Clone(r.Index.Documents), r.Manifests...)
+		r.Manifests = nil
+	}
+}
+
+// ownAnnotations are those of a layout's entry that do not name it.
+func ownAnnotations(d ocispec.Descriptor) map[string]string {
+	own := maps.Clone(d.Annotations)
+	delete(own, containerdName)
+	delete(own, ocispec.AnnotationRefName)
+	if len(own) == 0 {
+		return nil
+	}
+	return own
 }
 
 // indexDocuments gathers, each once, what else of an index is in the archive:

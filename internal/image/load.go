@@ -88,7 +88,7 @@ func (s *Store) loadedNames(images []Registration) []Loaded {
 func (a *archive) images() ([]Registration, error) {
 	hasDocker, hasOCI := a.documents[dockerFile] != nil, a.documents[ocispec.ImageIndexFile] != nil
 	switch {
-	case hasDocker && hasOCI && a.listsIndex():
+	case hasDocker && hasOCI && a.saysMore():
 		images, err := a.ociImages()
 		if err != nil {
 			return nil, err
@@ -117,11 +117,20 @@ func (a *archive) images() ([]Registration, error) {
 		WithHint("to make an image from the files of a root directory, use import")
 }
 
-// listsIndex reports whether the OCI layout has an image for several platforms.
-func (a *archive) listsIndex() bool {
+// saysMore reports whether the OCI layout has an image for several platforms, or
+// annotations, which a docker-archive has no place for.
+func (a *archive) saysMore() bool {
 	doc, err := ParseDocument(a.documents[ocispec.ImageIndexFile], ocispec.MediaTypeImageIndex)
 	return err == nil && doc.Index != nil && slices.ContainsFunc(doc.Index.Manifests, func(d ocispec.Descriptor) bool {
-		return IsIndex(d.MediaType)
+		if IsIndex(d.MediaType) {
+			return true
+		}
+		data, err := a.blob(d)
+		if err != nil {
+			return false
+		}
+		doc, err := ParseDocument(data, d.MediaType)
+		return err == nil && doc.Manifest != nil && doc.Manifest.Annotations != nil
 	})
 }
 

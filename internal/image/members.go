@@ -14,6 +14,9 @@ import (
 // registration's names are the index's then, and naming the index means the
 // image for this machine. Registrations of the same index are put together,
 // also when they come one after another.
+//
+// A manifest may stand in for an index of that one image: so two names can mean
+// the same image with different annotations.
 type IndexMembership struct {
 	Raw      []byte        // the index, as its digest has it
 	Manifest digest.Digest // which entry of it the image is
@@ -22,6 +25,8 @@ type IndexMembership struct {
 	// and what is in the content store, held by the caller.
 	Documents [][]byte
 	Blobs     []digest.Digest
+	// Annotations are those of the descriptor by which an archive names the index.
+	Annotations map[string]string
 }
 
 // Member is one entry of an index.
@@ -44,6 +49,10 @@ func parseMembers(raw []byte, documents [][]byte) ([]indexEntry, error) {
 		doc, err := ParseDocument(raw, mediaType)
 		if err != nil {
 			return nil, err
+		}
+		if doc.Index == nil && depth == 0 {
+			d := ocispec.Descriptor{MediaType: doc.Manifest.MediaType, Digest: digest.FromBytes(raw), Size: int64(len(raw))}
+			return []indexEntry{{Descriptor: d}}, nil
 		}
 		if doc.Index == nil {
 			return nil, badDocument("index", "%w: it is a manifest", ErrDocument)

@@ -1,6 +1,7 @@
 package image
 
 import (
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -42,6 +43,8 @@ type record struct {
 	// Blobs are what else of it is kept: attestations and what they name.
 	Members []indexEntry    `json:",omitempty"`
 	Blobs   []digest.Digest `json:",omitempty"`
+	// Annotations are those of the descriptor by which an archive names the index.
+	Annotations map[string]string `json:",omitempty"`
 }
 
 // indexEntry is an image in an index. Image is "" when it is not here.
@@ -60,6 +63,7 @@ func (r *record) clone() *record {
 	c.Manifests = slices.Clone(r.Manifests)
 	c.Members = slices.Clone(r.Members)
 	c.Blobs = slices.Clone(r.Blobs)
+	c.Annotations = maps.Clone(r.Annotations)
 	if r.Kept != nil {
 		c.Kept = map[digest.Digest]digest.Digest{}
 		for k, v := range r.Kept {

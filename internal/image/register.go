@@ -258,6 +258,10 @@ func (c *change) join(r *Registration) digest.Digest {
 	if x == nil {
 		x = &record{ID: id, Members: r.members, Created: time.Now().UTC()}
 		c.put(x)
+		c.adopt(x)
+	}
+	if r.Index.Annotations != nil {
+		x.Annotations = r.Index.Annotations
 	}
 	for i := range x.Members {
 		if x.Members[i].Descriptor.Digest == r.Index.Manifest {
@@ -271,6 +275,18 @@ func (c *change) join(r *Registration) digest.Digest {
 		addDigest(&x.Blobs, d)
 	}
 	return id
+}
+
+// adopt makes members of a new index those images that are here and came with
+// its manifests, such as one that was pulled alone before.
+func (c *change) adopt(x *record) {
+	for i, m := range x.Members {
+		for id, st := range c.s.images {
+			if !st.rec.isIndex() && !c.gone[id] && slices.Contains(st.rec.Manifests, m.Descriptor.Digest) {
+				x.Members[i].Image = id
+			}
+		}
+	}
 }
 
 // indexNamed returns the index that is here and has an image that is registered
@@ -304,14 +320,17 @@ func (s *Store) Release(hold *layer.Hold) {
 
 // Pushed records what an image or index is called at a registry to which it was
 // just pushed: its layers as they were sent, base first (nil: as before), and
-// its manifest. The next push to there finds everything. Those of packed that
-// are in the content store are held by the caller, and stay there now.
-func (s *Store) Pushed(ctx context.Context, id digest.Digest, packed []ocispec.Descriptor, manifest []byte, name reference.Canonical) error {
+// its manifest, with the documents that an index consists of besides. The next
+// push to there finds everything. Those of packed that are in the content store
+// are held by the caller, and stay there now.
+func (s *Store) Pushed(ctx context.Context, id digest.Digest, packed []ocispec.Descriptor, manifest []byte, name reference.Canonical, inner ...[]byte) error {
 	const op = "record push of"
 	hold := s.content.Hold()
 	defer func() { s.collectBlobs(hold.Release()) }()
-	if err := s.storeDocument(ctx, hold, manifest); err != nil {
-		return fault.Wrap(op, id.String(), err)
+	for _, doc := range append(inner, manifest) {
+		if err := s.storeDocument(ctx, hold, doc); err != nil {
+			return fault.Wrap(op, id.String(), err)
+		}
 	}
 	s.mu.RLock()
 	st := s.images[id]
@@ -339,6 +358,9 @@ func (s *Store) Pushed(ctx context.Context, id digest.Digest, packed []ocispec.D
 		}
 		if d := digest.FromBytes(manifest); d != id {
 			addDigest(&r.Manifests, d)
+		}
+		for _, doc := range inner {
+			addDigest(&r.Blobs, digest.FromBytes(doc))
 		}
 		c.digested(id, name.String())
 		return nil

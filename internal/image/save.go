@@ -67,6 +67,7 @@ type target struct {
 type savedMember struct {
 	rec      *record
 	platform ocispec.Platform
+	entry    ocispec.Descriptor // in the index; zero without one
 }
 
 func (t *target) all() []*record {
@@ -95,7 +96,7 @@ func (s *Store) targets(refs []string) ([]*target, error) {
 			t := &target{rec: s.images[id].rec}
 			for _, m := range t.rec.Members {
 				if st := s.images[m.Image]; st != nil {
-					t.members = append(t.members, savedMember{st.rec, memberPlatform(m, st.rec)})
+					t.members = append(t.members, savedMember{st.rec, memberPlatform(m, st.rec), m.Descriptor})
 				}
 			}
 			i, all = len(all), append(all, t)
@@ -173,40 +174,14 @@ func (v *saver) target(ctx context.Context, t *target) error {
 					ErrPlatform, FormatPlatform(t.rec.platform()))
 			}
 		}
-		d, err := v.image(ctx, savedMember{t.rec, t.rec.platform()}, t.tags)
+		d, err := v.image(ctx, savedMember{rec: t.rec, platform: t.rec.platform()}, t.tags)
 		if err != nil {
 			return err
 		}
-		v.name(d, t.tags)
+		v.name(d, t.tags, nil)
 		return nil
 	}
-	members, err := v.members(t)
-	if err != nil {
-		return err
-	}
-	x := ocispec.Index{MediaType: ocispec.MediaTypeImageIndex}
-	x.SchemaVersion = 2
-	for i, m := range members {
-		var tags []string
-		if i == 0 {
-			tags = t.tags // a docker that knows no index takes the first
-		}
-		d, err := v.image(ctx, m, tags)
-		if err != nil {
-			return err
-		}
-		x.Manifests = append(x.Manifests, d)
-	}
-	if len(members) == 1 {
-		v.name(x.Manifests[0], t.tags)
-		return nil
-	}
-	d, err := v.document(ocispec.MediaTypeImageIndex, x)
-	if err != nil {
-		return err
-	}
-	v.name(d, t.tags)
-	return nil
+	return v.whole(ctx, t)
 }
 
 // members returns the images of an index to save, the one for this machine
@@ -235,59 +210,6 @@ func (v *saver) members(t *target) ([]savedMember, error) {
 	host := HostPlatform()
 	slices.SortStableFunc(out, func(a, b savedMember) int { return rank(host, b.platform) - rank(host, a.platform) })
 	return out, nil
-}
-
-// image adds one image with all it needs and returns its manifest.
-func (v *saver) image(ctx context.Context, member savedMember, tags []string) (ocispec.Descriptor, error) {
-	rec, platform := member.rec, member.platform
-	config, err := v.s.content.Read(rec.ID, MaxConfig)
-	if err != nil {
-		return ocispec.Descriptor{}, err
-	}
-	v.blobs[rec.ID] = saved{data: config}
-	m := ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest, Layers: []ocispec.Descriptor{}}
-	m.SchemaVersion = 2
-	m.Config = ocispec.Descriptor{MediaType: ocispec.MediaTypeImageConfig, Digest: rec.ID, Size: int64(len(config))}
-	docker := dockerManifest{Config: blobs + rec.ID.Encoded(), Layers: []string{}, Parent: rec.Parent}
-	for _, d := range rec.DiffIDs {
-		size, ok := v.sizes[d]
-		if !ok {
-			if size, err = v.s.tarSize(ctx, d); err != nil {
-				return ocispec.Descriptor{}, err
-			}
-			v.sizes[d] = size
-		}
-		v.blobs[d] = saved{layer: true}
-		m.Layers = append(m.Layers, ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayer, Digest: d, Size: size})
-		docker.Layers = append(docker.Layers, blobs+d.Encoded())
-	}
-	for _, t := range tags {
-		docker.RepoTags = append(docker.RepoTags, familiarString(t))
-	}
-	v.manifests = append(v.manifests, docker)
-	d, err := v.document(ocispec.MediaTypeImageManifest, m)
-	d.Platform = &platform
-	return d, err
-}
-
-// document adds a JSON document as a blob.
-func (v *saver) document(mediaType string, doc any) (ocispec.Descriptor, error) {
-	data, err := json.Marshal(doc)
-	d := ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(data), Size: int64(len(data))}
-	v.blobs[d.Digest] = saved{data: data}
-	return d, err
-}
-
-// name adds an entry to the archive's index for each tag, or one without.
-func (v *saver) name(d ocispec.Descriptor, tags []string) {
-	if len(tags) == 0 {
-		v.index = append(v.index, d)
-	}
-	for _, t := range tags {
-		_, tag := cutTag(t)
-		d.Annotations = map[string]string{containerdName: t, ocispec.AnnotationRefName: tag}
-		v.index = append(v.index, d)
-	}
 }
 
 // write writes the archive, its entries in the order of their names.

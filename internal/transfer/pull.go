@@ -20,9 +20,12 @@ import (
 type Options struct {
 	Platform     *ocispec.Platform // nil: this machine's
 	AllPlatforms bool              // every image of an index
-	AllTags      bool              // every tag of the repository; the reference has none then
-	Auth         Auth
-	Progress     image.Progress
+	// Join lets what is here for other platforms keep the name: an image of an
+	// index is recorded as that, so that the name stands for all of them.
+	Join     bool
+	AllTags  bool // every tag of the repository; the reference has none then
+	Auth     Auth
+	Progress image.Progress
 	// Pulled, when set, is told of each image when it is there.
 	Pulled func(named reference.Named, img *image.Image)
 }
@@ -241,7 +244,7 @@ func (p *pull) choose(ctx context.Context, top *document, k *keeper, indexed boo
 	if err != nil {
 		return nil, err
 	}
-	if indexed && len(chain) > 1 {
+	if (indexed || p.o.Join) && len(chain) > 1 {
 		one.index = &image.IndexMembership{Raw: top.raw, Manifest: chain[len(chain)-1].digest}
 		for _, doc := range chain[1 : len(chain)-1] {
 			one.index.Documents = append(one.index.Documents, doc.raw)

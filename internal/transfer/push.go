@@ -3,6 +3,7 @@ package transfer
 import (
 	"context"
 	"encoding/json"
+	"maps"
 	"slices"
 	"sync"
 
@@ -202,12 +203,12 @@ func (p *push) name(ctx context.Context, named reference.Named) (digest.Digest, 
 				image.ErrPlatform, image.FormatPlatform(members[0].Platform))
 		}
 		id = members[0].Image.ID
-		m, err = p.image(ctx, members[0].Image)
+		m, err = p.image(ctx, members[0].Image, "")
 	case p.o.Platform != nil:
 		var img *image.Image
 		if img, err = p.c.c.Images.GetPlatform(ctx, named.String(), p.o.Platform); err == nil {
 			id = img.ID
-			m, err = p.image(ctx, img)
+			m, err = p.image(ctx, img, entryOf(members, img))
 		}
 	default:
 		id, m, err = p.index(ctx, named, members, index)
@@ -224,6 +225,17 @@ type manifestOut struct {
 	raw    []byte
 	packed []ocispec.Descriptor // an image's layers as they were sent
 	inner  []ocispec.Descriptor // what is to be linked before it
+	docs   [][]byte             // of an index that was made for the push: what else it consists of
+}
+
+// entryOf is by which manifest an index has an image.
+func entryOf(members []image.Member, img *image.Image) digest.Digest {
+	for _, m := range members {
+		if m.Image != nil && m.Image.ID == img.ID {
+			return m.Descriptor.Digest
+		}
+	}
+	return ""
 }
 
 // finish gives the manifest its name at the registry and remembers that.
@@ -246,7 +258,7 @@ func (p *push) finish(ctx context.Context, named reference.Named, id digest.Dige
 	if err != nil {
 		return fault.New(fault.Internal, "name image", named.String(), "%w", err)
 	}
-	if err := p.c.c.Images.Pushed(ctx, id, m.packed, m.raw, canonical); err != nil && !fault.Is(err, fault.NotFound) {
+	if err := p.c.c.Images.Pushed(ctx, id, m.packed, m.raw, canonical, m.docs...); err != nil && !fault.Is(err, fault.NotFound) {
 		return err // an image that was removed meanwhile needs not know
 	}
 	if tag == "" {
@@ -280,8 +292,9 @@ func (p *push) publish(ctx context.Context, ref, tag string, m manifestOut) erro
 	return p.local.Link(ctx, reference.Path(p.session.name), tag, append(m.inner, top), links)
 }
 
-// image sends an image's layers and config and makes its manifest.
-func (p *push) image(ctx context.Context, img *image.Image) (manifestOut, error) {
+// image sends an image's layers and config and makes its manifest. entry is the
+// manifest by which an index has it, or "": its annotations stay.
+func (p *push) image(ctx context.Context, img *image.Image, entry digest.Digest) (manifestOut, error) {
 	p.layers.Add(img.DiffIDs...)
 	p.blobs.Add(img.ID)
 	config, err := p.c.c.Images.Document(ctx, img.ID)
@@ -297,18 +310,36 @@ func (p *push) image(ctx context.Context, img *image.Image) (manifestOut, error)
 	if err != nil {
 		return manifestOut{}, err
 	}
-	return p.manifestFor(ctx, img, config, packed)
+	return p.manifestFor(ctx, img, config, packed, p.annotations(ctx, img, entry))
+}
+
+// annotations are those of the manifest by which an index has an image, or of the
+// one that the image last came or went with.
+func (p *push) annotations(ctx context.Context, img *image.Image, entry digest.Digest) map[string]string {
+	raw, err := p.c.c.Images.Document(ctx, entry)
+	if entry == "" {
+		raw, err = p.c.c.Images.Manifest(ctx, img.ID)
+	}
+	if err != nil {
+		return nil
+	}
+	doc, err := image.ParseDocument(raw, "")
+	if err != nil || doc.Manifest == nil {
+		return nil
+	}
+	return doc.Manifest.Annotations
 }
 
 // manifestFor returns the manifest that the image has already if it names just
-// these blobs, and else makes one.
-func (p *push) manifestFor(ctx context.Context, img *image.Image, config []byte, packed []ocispec.Descriptor) (manifestOut, error) {
+// these blobs and has the annotations, and else makes one.
+func (p *push) manifestFor(ctx context.Context, img *image.Image, config []byte, packed []ocispec.Descriptor, annotations map[string]string) (manifestOut, error) {
 	for _, raw := range p.c.manifestsOf(ctx, img) {
 		doc, err := image.ParseDocument(raw, "")
 		if err != nil || doc.Manifest == nil {
 			continue
 		}
 		same := slices.EqualFunc(doc.Manifest.Layers, packed, func(a, b ocispec.Descriptor) bool { return a.Digest == b.Digest && a.Size == b.Size })
+		same = same && maps.Equal(annotations, doc.Manifest.Annotations)
 		if same && doc.Manifest.Config.Digest == img.ID {
 			mediaType := doc.Manifest.MediaType
 			if mediaType == "" {
@@ -317,7 +348,7 @@ func (p *push) manifestFor(ctx context.Context, img *image.Image, config []byte,
 			return manifestOut{desc: describe(mediaType, raw), raw: raw, packed: doc.Manifest.Layers}, nil
 		}
 	}
-	m := ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest, Config: describe(ocispec.MediaTypeImageConfig, config)}
+	m := ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest, Config: describe(ocispec.MediaTypeImageConfig, config), Annotations: annotations}
 	m.SchemaVersion = 2
 	m.Layers = make([]ocispec.Descriptor, 0, len(packed))
 	for _, d := range packed {

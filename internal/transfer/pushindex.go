@@ -2,7 +2,6 @@ package transfer
 
 import (
 	"context"
-	"encoding/json"
 	"strings"
 	"sync"
 
@@ -43,16 +42,19 @@ func (p *push) index(ctx context.Context, named reference.Named, members []image
 		}
 		p.progress.Status("", "Only the image for "+img.OS+"/"+img.Architecture+" is pushed: those for "+strings.Join(absent, ", ")+
 			" are not here (pull them with --all-platforms)")
-		m, err := p.image(ctx, img)
+		m, err := p.image(ctx, img, entryOf(members, img))
 		return img.ID, m, err
 	}
 	sent, err := p.members(ctx, members)
 	if err != nil {
 		return "", manifestOut{}, err
 	}
+	if top := digest.FromBytes(raw); len(members) == 1 && members[0].Descriptor.Digest == top { // a manifest, as good as an index of one
+		return top, sent[top], nil
+	}
 	for _, m := range members {
 		if out, ok := sent[m.Descriptor.Digest]; ok && out.desc.Digest != m.Descriptor.Digest {
-			out, err := p.rebuilt(ctx, members, sent)
+			out, err := p.rebuilt(ctx, members, raw, sent)
 			return digest.FromBytes(raw), out, err
 		}
 	}
@@ -72,7 +74,7 @@ func (p *push) members(ctx context.Context, members []image.Member) (map[digest.
 			continue
 		}
 		g.Go(func() error {
-			out, err := p.image(ctx, m.Image)
+			out, err := p.image(ctx, m.Image, m.Descriptor.Digest)
 			mu.Lock()
 			defer mu.Unlock()
 			sent[m.Descriptor.Digest] = out
@@ -80,34 +82,6 @@ func (p *push) members(ctx context.Context, members []image.Member) (map[digest.
 		})
 	}
 	return sent, g.Wait()
-}
-
-// rebuilt makes an index of images that had to be packed again. What was said
-// about the images as they were is left out.
-func (p *push) rebuilt(ctx context.Context, members []image.Member, sent map[digest.Digest]manifestOut) (manifestOut, error) {
-	p.progress.Status("", "Some layers were not kept as they came and are packed again: the index gets a new digest, and attestations are left out")
-	x := ocispec.Index{MediaType: ocispec.MediaTypeImageIndex}
-	x.SchemaVersion = 2
-	var inner []ocispec.Descriptor
-	for _, m := range members {
-		d := m.Descriptor
-		if out, ok := sent[d.Digest]; ok {
-			if err := p.member(ctx, out, &inner); err != nil {
-				return manifestOut{}, err
-			}
-			d.MediaType, d.Digest, d.Size = out.desc.MediaType, out.desc.Digest, out.desc.Size
-		}
-		if d.Platform == nil {
-			platform := m.Platform
-			d.Platform = &platform
-		}
-		x.Manifests = append(x.Manifests, d)
-	}
-	raw, err := json.Marshal(x)
-	if err != nil {
-		return manifestOut{}, fault.New(fault.Internal, "make index", "", "%w", err)
-	}
-	return manifestOut{desc: describe(x.MediaType, raw), raw: raw, inner: inner}, nil
 }
 
 // member puts one image's manifest to the registry, or among what is linked.

@@ -37,18 +37,19 @@ type BuildRequest struct {
 	Dockerfile string `json:",omitempty"` // path in the context; "" is "Dockerfile"
 	Text       []byte `json:",omitempty"` // the Dockerfile itself, from outside of the context
 
-	Tags     []string          `json:",omitempty"`
-	Target   string            `json:",omitempty"`
-	Args     map[string]string `json:",omitempty"`
-	Labels   map[string]string `json:",omitempty"`
-	Platform string            `json:",omitempty"`
-	Contexts map[string]string `json:",omitempty"` // name: directory, docker-image://, git or http address
-	Secrets  map[string][]byte `json:",omitempty"` // by id
-	SSH      map[string]string `json:",omitempty"` // id: path of the agent's socket on the engine's machine
-	Allow    []string          `json:",omitempty"` // network.host, security.insecure
-	Network  string            `json:",omitempty"`
-	Hosts    []string          `json:",omitempty"` // name:address
-	ShmSize  int64             `json:",omitempty"` // bytes
+	Tags        []string          `json:",omitempty"`
+	Target      string            `json:",omitempty"`
+	Args        map[string]string `json:",omitempty"`
+	Labels      map[string]string `json:",omitempty"`
+	Annotations []string          `json:",omitempty"` // [LEVEL[PLATFORM],...:]KEY=VALUE
+	Platforms   []string          `json:",omitempty"` // several give one index of images
+	Contexts    map[string]string `json:",omitempty"` // name: directory, docker-image://, git or http address
+	Secrets     map[string][]byte `json:",omitempty"` // by id
+	SSH         map[string]string `json:",omitempty"` // id: path of the agent's socket on the engine's machine
+	Allow       []string          `json:",omitempty"` // network.host, security.insecure
+	Network     string            `json:",omitempty"`
+	Hosts       []string          `json:",omitempty"` // name:address
+	ShmSize     int64             `json:",omitempty"` // bytes
 
 	Limits BuildLimits `json:",omitzero"` // of each step
 
@@ -60,6 +61,7 @@ type BuildRequest struct {
 	DebugShell   bool     `json:",omitempty"` // keep the root of a step that fails for a shell
 	InlineCache  bool     `json:",omitempty"` // put the cache's records into the image
 	Files        bool     `json:",omitempty"` // make no image: send the result's files, one tar archive, as events
+	SplitFiles   bool     `json:",omitempty"` // with Files: each platform's in a directory of their own
 
 	CacheFrom []BuildCacheFrom `json:",omitempty"`
 	CacheTo   []BuildCacheTo   `json:",omitempty"`
@@ -220,7 +222,19 @@ type BuildFailure struct {
 
 // Build is what a build gave.
 type Build struct {
-	ID      string // in the history
-	ImageID string `json:",omitempty"`
-	Config  []byte `json:",omitempty"` // the image's config document
+	ID        string   // in the history
+	ImageID   string   `json:",omitempty"` // of several platforms, the digest of their index
+	Config    []byte   `json:",omitempty"` // the image's config document, the first platform's
+	Platforms []string `json:",omitempty"` // what it is for
+	// Top is the index, or the manifest with annotations, that the names stand
+	// for; nil for an image about which there is no more to say.
+	Top *BuildDocument `json:",omitempty"`
+}
+
+// BuildDocument describes an index or a manifest.
+type BuildDocument struct {
+	MediaType   string            `json:"mediaType"`
+	Digest      string            `json:"digest"`
+	Size        int64             `json:"size"` // bytes
+	Annotations map[string]string `json:"annotations,omitempty"`
 }

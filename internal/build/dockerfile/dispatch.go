@@ -360,7 +360,7 @@ func (s *stage) stepName(t *translation, text string) string {
 	}
 	out := "["
 	if t.o.MultiPlatform && s.platform != nil {
-		out += formatPlatform(*s.platform) + " "
+		out += formatPlatform(*s.platform) + s.crossing() + " "
 	}
 	if s.name != "" {
 		out += s.name + " "

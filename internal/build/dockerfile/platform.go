@@ -60,3 +60,27 @@ func parsePlatform(s string) (*ocispec.Platform, error) {
 	}
 	return &p, nil
 }
+
+// crossing is what follows the platform in the name of a step that runs on one
+// platform and asked, by the arguments about it, for which other: "->arm64".
+func (s *stage) crossing() string {
+	if s.env == nil {
+		return ""
+	}
+	target := *s.platform
+	if v, ok := s.env.Get("TARGETPLATFORM"); ok {
+		if p, err := parsePlatform(v); err == nil {
+			target = *p
+		}
+	}
+	if v, ok := s.env.Get("TARGETARCH"); ok {
+		target.Architecture, target.Variant = v, ""
+	}
+	if v, ok := s.env.Get("TARGETVARIANT"); ok {
+		target.Variant = v
+	}
+	if target.Architecture == s.platform.Architecture {
+		return ""
+	}
+	return "->" + strings.TrimPrefix(formatPlatform(target), target.OS+"/")
+}

@@ -83,7 +83,7 @@ func (r *run) identify(ctx context.Context, n *graph.Node, inputs []Result, beli
 	if err != nil {
 		return nil, err
 	}
-	if at := r.j.Graph.Image.Epoch; at != nil {
+	if at := r.j.epoch(); at != nil {
 		id.part("SOURCE_DATE_EPOCH", "%d", at.Unix())
 	}
 	id.seal()

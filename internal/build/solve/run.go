@@ -21,6 +21,7 @@ type run struct {
 	s     *Solver
 	j     Job
 	hold  *layer.Hold
+	nodes []*graph.Node // of all graphs
 	tasks map[*graph.Node]*task
 	ids   map[*graph.Node]int
 
@@ -46,12 +47,12 @@ type task struct {
 }
 
 func newRun(s *Solver, j Job) *run {
-	r := &run{s: s, j: j, hold: s.o.Layers.Hold(), tasks: map[*graph.Node]*task{}, ids: map[*graph.Node]int{}, trees: map[digest.Digest]*tree.Dir{}}
-	for i, n := range j.Graph.Nodes {
+	r := &run{s: s, j: j, nodes: graph.Union(j.Graphs), hold: s.o.Layers.Hold(), tasks: map[*graph.Node]*task{}, ids: map[*graph.Node]int{}, trees: map[digest.Digest]*tree.Dir{}}
+	for i, n := range r.nodes {
 		r.ids[n] = i + 1
 		r.tasks[n] = &task{node: n, id: i + 1, info: StepInfo{ID: i + 1, Name: n.Name, Stage: n.Stage, Lines: n.Lines, Skipped: true}}
 	}
-	for _, n := range j.Graph.Nodes {
+	for _, n := range r.nodes {
 		e := Event{Kind: Planned, Time: time.Now(), Vertex: r.ids[n], Name: n.Name, Stage: n.Stage, Lines: n.Lines}
 		for _, in := range n.Inputs {
 			if in != nil {
@@ -97,7 +98,7 @@ func (r *run) leave() {
 
 func (r *run) steps() []StepInfo {
 	out := make([]StepInfo, 0, len(r.tasks))
-	for _, n := range r.j.Graph.Nodes {
+	for _, n := range r.nodes {
 		t := r.tasks[n]
 		t.mu.Lock()
 		out = append(out, t.info)
@@ -301,7 +302,7 @@ func (r *run) launch(ctx context.Context, t *task, id *stepIdentity, inputs []Re
 		}
 		r.emit(e)
 	}, func(ctx context.Context, emit func(Event)) (*Record, error) {
-		return r.s.doStep(ctx, &work{node: t.node, id: id, inputs: inputs, job: &r.j, run: r, emit: emit, epoch: r.j.Graph.Image.Epoch})
+		return r.s.doStep(ctx, &work{node: t.node, id: id, inputs: inputs, job: &r.j, run: r, emit: emit, epoch: r.j.epoch()})
 	})
 	t.info.Shared = shared
 	if rec != nil { // others who waited for it have it, too

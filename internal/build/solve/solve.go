@@ -29,6 +29,7 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+	"golang.org/x/sync/errgroup"
 
 	"berth/internal/build/graph"
 	"berth/internal/build/source"
@@ -153,8 +154,10 @@ type Result struct{ Layers []digest.Digest }
 
 // Job is one build to run.
 type Job struct {
-	ID    string // of the build, for records and messages
-	Graph *graph.Graph
+	ID string // of the build, for records and messages
+	// Graphs are what is to be made: one, or one for each platform, which may
+	// have nodes in common.
+	Graphs []*graph.Graph
 	// Contexts are the caller's directories by name.
 	Contexts map[string]*source.Context
 	Secrets  Secrets // nil: there are none
@@ -177,6 +180,14 @@ type Job struct {
 	KeepFailed bool
 }
 
+// epoch is SOURCE_DATE_EPOCH, which is one for all platforms.
+func (j *Job) epoch() *time.Time {
+	if len(j.Graphs) == 0 {
+		return nil
+	}
+	return j.Graphs[0].Image.Epoch
+}
+
 // Secrets hands out what steps may see and nobody may keep.
 type Secrets interface {
 	// Secret returns a secret's value; fault.NotFound when it was not given.
@@ -188,9 +199,9 @@ type Secrets interface {
 
 // Solved is what a job gave.
 type Solved struct {
-	Result
-	Hold  *layer.Hold // holds the layers; the caller releases it
-	Steps []StepInfo  // in the graph's order
+	Results []Result    // of the graphs' targets
+	Hold    *layer.Hold // holds the layers; the caller releases it
+	Steps   []StepInfo  // in the graphs' order, each once
 	// Made tells which nodes changed something.
 	Made map[*graph.Node]bool
 	// Finished is when a node's step was done, now or when it was first run.
@@ -225,20 +236,26 @@ func (s *Solved) Keys() []string {
 	return out
 }
 
-// Solve runs the job's graph. Hold of the result is released by the caller also
+// Solve runs the job's graphs. Hold of the result is released by the caller also
 // after an error, if it is not nil. Cancelling ctx ends all steps that no other
 // build waits for.
 func (s *Solver) Solve(ctx context.Context, j Job) (*Solved, error) {
-	if err := j.Graph.Validate(); err != nil {
-		return nil, err
+	for _, g := range j.Graphs {
+		if err := g.Validate(); err != nil {
+			return nil, err
+		}
 	}
 	r := newRun(s, j)
 	defer r.leave()
-	out := &Solved{Hold: r.hold, Made: map[*graph.Node]bool{}, Finished: map[*graph.Node]time.Time{}}
-	var err error
-	if t := j.Graph.Target; t != nil {
-		out.Result, err = r.present(ctx, t)
+	out := &Solved{Hold: r.hold, Results: make([]Result, len(j.Graphs)), Made: map[*graph.Node]bool{}, Finished: map[*graph.Node]time.Time{}}
+	targets, tctx := errgroup.WithContext(ctx)
+	for i, g := range j.Graphs {
+		targets.Go(func() (err error) {
+			out.Results[i], err = r.present(tctx, g.Target)
+			return err
+		})
 	}
+	err := targets.Wait()
 	out.Steps = r.steps()
 	for n, t := range r.tasks {
 		if t.made != "" {

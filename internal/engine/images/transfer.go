@@ -18,6 +18,7 @@ import (
 type PullOptions struct {
 	Platform     *ocispec.Platform // nil means the host's
 	AllPlatforms bool              // every platform of an index
+	Join         bool              // what is here for other platforms keeps the name
 	AllTags      bool              // every tag of the repository
 	Auth         registry.AuthConfig
 }
@@ -43,7 +44,7 @@ func (s *Service) ImagePull(ctx context.Context, ref string, o PullOptions, out 
 		ref = reference.FamiliarName(named)
 	}
 	_, _, err = s.remote.Transfers().Pull(ctx, ref, transfer.Options{
-		Platform: o.Platform, AllPlatforms: o.AllPlatforms, AllTags: o.AllTags, Auth: o.Auth, Progress: room.Watch(ctx, p.send),
+		Platform: o.Platform, AllPlatforms: o.AllPlatforms, Join: o.Join, AllTags: o.AllTags, Auth: o.Auth, Progress: room.Watch(ctx, p.send),
 		Pulled: func(named reference.Named, img *image.Image) {
 			s.stock.Tell(events.ActionPull, reference.FamiliarString(named), reference.FamiliarName(named), img)
 		},
