@@ -6,6 +6,7 @@ import (
 
 	"berth/internal/engine"
 	"berth/internal/engine/filter"
+	"berth/internal/engine/measure"
 
 	"github.com/moby/moby/api/types/build"
 	"github.com/moby/moby/api/types/container"
@@ -28,13 +29,13 @@ type legacyUsage struct {
 	Volumes     []volume.Volume
 	BuildCache  []build.CacheRecord
 	BuilderSize int64
-	Owners      []engine.Owned `json:",omitempty"`
+	Owners      []measure.Owned `json:",omitempty"`
 }
 
 // currentUsage is the answer since then.
 type currentUsage struct {
 	system.DiskUsage
-	Owners []engine.Owned `json:",omitempty"`
+	Owners []measure.Owned `json:",omitempty"`
 }
 
 // bothUsage serves clients of 1.52 that did not say which of the two they want.

@@ -95,3 +95,9 @@ func (r *Record) Clone() *Record {
 
 // Tty reports whether the container's process has a terminal.
 func (r *Record) Tty() bool { return r.Config.Tty }
+
+// OwnsNetwork reports whether the container has a network namespace of its own.
+func (r *Record) OwnsNetwork() bool {
+	m := r.HostConfig.NetworkMode
+	return !m.IsContainer() && m != "host"
+}

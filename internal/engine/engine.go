@@ -29,6 +29,7 @@ import (
 	"berth/internal/content"
 	"berth/internal/engine/images"
 	"berth/internal/engine/intake"
+	"berth/internal/engine/measure"
 	"berth/internal/engine/reclaim"
 	"berth/internal/engine/registries"
 	"berth/internal/engine/spec"
@@ -86,8 +87,8 @@ type Engine struct {
 	restarts   restarts
 	probes     probes
 	forwards   forwards
-	sampler    sampler
-	metrics    metrics
+	sampler    *measure.Sampler
+	counters   measure.Counters
 	nets       networks
 	netRecords metadata.Bucket[netRecord]
 
@@ -118,6 +119,7 @@ func Open(ctx context.Context, cfg Config) (_ *Engine, err error) {
 		return nil, err
 	}
 	e.lookAtHost()
+	e.sampler = measure.NewSampler(e.life, &e.work, e.host)
 	if err := e.openStores(ctx); err != nil {
 		return nil, err
 	}

@@ -24,7 +24,7 @@ func (e *Engine) follow(happenings <-chan monitor.Event) {
 			}
 		case monitor.EventOOM:
 			if c := e.containers.Get(ev.ID); c != nil {
-				e.metrics.ooms.Add(1)
+				e.counters.OOMs.Add(1)
 				e.emit(c.Record(), events.ActionOOM, nil)
 			}
 		case monitor.EventExecExit:
@@ -145,9 +145,9 @@ func (e *Engine) ended(c *container.Container, exit monitor.Exit) {
 		x.Victim = why.OOMVictim(c.Record())
 	}
 	delay, again := e.restarts.next(c.Record(), x)
-	e.metrics.exits.Add(1)
+	e.counters.Exits.Add(1)
 	if again {
-		e.metrics.restarts.Add(1)
+		e.counters.Restarts.Add(1)
 	}
 	if c.Record().HostConfig.AutoRemove {
 		e.endForGood(ctx, c, x)

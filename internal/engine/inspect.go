@@ -127,7 +127,7 @@ func fromTmpfsMap(rec *container.Record, m volume.Mount) bool {
 
 // endpoint returns the container's place in its own network while it has one.
 func (e *Engine) endpoint(rec *container.Record) *netroom.Endpoint {
-	if !rec.State.Alive() || !ownsNetwork(rec) {
+	if !rec.State.Alive() || !rec.OwnsNetwork() {
 		return nil
 	}
 	ep, _ := e.network.Endpoint(rec.ID)

@@ -53,7 +53,7 @@ func (e *Engine) reconcile(ctx context.Context) error {
 		}
 	}
 	for id := range live {
-		if c := e.containers.Get(id); c != nil && ownsNetwork(c.Record()) {
+		if c := e.containers.Get(id); c != nil && c.Record().OwnsNetwork() {
 			e.settleNetworks(ctx, c.Record())
 		}
 	}

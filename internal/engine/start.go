@@ -85,7 +85,7 @@ func (e *Engine) start(ctx context.Context, c *container.Container) error {
 	}
 	state.Health = initialHealth(rec.Config)
 	c.SetState(state)
-	e.metrics.started(time.Since(began))
+	e.counters.Started(time.Since(began))
 	e.laggards.add(c)
 	e.probes.start(e, c)
 	e.forwards.start(e, c)
@@ -243,7 +243,7 @@ func (e *Engine) namespaceOf(id, kind string) (string, error) {
 // startFailed undoes what a failed start made and records why.
 func (e *Engine) startFailed(ctx context.Context, c *container.Container, cause error) error {
 	rec := c.Record()
-	e.metrics.startFailures.Add(1)
+	e.counters.StartFailures.Add(1)
 	e.release(ctx, c)
 	code, cause := explainStart(cause)
 	if rec.HostConfig.AutoRemove {
@@ -283,7 +283,7 @@ func (e *Engine) release(ctx context.Context, c *container.Container) {
 	if err := e.monitor.Forget(ctx, rec.ID); err != nil {
 		e.log.Warn("forget container", "container", rec.ID, "error", err)
 	}
-	if ownsNetwork(rec) {
+	if rec.OwnsNetwork() {
 		for _, ep := range e.network.Joined(rec.ID) {
 			if r, _ := e.joinable(ep.NetworkID); r != nil {
 				e.publishNetwork(events.ActionDisconnect, r, rec.ID)
@@ -301,12 +301,6 @@ func (e *Engine) release(ctx context.Context, c *container.Container) {
 			e.log.Warn("unmount shared memory", "container", rec.ID, "error", err)
 		}
 	}
-}
-
-// ownsNetwork tells whether the container has a network namespace of its own.
-func ownsNetwork(rec *container.Record) bool {
-	m := rec.HostConfig.NetworkMode
-	return !m.IsContainer() && m != "host"
 }
 
 // networkRequest is what the record asks of the default bridge.

@@ -2,13 +2,11 @@ package engine
 
 import (
 	"context"
-	"os"
-	"path/filepath"
 	"slices"
 
 	"berth/internal/engine/images"
+	"berth/internal/engine/measure"
 	"berth/internal/fault"
-	"berth/internal/volume"
 
 	api "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/image"
@@ -24,19 +22,11 @@ type DiskUsageOptions struct {
 	Owners bool
 }
 
-// Owned is a part of the data directory and whom it belongs to.
-type Owned struct {
-	Kind  string // container, log, layer, volume, blobs, database or other
-	Owner string // id or name; the path for what belongs to the engine itself
-	Path  string // below the data directory
-	Size  int64  // bytes on disk
-}
-
 // DiskUsageReport is docker's answer and the account by owners.
 type DiskUsageReport struct {
 	system.DiskUsage
 	LayersSize int64
-	Owners     []Owned
+	Owners     []measure.Owned
 }
 
 // DiskUsage measures what containers, images and volumes take.
@@ -77,8 +67,12 @@ func (e *Engine) DiskUsage(ctx context.Context, o DiskUsageOptions) (DiskUsageRe
 	if !o.Owners {
 		return out, nil
 	}
+	names := map[string]string{}
+	for _, c := range e.containers.All() {
+		names[c.ID] = c.Record().Name
+	}
 	var err error
-	out.Owners, err = e.owners(ctx)
+	out.Owners, err = measure.Owners(ctx, e.cfg.Root, names)
 	return out, err
 }
 
@@ -148,59 +142,5 @@ func (e *Engine) volumeUsage(ctx context.Context, out *DiskUsageReport) error {
 		u.Items = append(u.Items, shown)
 	}
 	out.VolumeUsage = u
-	return nil
-}
-
-// owners walks the whole data directory: what it returns adds up to what du says.
-func (e *Engine) owners(ctx context.Context) ([]Owned, error) {
-	var out []Owned
-	add := func(kind, owner, path string) error {
-		size, err := volume.DiskUsage(ctx, filepath.Join(e.cfg.Root, path))
-		if err != nil {
-			return fault.Wrap("measure", path, err)
-		}
-		out = append(out, Owned{kind, owner, path, size})
-		return nil
-	}
-	top, err := os.ReadDir(e.cfg.Root)
-	if err != nil {
-		return nil, wrapFS("read", e.cfg.Root, err)
-	}
-	for _, entry := range top {
-		name := entry.Name()
-		var err error
-		switch name {
-		case "containers", "layers", "volumes":
-			err = e.membersOwned(name, add)
-		case "content":
-			err = add("blobs", "images", name)
-		case "metadata.db":
-			err = add("database", name, name)
-		default:
-			err = add("other", name, name)
-		}
-		if err != nil {
-			return nil, err
-		}
-	}
-	return out, nil
-}
-
-// membersOwned accounts for each entry of a directory that holds one thing each.
-func (e *Engine) membersOwned(dir string, add func(kind, owner, path string) error) error {
-	entries, err := os.ReadDir(filepath.Join(e.cfg.Root, dir))
-	if err != nil {
-		return wrapFS("read", dir, err)
-	}
-	kind := map[string]string{"containers": "container", "layers": "layer", "volumes": "volume"}[dir]
-	for _, entry := range entries {
-		owner := entry.Name()
-		if c := e.containers.Get(owner); dir == "containers" && c != nil {
-			owner = c.Record().Name
-		}
-		if err := add(kind, owner, filepath.Join(dir, entry.Name())); err != nil {
-			return err
-		}
-	}
 	return nil
 }

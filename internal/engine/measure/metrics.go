@@ -1,13 +1,15 @@
-package engine
+package measure
 
 import (
 	"bufio"
-	"context"
 	"fmt"
 	"io"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"berth/internal/container"
+	"berth/internal/image"
 
 	api "github.com/moby/moby/api/types/container"
 )
@@ -18,9 +20,9 @@ var startBounds = [...]time.Duration{
 	100 * time.Millisecond, 250 * time.Millisecond, 500 * time.Millisecond, time.Second, 5 * time.Second,
 }
 
-// metrics counts what an operator wants to see of an engine over time.
-type metrics struct {
-	startFailures, exits, ooms, restarts atomic.Int64
+// Counters count what an operator wants to see of an engine over time.
+type Counters struct {
+	StartFailures, Exits, OOMs, Restarts atomic.Int64
 
 	mu      sync.Mutex // guards the histogram
 	buckets [len(startBounds)]int64
@@ -28,8 +30,18 @@ type metrics struct {
 	count   int64
 }
 
-// started notes how long a start took.
-func (m *metrics) started(took time.Duration) {
+// Census is what there is now.
+type Census struct {
+	Version, Commit   string
+	Opened            time.Time         // when the engine was started
+	Containers        []container.State //
+	Images            image.Usage
+	Volumes, Networks int
+	EventReaders      int
+}
+
+// Started notes how long a start took.
+func (m *Counters) Started(took time.Duration) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for i, bound := range startBounds {
@@ -41,20 +53,18 @@ func (m *metrics) started(took time.Duration) {
 	m.count++
 }
 
-// Metrics writes what there is to know about the engine in the text format of
-// Prometheus.
-func (e *Engine) Metrics(ctx context.Context, out io.Writer) error {
+// Write writes the counters and a census in the text format of Prometheus.
+func (m *Counters) Write(out io.Writer, now Census) error {
 	w := bufio.NewWriter(out)
 	family := func(name, kind, help string) { fmt.Fprintf(w, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, kind) }
 	family("berth_info", "gauge", "The version of the engine; always 1.")
-	fmt.Fprintf(w, "berth_info{version=%q,commit=%q} 1\n", e.cfg.Version, e.cfg.Commit)
+	fmt.Fprintf(w, "berth_info{version=%q,commit=%q} 1\n", now.Version, now.Commit)
 	family("berth_start_time_seconds", "gauge", "When this engine was started, in seconds since 1970.")
-	fmt.Fprintf(w, "berth_start_time_seconds %d\n", e.opened.Unix())
+	fmt.Fprintf(w, "berth_start_time_seconds %d\n", now.Opened.Unix())
 
 	states := map[api.ContainerState]int{}
 	health := map[api.HealthStatus]int{}
-	for _, c := range e.containers.All() {
-		s := c.State()
+	for _, s := range now.Containers {
 		states[s.Status]++
 		if s.Health != nil && s.Alive() {
 			health[s.Health.Status]++
@@ -68,36 +78,32 @@ func (e *Engine) Metrics(ctx context.Context, out io.Writer) error {
 	for _, s := range []api.HealthStatus{api.Starting, api.Healthy, api.Unhealthy} {
 		fmt.Fprintf(w, "berth_containers_health{status=%q} %d\n", s, health[s])
 	}
-	usage, err := e.images.Usage(ctx)
-	if err != nil {
-		return err
-	}
 	family("berth_images", "gauge", "Images.")
-	fmt.Fprintf(w, "berth_images %d\n", len(usage.Images))
+	fmt.Fprintf(w, "berth_images %d\n", len(now.Images.Images))
 	family("berth_image_layers_bytes", "gauge", "Bytes of all unpacked layers of images.")
-	fmt.Fprintf(w, "berth_image_layers_bytes %d\n", usage.Layers)
+	fmt.Fprintf(w, "berth_image_layers_bytes %d\n", now.Images.Layers)
 	family("berth_image_blobs_bytes", "gauge", "Bytes of the packed blobs that images keep.")
-	fmt.Fprintf(w, "berth_image_blobs_bytes %d\n", usage.Blobs)
+	fmt.Fprintf(w, "berth_image_blobs_bytes %d\n", now.Images.Blobs)
 	family("berth_volumes", "gauge", "Volumes.")
-	fmt.Fprintf(w, "berth_volumes %d\n", len(e.volumes.List()))
+	fmt.Fprintf(w, "berth_volumes %d\n", now.Volumes)
 	family("berth_networks", "gauge", "User-defined networks.")
-	fmt.Fprintf(w, "berth_networks %d\n", len(e.nets.all()))
+	fmt.Fprintf(w, "berth_networks %d\n", now.Networks)
 	family("berth_event_readers", "gauge", "Clients that listen to events.")
-	fmt.Fprintf(w, "berth_event_readers %d\n", e.bus.Readers())
-	e.metrics.write(w, family)
+	fmt.Fprintf(w, "berth_event_readers %d\n", now.EventReaders)
+	m.write(w, family)
 	return w.Flush()
 }
 
 // write writes the counters and the histogram.
-func (m *metrics) write(w io.Writer, family func(name, kind, help string)) {
+func (m *Counters) write(w io.Writer, family func(name, kind, help string)) {
 	for _, c := range []struct {
 		name, help string
 		n          *atomic.Int64
 	}{
-		{"berth_container_start_failures_total", "Starts of containers that failed.", &m.startFailures},
-		{"berth_container_exits_total", "Ends of containers.", &m.exits},
-		{"berth_container_restarts_total", "Starts that a restart policy asked for.", &m.restarts},
-		{"berth_container_ooms_total", "Times that the kernel killed in a container for lack of memory.", &m.ooms},
+		{"berth_container_start_failures_total", "Starts of containers that failed.", &m.StartFailures},
+		{"berth_container_exits_total", "Ends of containers.", &m.Exits},
+		{"berth_container_restarts_total", "Starts that a restart policy asked for.", &m.Restarts},
+		{"berth_container_ooms_total", "Times that the kernel killed in a container for lack of memory.", &m.OOMs},
 	} {
 		family(c.name, "counter", c.help)
 		fmt.Fprintf(w, "%s %d\n", c.name, c.n.Load())

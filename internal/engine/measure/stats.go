@@ -1,4 +1,8 @@
-package engine
+// Package measure reads what containers and the engine use and do: counters of cgroups
+// and interfaces, processes, counts over time, files on disk. It exists because reading
+// them is a matter of the kernel's files alone; which container is asked about is told
+// by the engine.
+package measure
 
 import (
 	"context"
@@ -10,6 +14,7 @@ import (
 
 	"berth/internal/container"
 	"berth/internal/engine/spec"
+	"berth/internal/engine/vocabulary"
 	"berth/internal/runtime/cgroup"
 	"berth/internal/runtime/smallfile"
 
@@ -23,12 +28,22 @@ const (
 	statsLeast = statsInterval / 2
 )
 
-// sampler reads the counters of all containers that somebody watches in one pass
+// Sampler reads the counters of all containers that somebody watches in one pass
 // per interval, however many watch, and only while somebody does.
-type sampler struct {
+type Sampler struct {
+	life context.Context // no sample is taken after its end
+	work *sync.WaitGroup // counts what goes on beside callers
+	host vocabulary.Host
+
 	mu       sync.Mutex // guards the fields; nothing else is locked under it
 	watchers map[*watcher]struct{}
 	running  bool
+}
+
+// NewSampler returns a sampler that works until life ends and counts in work what it
+// does beside its callers.
+func NewSampler(life context.Context, work *sync.WaitGroup, host vocabulary.Host) *Sampler {
+	return &Sampler{life: life, work: work, host: host, watchers: map[*watcher]struct{}{}}
 }
 
 // watcher is one client's interest in one container. Its channel has room for one
@@ -38,26 +53,22 @@ type watcher struct {
 	out chan api.StatsResponse
 }
 
-// ContainerStats returns samples of a container's counters: one every second while
-// stream is set, otherwise one that holds the difference to another one shortly
-// before, or, with oneShot, one at once. The channel is closed at the end.
-func (e *Engine) ContainerStats(ctx context.Context, ref string, stream, oneShot bool) (<-chan api.StatsResponse, error) {
-	c, err := e.containers.Find(ref)
-	if err != nil {
-		return nil, err
-	}
+// Samples returns samples of a container's counters: one every second while stream is
+// set, otherwise one that holds the difference to another one shortly before, or, with
+// oneShot, one at once. The channel is closed at the end.
+func (p *Sampler) Samples(ctx context.Context, c *container.Container, stream, oneShot bool) <-chan api.StatsResponse {
 	out := make(chan api.StatsResponse, 1)
-	first := e.sample(c, readProcessors())
+	first := p.sample(c, readProcessors())
 	if oneShot || (!stream && !c.State().Alive()) {
 		out <- first
 		close(out)
-		return out, nil
+		return out
 	}
 	w := &watcher{c: c, out: make(chan api.StatsResponse, 1)}
-	e.watch(w)
-	e.work.Go(func() {
+	p.watch(w)
+	p.work.Go(func() {
 		defer close(out)
-		defer e.unwatch(w)
+		defer p.unwatch(w)
 		if stream {
 			out <- first
 		}
@@ -67,7 +78,7 @@ func (e *Engine) ContainerStats(ctx context.Context, ref string, stream, oneShot
 			case s = <-w.out:
 			case <-ctx.Done():
 				return
-			case <-e.life.Done():
+			case <-p.life.Done():
 				return
 			}
 			if !stream && s.Read.Sub(before.Read) < statsLeast && c.State().Alive() {
@@ -78,7 +89,7 @@ func (e *Engine) ContainerStats(ctx context.Context, ref string, stream, oneShot
 			case out <- s:
 			case <-ctx.Done():
 				return
-			case <-e.life.Done():
+			case <-p.life.Done():
 				return
 			}
 			if before = s; !stream || c.Gone() {
@@ -86,61 +97,58 @@ func (e *Engine) ContainerStats(ctx context.Context, ref string, stream, oneShot
 			}
 		}
 	})
-	return out, nil
+	return out
 }
 
-func (e *Engine) watch(w *watcher) {
-	e.sampler.mu.Lock()
-	defer e.sampler.mu.Unlock()
-	if e.sampler.watchers == nil {
-		e.sampler.watchers = make(map[*watcher]struct{})
-	}
-	e.sampler.watchers[w] = struct{}{}
-	if !e.sampler.running {
-		e.sampler.running = true
-		e.work.Go(e.sampleAll)
+func (p *Sampler) watch(w *watcher) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.watchers[w] = struct{}{}
+	if !p.running {
+		p.running = true
+		p.work.Go(p.sampleAll)
 	}
 }
 
-func (e *Engine) unwatch(w *watcher) {
-	e.sampler.mu.Lock()
-	defer e.sampler.mu.Unlock()
-	delete(e.sampler.watchers, w)
+func (p *Sampler) unwatch(w *watcher) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.watchers, w)
 }
 
 // watched returns who watches which container, or ends the sampling when nobody
 // does.
-func (s *sampler) watched() map[*container.Container][]*watcher {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(s.watchers) == 0 {
-		s.running = false
+func (p *Sampler) watched() map[*container.Container][]*watcher {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.watchers) == 0 {
+		p.running = false
 		return nil
 	}
-	by := make(map[*container.Container][]*watcher, len(s.watchers))
-	for w := range s.watchers {
+	by := make(map[*container.Container][]*watcher, len(p.watchers))
+	for w := range p.watchers {
 		by[w.c] = append(by[w.c], w)
 	}
 	return by
 }
 
 // sampleAll runs while somebody watches.
-func (e *Engine) sampleAll() {
+func (p *Sampler) sampleAll() {
 	tick := time.NewTicker(statsInterval)
 	defer tick.Stop()
 	for {
 		select {
 		case <-tick.C:
-		case <-e.life.Done():
+		case <-p.life.Done():
 			return
 		}
-		by := e.sampler.watched()
+		by := p.watched()
 		if by == nil {
 			return
 		}
 		cpus := readProcessors()
 		for c, watchers := range by {
-			s := e.sample(c, cpus)
+			s := p.sample(c, cpus)
 			for _, w := range watchers {
 				select {
 				case w.out <- s:
@@ -182,7 +190,7 @@ func readProcessors() (p processors) {
 }
 
 // sample reads a container's counters. One that does not run has none.
-func (e *Engine) sample(c *container.Container, cpus processors) api.StatsResponse {
+func (p *Sampler) sample(c *container.Container, cpus processors) api.StatsResponse {
 	rec := c.Record()
 	out := api.StatsResponse{ID: rec.ID, Name: "/" + rec.Name, OSType: "linux"}
 	if !rec.State.Alive() {
@@ -203,27 +211,27 @@ func (e *Engine) sample(c *container.Container, cpus processors) api.StatsRespon
 		ThrottlingData: api.ThrottlingData{Periods: s.CPU.Periods, ThrottledPeriods: s.CPU.ThrottledPeriods, ThrottledTime: s.CPU.ThrottledTime},
 	}
 	out.MemoryStats = api.MemoryStats{Usage: s.Memory.Usage, Stats: s.Memory.Raw, Failcnt: s.Memory.Failcnt, Limit: s.Memory.Limit}
-	if !e.host.CgroupV2 {
+	if !p.host.CgroupV2 {
 		out.MemoryStats.MaxUsage = s.Memory.MaxUsage
 	}
-	if total := uint64(e.host.Memory); total > 0 && out.MemoryStats.Limit > total {
+	if total := uint64(p.host.Memory); total > 0 && out.MemoryStats.Limit > total {
 		out.MemoryStats.Limit = total
 	}
 	out.PidsStats = api.PidsStats{Current: s.Pids.Current, Limit: s.Pids.Limit}
 	if out.PidsStats.Limit == 0 {
 		out.PidsStats.Limit = math.MaxUint64 // docker's word for none
 	}
-	out.BlkioStats = e.blkio(s.BlockIO)
-	if ownsNetwork(rec) {
+	out.BlkioStats = p.blkio(s.BlockIO)
+	if rec.OwnsNetwork() {
 		out.Networks = interfaces(rec.State.Pid)
 	}
 	return out
 }
 
 // blkio spells the operations as docker does for each version of cgroups.
-func (e *Engine) blkio(devices []cgroup.BlockIOEntry) (out api.BlkioStats) {
+func (p *Sampler) blkio(devices []cgroup.BlockIOEntry) (out api.BlkioStats) {
 	read, write := "Read", "Write"
-	if e.host.CgroupV2 {
+	if p.host.CgroupV2 {
 		read, write = "read", "write"
 	}
 	for _, d := range devices {
@@ -238,7 +246,7 @@ func (e *Engine) blkio(devices []cgroup.BlockIOEntry) (out api.BlkioStats) {
 
 // interfaces reads the counters of a process's network interfaces.
 func interfaces(pid int) map[string]api.NetworkStats {
-	text, err := smallfile.Read("/proc/"+itoa(pid)+"/net/dev", 1<<20)
+	text, err := smallfile.Read("/proc/"+strconv.Itoa(pid)+"/net/dev", 1<<20)
 	if err != nil {
 		return nil
 	}

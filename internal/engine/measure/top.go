@@ -1,4 +1,4 @@
-package engine
+package measure
 
 import (
 	"bytes"
@@ -19,28 +19,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ContainerTop lists the processes of a container as the host's ps shows them.
-func (e *Engine) ContainerTop(ctx context.Context, ref, psArgs string) (api.TopResponse, error) {
-	none := api.TopResponse{}
-	c, err := e.containers.Find(ref)
-	if err != nil {
-		return none, err
-	}
-	if s := c.State(); !s.Alive() {
-		if s.Status == api.StateRestarting {
-			return none, fault.New(fault.Conflict, "", "", "container %s is restarting, wait until the container is running", c.ID)
-		}
-		return none, fault.New(fault.Conflict, "", "", "container %s is not running", c.ID)
-	}
-	pids, err := e.monitor.Pids(ctx, c.ID)
-	if err != nil {
-		return none, err
-	}
+// Processes describes processes as the host's ps does when it is called with args; ""
+// is what docker takes for them.
+func Processes(ctx context.Context, pids []int, args string) (api.TopResponse, error) {
 	slices.Sort(pids)
-	if psArgs == "" || psArgs == "-ef" {
+	if args == "" || args == "-ef" {
 		return listProcesses(pids), nil
 	}
-	return runPS(ctx, strings.Fields(psArgs), pids)
+	return runPS(ctx, strings.Fields(args), pids)
 }
 
 // listProcesses is `ps -ef` without another process.
@@ -57,7 +43,7 @@ func listProcesses(pids []int) api.TopResponse {
 
 // describeProcess returns one line of ps, nil for a process that has ended.
 func describeProcess(pid int, now time.Time, up time.Duration) []string {
-	dir := "/proc/" + itoa(pid) + "/"
+	dir := "/proc/" + strconv.Itoa(pid) + "/"
 	text, err := smallfile.Read(dir+"stat", 64<<10)
 	if err != nil {
 		return nil
@@ -95,14 +81,14 @@ func describeProcess(pid int, now time.Time, up time.Duration) []string {
 	if line, err := smallfile.Read(dir+"cmdline", 1<<20); err == nil && len(line) > 0 {
 		command = strings.ReplaceAll(strings.TrimRight(string(line), "\x00"), "\x00", " ")
 	}
-	return []string{owner, itoa(pid), f[1], itoa(share), stime, terminal(int(n(4))), clock, command}
+	return []string{owner, strconv.Itoa(pid), f[1], strconv.Itoa(share), stime, terminal(int(n(4))), clock, command}
 }
 
 func two(n int) string {
 	if n < 10 {
-		return "0" + itoa(n)
+		return "0" + strconv.Itoa(n)
 	}
-	return itoa(n)
+	return strconv.Itoa(n)
 }
 
 // userName is the host's name of a user, as ps shows it.
@@ -121,9 +107,9 @@ func terminal(dev int) string {
 	case dev == 0:
 		return "?"
 	case major >= ptsMajor && major <= ptsLast:
-		return "pts/" + itoa((major-ptsMajor)<<20|minor)
+		return "pts/" + strconv.Itoa((major-ptsMajor)<<20|minor)
 	}
-	return itoa(major) + "," + itoa(minor)
+	return strconv.Itoa(major) + "," + strconv.Itoa(minor)
 }
 
 // runPS asks the host's ps for whatever columns a user wants and keeps the lines
