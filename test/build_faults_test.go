@@ -1,6 +1,7 @@
 package test
 
 import (
+	"errors"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -230,6 +231,9 @@ RUN --mount=type=secret,id=file,required,mode=0444,target=/tmp/key cat /tmp/key 
 		}
 	}
 	err := filepath.WalkDir(h.dir, func(path string, entry fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) { // what is thrown away goes meanwhile
+			return nil
+		}
 		if err != nil || !entry.Type().IsRegular() {
 			return err
 		}

@@ -39,6 +39,7 @@ type API struct {
 	builds   running
 	shells   shells
 	blobs    blobs
+	agents   agents
 
 	closing context.Context // done when streams must end
 	close   context.CancelFunc

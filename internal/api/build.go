@@ -110,6 +110,7 @@ func startBuild(x *exchange) error {
 	s := newStream(x, true)
 	t := &buildTeller{out: s}
 	req.Progress = t.event
+	req.Secrets = &secrets{values: w.Secrets, ssh: w.SSH, agents: &x.api.agents, tell: t.tell}
 	auths := map[string]registry.AuthConfig{}
 	for key, a := range w.Auths {
 		auths[key] = registry.AuthConfig(a)
@@ -177,7 +178,7 @@ func (x *exchange) buildRequest(w *wire.BuildRequest) (*build.Request, error) {
 		}
 		req.Platforms = append(req.Platforms, *p)
 	}
-	if w.ContextDir != "" || len(w.SSH) > 0 || namesDirectories(w.Contexts) {
+	if w.ContextDir != "" || namesDirectories(w.Contexts) {
 		var err error
 		if req.Credentials, err = x.caller(); err != nil {
 			return nil, err
@@ -186,7 +187,6 @@ func (x *exchange) buildRequest(w *wire.BuildRequest) (*build.Request, error) {
 			return nil, err
 		}
 	}
-	req.Secrets = &secrets{values: w.Secrets, sockets: w.SSH, caller: req.Credentials}
 	return req, nil
 }
 
@@ -223,40 +223,6 @@ func namesDirectories(contexts map[string]string) bool {
 		}
 	}
 	return false
-}
-
-// secrets are what came with a request, for as long as it lasts.
-type secrets struct {
-	values  map[string][]byte
-	sockets map[string]string
-	caller  *tree.Credentials // who named the sockets; nil is root
-}
-
-// Secret implements solve.Secrets.
-func (s *secrets) Secret(_ context.Context, id string) ([]byte, error) {
-	if v, ok := s.values[id]; ok {
-		return v, nil
-	}
-	return nil, fault.New(fault.NotFound, "find secret", id, "it was not given")
-}
-
-// SSH implements solve.Secrets. A socket must be the caller's own.
-func (s *secrets) SSH(_ context.Context, id string) (string, func(), error) {
-	path, ok := s.sockets[id]
-	if !ok {
-		return "", nil, fault.New(fault.NotFound, "find agent", id, "it was not given")
-	}
-	var st unix.Stat_t
-	if err := unix.Lstat(path, &st); err != nil {
-		return "", nil, fault.New(fault.Invalid, "find agent", path, "%w", err)
-	}
-	if st.Mode&unix.S_IFMT != unix.S_IFSOCK {
-		return "", nil, fault.New(fault.Invalid, "find agent", path, "it is no socket")
-	}
-	if s.caller != nil && st.Uid != s.caller.UID {
-		return "", nil, fault.New(fault.Forbidden, "find agent", path, "%w: it belongs to another user", os.ErrPermission)
-	}
-	return path, func() {}, nil
 }
 
 // buildTeller writes the events of a build.

@@ -32,6 +32,7 @@ var routesBuild = []route{
 	{"POST /berth/build", startBuild},
 	{"POST /berth/build/context", buildContext},
 	{"POST /berth/build/blob", supplyBlob},
+	{"POST /berth/build/agent", buildAgent},
 	{"POST /berth/build/shell", buildShell},
 	{"POST /berth/build/shell/resize", resizeBuildShell},
 	{"GET /berth/build/cache", buildCache},

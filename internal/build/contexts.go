@@ -44,7 +44,10 @@ func (o *one) open(ctx context.Context) error {
 			if keep, kerr := strconv.ParseBool(r.Args["BUILDKIT_CONTEXT_KEEP_GIT_DIR"]); kerr == nil && ref.KeepDir == nil {
 				ref.KeepDir = &keep
 			}
-			main, err = s.Repository(ctx, ref, o.agent(ctx), ignoreFor)
+			var agent string
+			if agent, err = o.agent(ctx, ref.Remote); err == nil {
+				main, err = s.Repository(ctx, ref, agent, ignoreFor)
+			}
 		default:
 			main, err = s.URL(ctx, r.Remote, o.file)
 		}
@@ -89,17 +92,21 @@ func (o *one) receive(ctx context.Context) error {
 	return nil
 }
 
-// agent returns the caller's ssh agent for a repository, "" without one.
-func (o *one) agent(ctx context.Context) string {
-	if o.req.Secrets == nil {
-		return ""
+// agent returns the socket of the caller's ssh agent for a repository, "" without
+// one.
+func (o *one) agent(ctx context.Context, remote string) (string, error) {
+	if o.req.Secrets == nil || !gitref.OverSSH(remote) {
+		return "", nil
 	}
-	socket, release, err := o.req.Secrets.SSH(ctx, "default")
+	dial, err := o.req.Secrets.Agent("default")
 	if err != nil {
-		return ""
+		return "", nil // git will say that it may not read it
 	}
-	o.closers = append(o.closers, release)
-	return socket
+	socket, release, err := o.b.solver.AgentSocket(ctx, dial, 0, 0, 0o600)
+	if err == nil {
+		o.closers = append(o.closers, release)
+	}
+	return socket, err
 }
 
 // named reads the named contexts and opens those that are directories.

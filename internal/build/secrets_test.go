@@ -2,9 +2,12 @@ package build
 
 import (
 	"context"
+	"io"
+	"net"
 	"os"
 	"testing"
 
+	"berth/internal/build/solve"
 	"berth/internal/fault"
 	"berth/internal/image"
 )
@@ -19,11 +22,11 @@ func (s secrets) Secret(_ context.Context, id string) ([]byte, error) {
 	return nil, fault.New(fault.NotFound, "find secret", id, "not given")
 }
 
-func (s secrets) SSH(_ context.Context, id string) (string, func(), error) {
+func (s secrets) Agent(id string) (solve.Dial, error) {
 	if v, ok := s["ssh "+id]; ok {
-		return v, func() {}, nil
+		return func(context.Context) (io.ReadWriteCloser, error) { return net.Dial("unix", v) }, nil
 	}
-	return "", nil, fault.New(fault.NotFound, "find agent", id, "not given")
+	return nil, fault.New(fault.NotFound, "find agent", id, "not given")
 }
 
 func writeFile(t testing.TB, p, data string) {

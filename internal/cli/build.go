@@ -100,7 +100,7 @@ func (f *buildFlags) register(fs *pflag.FlagSet) {
 	fs.StringVar(&f.call, "call", "", "`METHOD` build or check")
 	spec.List(fs, &f.contexts, "build-context", "", "`NAME=WHERE` another directory, docker-image://NAME, or address")
 	spec.List(fs, &f.secrets, "secret", "", "`SECRET` id=NAME[,src=FILE|env=VARIABLE] for RUN --mount=type=secret")
-	spec.List(fs, &f.ssh, "ssh", "", "`AGENT` default or NAME=SOCKET for RUN --mount=type=ssh")
+	spec.List(fs, &f.ssh, "ssh", "", "`AGENT` default, NAME=SOCKET or NAME=KEYFILE for RUN --mount=type=ssh")
 	spec.List(fs, &f.allow, "allow", "", "`RIGHT` let steps have network.host or security.insecure")
 	fs.StringVar(&f.network, "network", "", "`MODE` network of RUN: default, none or host")
 	spec.List(fs, &f.hosts, "add-host", "", "`NAME:ADDRESS` make it known to steps")
@@ -167,12 +167,18 @@ func (a *app) runBuild(ctx context.Context, f *buildFlags, source string) error 
 		return err
 	}
 	defer places.close()
+	agents, err := openAgents(f.ssh)
+	if err != nil {
+		return err
+	}
+	defer agents.close()
+	rq.SSH = agents.ids()
 	rq.Auths = a.allAuths(ctx)
 	mode, err := f.mode()
 	if err != nil {
 		return err
 	}
-	b := &building{app: a, flags: f, client: c, request: rq, from: from, caches: places, started: time.Now()}
+	b := &building{app: a, flags: f, client: c, request: rq, from: from, agents: agents, caches: places, started: time.Now()}
 	return b.run(ctx, mode, outputs)
 }
 
@@ -227,6 +233,7 @@ type building struct {
 	request *wire.BuildRequest
 	from    *buildContext
 	caches  *cachePlaces
+	agents  *agents
 	view    buildview.View
 	started time.Time
 
@@ -276,6 +283,9 @@ func (b *building) build(ctx context.Context, rq *wire.BuildRequest, files func(
 			return err
 		case wire.BuildWanted:
 			b.supply(ctx, e)
+			return nil
+		case wire.BuildAgent:
+			go b.connect(ctx, e)
 			return nil
 		case wire.BuildResult:
 			if b.result == nil || e.Result.ImageID != "" {

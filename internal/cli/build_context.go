@@ -46,9 +46,6 @@ func (a *app) openContext(f *buildFlags, source string, rq *wire.BuildRequest, c
 	if err := namedContexts(f.contexts, rq, local); err != nil {
 		return nil, err
 	}
-	if len(rq.SSH) > 0 && !local {
-		return nil, fault.New(fault.Unsupported, "", "", "--ssh needs an engine on this machine")
-	}
 	if f.file == "-" {
 		text, err := io.ReadAll(io.LimitReader(a.in, maxDockerfile))
 		if err != nil {

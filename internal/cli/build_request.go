@@ -49,9 +49,6 @@ func (f *buildFlags) request() (*wire.BuildRequest, error) {
 	if rq.Secrets, err = secretsOf(f.secrets); err != nil {
 		return nil, err
 	}
-	if rq.SSH, err = agentsOf(f.ssh); err != nil {
-		return nil, err
-	}
 	if f.network == "host" {
 		rq.Allow = append(rq.Allow, "network.host") // who says it allows it
 	}
@@ -168,33 +165,6 @@ func expandHome(path string) string {
 		}
 	}
 	return path
-}
-
-// agentsOf reads --ssh: default, or NAME=SOCKET.
-func agentsOf(list []string) (map[string]string, error) {
-	out := map[string]string{}
-	for _, text := range list {
-		id, path, ok := strings.Cut(text, "=")
-		if !ok || path == "" {
-			if path = os.Getenv("SSH_AUTH_SOCK"); path == "" {
-				return nil, wrong("--ssh %q: no agent runs", text).WithHint("SSH_AUTH_SOCK is not set: start one with eval $(ssh-agent)")
-			}
-		}
-		path, err := filepath.Abs(expandHome(path))
-		if err != nil {
-			return nil, err
-		}
-		info, err := os.Stat(path)
-		if err != nil {
-			return nil, err
-		}
-		if info.Mode()&os.ModeSocket == 0 {
-			return nil, fault.New(fault.Unsupported, "", "", "--ssh %q: keys in files are not offered", text).
-				WithHint("give the key to an agent with ssh-add, and name the agent's socket")
-		}
-		out[id] = path
-	}
-	return out, nil
 }
 
 // allAuths returns who asks which registry. What cannot be read is said, and

@@ -91,7 +91,7 @@ func TestBuildFlags(t *testing.T) {
 	want := &wire.BuildRequest{
 		Tags: []string{"x"}, Args: map[string]string{"A": "b=c", "GIVEN": "from outside"}, Labels: map[string]string{"l": "m", "bare": ""},
 		Secrets: map[string][]byte{"file": []byte("s3cret"), "GIVEN": []byte("from outside"), "v": []byte("from outside")},
-		SSH:     map[string]string{}, Hosts: []string{"h:1.2.3.4", "six:::1"}, NoCacheOnly: []string{"a", "b"}, Network: "host", Allow: []string{"network.host"},
+		Hosts:   []string{"h:1.2.3.4", "six:::1"}, NoCacheOnly: []string{"a", "b"}, Network: "host", Allow: []string{"network.host"},
 		Limits:    wire.BuildLimits{Memory: 1 << 20, CPUPeriod: 100000, CPUQuota: 150000, Ulimits: []wire.BuildUlimit{{Name: "nofile", Soft: 5, Hard: 6}}},
 		CacheFrom: []wire.BuildCacheFrom{{Ref: "x"}, {Ref: "y", Here: true}, {Ref: "z", Here: true}}, InlineCache: true, Check: true,
 		Platforms: []string{"linux/amd64", "linux/arm64", "local"}, Annotations: []string{"index:a=b"},

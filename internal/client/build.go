@@ -112,6 +112,16 @@ func (c *Client) BuildShell(ctx context.Context, shell string, height, width uin
 	return p.Stream()
 }
 
+// BuildAgent turns a connection to the engine into one to an ssh agent, which
+// whoever calls this connects. id is from the event that asked for it.
+func (c *Client) BuildAgent(ctx context.Context, id string) (*Stream, error) {
+	p, err := c.beginStream(ctx, &request{method: "POST", path: "/berth/build/agent", query: url.Values{"id": {id}}.Encode()})
+	if err != nil {
+		return nil, err
+	}
+	return p.Stream()
+}
+
 // BuildShellResize sets the size of such a terminal.
 func (c *Client) BuildShellResize(ctx context.Context, shell string, height, width uint) error {
 	q := size(height, width)

@@ -45,7 +45,7 @@ type BuildRequest struct {
 	Platforms   []string          `json:",omitempty"` // several give one index of images
 	Contexts    map[string]string `json:",omitempty"` // name: directory, docker-image://, git or http address
 	Secrets     map[string][]byte `json:",omitempty"` // by id
-	SSH         map[string]string `json:",omitempty"` // id: path of the agent's socket on the engine's machine
+	SSH         []string          `json:",omitempty"` // ids of ssh agents that the caller connects when it is asked to: see BuildAgent
 	Allow       []string          `json:",omitempty"` // network.host, security.insecure
 	Network     string            `json:",omitempty"`
 	Hosts       []string          `json:",omitempty"` // name:address
@@ -176,6 +176,7 @@ const (
 	BuildFiles     = "files"  // Data of the archive
 	BuildCacheData = "cache"  // Data of an archive of an OCI layout, for CacheTo[Entry]; without the blobs that the client has
 	BuildWanted    = "wanted" // the engine waits for the blob Name of CacheFrom[Entry]: POST /berth/build/blob?id= with Shell as the id
+	BuildAgent     = "agent"  // a program wants the ssh agent Name: POST /berth/build/agent?id=, with Shell as the id, becomes a connection to it
 	BuildResult    = "result" // the last event of a build that succeeded
 	BuildFailed    = "failed" // the last event of one that did not
 )

@@ -159,3 +159,8 @@ func (r *Ref) check(s string) error {
 func invalid(s, format string, args ...any) *fault.Error {
 	return fault.New(fault.Invalid, "read git address", strconv.Quote(s), format, args...)
 }
+
+// OverSSH reports whether a Remote is reached over ssh.
+func OverSSH(remote string) bool {
+	return strings.HasPrefix(remote, "ssh://") || !strings.Contains(remote, "://")
+}

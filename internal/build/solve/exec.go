@@ -250,10 +250,10 @@ func (s *Solver) secretMount(ctx context.Context, w *work, m *graph.Mount, step 
 }
 
 func (s *Solver) agentMount(ctx context.Context, w *work, m *graph.Mount, step *Step, set *mountSet) (*Mount, error) {
-	socket, release := "", func() {}
+	var dial Dial
 	err := error(fault.New(fault.NotFound, "find agent", m.ID, "it was not given"))
 	if w.job.Secrets != nil {
-		socket, release, err = w.job.Secrets.SSH(ctx, m.ID)
+		dial, err = w.job.Secrets.Agent(m.ID)
 	}
 	if fault.Is(err, fault.NotFound) {
 		if m.Required {
@@ -261,6 +261,10 @@ func (s *Solver) agentMount(ctx context.Context, w *work, m *graph.Mount, step *
 		}
 		return nil, nil
 	}
+	if err != nil {
+		return nil, err
+	}
+	socket, release, err := s.AgentSocket(ctx, dial, m.UID, m.GID, m.Mode)
 	if err != nil {
 		return nil, err
 	}

@@ -4,11 +4,11 @@ import (
 	"context"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"berth/internal/build/gitref"
 	"berth/internal/build/graph"
 	"berth/internal/build/source"
 	"berth/internal/build/tree"
@@ -85,16 +85,16 @@ func (r *run) commitOf(ctx context.Context, op *graph.Git) (string, error) {
 // one and there is one.
 func (r *run) gitFor(ctx context.Context, op *graph.Git) (*source.Git, func(), error) {
 	g := &source.Git{Remote: op.Remote}
-	overSSH := strings.HasPrefix(op.Remote, "ssh://") || !strings.Contains(op.Remote, "://")
-	if !overSSH || r.j.Secrets == nil {
+	if r.j.Secrets == nil || !gitref.OverSSH(op.Remote) {
 		return g, func() {}, nil
 	}
-	socket, release, err := r.j.Secrets.SSH(ctx, "default")
+	dial, err := r.j.Secrets.Agent("default")
 	if err != nil {
 		return g, func() {}, nil // git will say that it may not read it
 	}
+	socket, release, err := r.s.AgentSocket(ctx, dial, 0, 0, 0o600)
 	g.AgentSocket = socket
-	return g, release, nil
+	return g, release, err
 }
 
 // http fetches a file and makes it a layer.

@@ -192,9 +192,9 @@ func (j *Job) epoch() *time.Time {
 type Secrets interface {
 	// Secret returns a secret's value; fault.NotFound when it was not given.
 	Secret(ctx context.Context, id string) ([]byte, error)
-	// SSH returns the path of a socket that forwards to the caller's agent, and
-	// what ends that; fault.NotFound when it was not given.
-	SSH(ctx context.Context, id string) (socket string, release func(), err error)
+	// Agent returns what connects to an ssh agent of the caller; fault.NotFound when
+	// it was not given.
+	Agent(id string) (Dial, error)
 }
 
 // Solved is what a job gave.
