@@ -210,6 +210,7 @@ func TestClientsThatGoAwayLeaveNothing(t *testing.T) {
 			_, _ = w.Write(good[:len(good)/2])
 			// The engine has taken half and waits for the rest.
 			cancel()
+			w.CloseWithError(context.Canceled) // the transport may wait for its body's end
 		}()
 		req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://engine"+path, r)
 		if err != nil {
