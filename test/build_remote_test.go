@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -308,5 +309,75 @@ func TestBuildElsewhereWhileFilesChange(t *testing.T) {
 	w.build("home", "-o", h.path("out"), dir)
 	if readFile(t, h.path("out", "log")) != readFile(t, filepath.Join(dir, "log")) {
 		t.Error("another file came")
+	}
+}
+
+// A context may be an archive or a Dockerfile, on standard input or at an address,
+// for an engine here and elsewhere.
+func TestBuildContextsOfAllKinds(t *testing.T) {
+	t.Parallel()
+	h := newEngine(t)
+	w := h.wire()
+	dir := h.context("app", map[string]string{"a.txt": "a", "Dockerfile": "FROM " + busyboxImage + "\nCOPY a.txt /\n", "sub/other": "FROM " + busyboxImage + "\nCOPY a.txt /b\n"})
+	extra := h.context("extra", map[string]string{"e.txt": "e"})
+	named := "FROM " + busyboxImage + "\nCOPY --from=extra . /\n"
+	www := h.path("www")
+	if err := os.Mkdir(www, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for file, flag := range map[string]string{"app.tar": "-cf", "app.tar.gz": "-czf", "app.tar.xz": "-cJf"} {
+		if out, err := exec.Command("tar", flag, filepath.Join(www, file), "-C", dir, ".").CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+	}
+	copyFile(t, filepath.Join(www, "app.tar.gz"), filepath.Join(www, "nothing")) // of no known type
+	h.write("www/Dockerfile", "FROM "+busyboxImage+"\nRUN echo only > /b\n", 0o644)
+	copyFile(t, "/bin/true", filepath.Join(www, "program"))
+	h.berth("run", "-d", "-p", "127.0.0.1:18079:80", "-v", www+":/www", busyboxImage, "httpd", "-f", "-p", "80", "-h", "/www")
+	h.eventually("the server answers", func() bool { return h.within("bash", "-c", "</dev/tcp/127.0.0.1/18079").Run() == nil })
+	for where, command := range map[string]func(args ...string) *exec.Cmd{
+		"here":      func(args ...string) *exec.Cmd { return h.within(append([]string{h.berthBin}, args...)...) },
+		"elsewhere": func(args ...string) *exec.Cmd { return w.command("home", args...) },
+	} {
+		for _, c := range []struct {
+			stdin, text string
+			args        []string
+			file, want  string
+		}{
+			{file: "a.txt", want: "a", stdin: "app.tar", args: []string{"-"}},
+			{file: "a.txt", want: "a", stdin: "app.tar.gz", args: []string{"-"}},
+			{file: "a.txt", want: "a", stdin: "app.tar.xz", args: []string{"-", "-o", h.path("twice")}}, // sent twice
+			{file: "b", want: "a", stdin: "app.tar", args: []string{"-f", "sub/other", "-"}},
+			{file: "b", want: "only\n", stdin: "Dockerfile", args: []string{"-"}},
+			{file: "e.txt", want: "e", text: named, args: []string{"--build-context", "extra=" + extra, "-"}},
+			{file: "e.txt", want: "e", text: named, args: []string{"--build-context", "extra=" + extra, "-f", "-", dir}},
+			{file: "e.txt", want: "e", text: named, args: []string{"--build-context", "extra=" + extra, "-f", "-", "http://127.0.0.1:18079/app.tar"}},
+			{file: "a.txt", want: "a", text: named, args: []string{"--build-context", "extra=http://127.0.0.1:18079/app.tar.gz", "-"}},
+			{file: "a.txt", want: "a", stdin: "app.tar.gz", args: []string{"--build-context", "extra=" + extra, "-"}},
+			{file: "a.txt", want: "a", args: []string{"http://127.0.0.1:18079/app.tar"}},
+			{file: "a.txt", want: "a", args: []string{"http://127.0.0.1:18079/nothing"}},
+			{file: "b", want: "a", args: []string{"-f", "sub/other", "http://127.0.0.1:18079/app.tar.xz"}},
+			{file: "b", want: "only\n", args: []string{"http://127.0.0.1:18079/Dockerfile"}},
+		} {
+			if err := os.RemoveAll(h.path("out")); err != nil {
+				t.Fatal(err)
+			}
+			cmd := command(append([]string{"build", "-o", h.path("out")}, c.args...)...)
+			cmd.Stdin = strings.NewReader(c.text)
+			if c.stdin != "" {
+				cmd.Stdin = strings.NewReader(readFile(t, filepath.Join(www, c.stdin)))
+			}
+			if o := execute(t, cmd); o.code != 0 {
+				t.Errorf("%s: %s%s: %s", where, c.stdin, c.args, o.stderr)
+			} else if got := readFile(t, h.path("out", c.file)); got != c.want {
+				t.Errorf("%s: %s%s: the file has %q", where, c.stdin, c.args, got)
+			}
+		}
+		if o := execute(t, command("build", "http://127.0.0.1:18079/program")); o.code != 1 || !strings.Contains(o.stderr, "neither an archive nor a Dockerfile") {
+			t.Errorf("%s: a program as context: code %d, %s", where, o.code, o.stderr)
+		}
+	}
+	if names := strings.Fields(h.berth("build", "history", "ls", "--format", "{{.Name}}")); !slices.Contains(names, "app") || slices.Contains(names, ".") {
+		t.Errorf("builds are called %s", names)
 	}
 }

@@ -31,6 +31,7 @@ type buildContext struct {
 	text       []byte         // the Dockerfile, when it is known here
 	file       string         // what it is called in messages
 	stdin      io.Reader      // an archive
+	spool      *os.File       // what was read of it, when it is sent more than once
 	pipe       *io.PipeReader // of an archive that is being made
 	// sent are directories that the engine cannot read, by the names of contexts.
 	sent map[string]string
@@ -57,7 +58,13 @@ func (a *app) openContext(f *buildFlags, source string, rq *wire.BuildRequest, c
 		b.text, b.file, rq.Text = text, "Dockerfile", text
 	}
 	if source == "-" {
-		return b, a.contextFromInput(f, b, rq)
+		if err := a.contextFromInput(f, b, rq); err != nil {
+			return nil, err
+		}
+		if b.stdin != nil && (len(f.outputs) > 1 || len(rq.Seen) > 0) {
+			return b, b.keepInput()
+		}
+		return b, nil
 	}
 	info, err := os.Stat(source)
 	switch remote, isRemote := remoteContext(source); {
@@ -136,6 +143,19 @@ func (a *app) contextFromInput(f *buildFlags, b *buildContext, rq *wire.BuildReq
 	}
 	b.text, b.file, rq.Text = text, "Dockerfile", text
 	return nil
+}
+
+// keepInput puts standard input into a file without a name, from which it can be
+// sent again.
+func (b *buildContext) keepInput() error {
+	f, err := os.CreateTemp("", "berth-context-")
+	if err != nil {
+		return err
+	}
+	_ = os.Remove(f.Name())
+	b.spool = f
+	_, err = io.Copy(f, b.stdin)
+	return err
 }
 
 // isArchive reports whether the beginning of a file is that of a tar archive,
@@ -305,6 +325,11 @@ func (b *buildContext) body(ctx context.Context, c *client.Client, rq *wire.Buil
 		parts = append(parts, d.Reader())
 	}
 	switch {
+	case b.spool != nil:
+		if _, err := b.spool.Seek(0, io.SeekStart); err != nil {
+			return nil, err
+		}
+		parts = append(parts, b.spool)
 	case b.stdin != nil:
 		parts = append(parts, b.stdin)
 	case rq.Archive:
@@ -321,6 +346,9 @@ func (b *buildContext) body(ctx context.Context, c *client.Client, rq *wire.Buil
 
 // close ends whoever makes an archive.
 func (b *buildContext) close() {
+	if b.spool != nil {
+		_ = b.spool.Close()
+	}
 	if b.pipe != nil {
 		_ = b.pipe.Close()
 	}

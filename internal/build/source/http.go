@@ -1,18 +1,18 @@
 package source
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"io"
-	"mime"
 	"net/http"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/opencontainers/go-digest"
 
+	"berth/internal/build/tree"
 	"berth/internal/fault"
 	"berth/internal/version"
 )
@@ -26,7 +26,6 @@ type Fetched struct {
 	Digest   digest.Digest
 	Modified time.Time // zero when the server does not say
 	ETag     string
-	Type     string // media type
 	Remove   func()
 }
 
@@ -68,7 +67,6 @@ func (s *Store) Fetch(ctx context.Context, url, known string, checksum digest.Di
 		return nil, fault.New(fault.Unavailable, op, url, "the server answers %s", resp.Status)
 	}
 	f := &Fetched{ETag: resp.Header.Get("ETag")}
-	f.Type, _, _ = mime.ParseMediaType(resp.Header.Get("Content-Type"))
 	if t, err := http.ParseTime(resp.Header.Get("Last-Modified")); err == nil {
 		f.Modified = t
 	}
@@ -104,8 +102,13 @@ func save(path string, r io.Reader) (digest.Digest, error) {
 	return digest.NewDigest(digest.SHA256, h), err
 }
 
-// URL makes a context of what is at a URL: an archive, or a Dockerfile alone.
+// maxDockerfile bounds a Dockerfile that is a context of its own.
+const maxDockerfile = 16 << 20
+
+// URL makes a context of what is at a URL: an archive, or a Dockerfile alone. The
+// content tells which, since servers often say nothing of use.
 func (s *Store) URL(ctx context.Context, url, dockerfile string) (*Context, error) {
+	const op = "open build context"
 	f, err := s.Fetch(ctx, url, "", "")
 	if err != nil {
 		return nil, err
@@ -113,18 +116,25 @@ func (s *Store) URL(ctx context.Context, url, dockerfile string) (*Context, erro
 	defer f.Remove()
 	file, err := os.Open(f.Path)
 	if err != nil {
-		return nil, fault.Wrap("open build context", url, err)
+		return nil, fault.Wrap(op, url, err)
 	}
 	defer file.Close()
-	if strings.HasPrefix(f.Type, "text/plain") {
-		data, err := io.ReadAll(io.LimitReader(file, 4<<20))
-		if err != nil {
-			return nil, fault.Wrap("read Dockerfile", url, err)
-		}
-		if dockerfile == "" {
-			dockerfile = "Dockerfile"
-		}
-		return s.Files(map[string][]byte{dockerfile: data}, dockerfile)
+	archive := tree.IsArchive(ctx, file)
+	if _, err := file.Seek(0, io.SeekStart); err != nil {
+		return nil, fault.Wrap(op, url, err)
 	}
-	return s.Archive(ctx, file, dockerfile)
+	if archive {
+		return s.Archive(ctx, file, dockerfile)
+	}
+	data, err := io.ReadAll(io.LimitReader(file, maxDockerfile+1))
+	if err != nil {
+		return nil, fault.Wrap(op, url, err)
+	}
+	if len(data) > maxDockerfile || bytes.IndexByte(data, 0) >= 0 {
+		return nil, fault.New(fault.Invalid, op, url, "it is neither an archive nor a Dockerfile")
+	}
+	if dockerfile == "" {
+		dockerfile = "Dockerfile"
+	}
+	return s.Files(map[string][]byte{dockerfile: data}, dockerfile)
 }

@@ -3,6 +3,7 @@ package source
 import (
 	"archive/tar"
 	"bytes"
+	"compress/gzip"
 	"context"
 	"net"
 	"net/http"
@@ -377,13 +378,39 @@ func TestFetch(t *testing.T) {
 	if _, err := s.Fetch(ctx, "file:///etc/passwd", "", ""); !fault.Is(err, fault.Invalid) {
 		t.Errorf("a file of this machine: %v", err)
 	}
-	c, err := s.URL(ctx, srv.URL+"/f", "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	if data, err := c.ReadFile("Dockerfile", 100); err != nil || string(data) != "FROM scratch\n" {
-		t.Errorf("a Dockerfile as context: %q %v", data, err)
+}
+
+func TestURLsAreWhatTheirContentIs(t *testing.T) {
+	archive := tarOf(t, tar.Header{Name: "Dockerfile", Typeflag: tar.TypeReg, Linkname: "xxxx"}).Bytes()
+	var zipped bytes.Buffer
+	z := gzip.NewWriter(&zipped)
+	z.Write(archive)
+	z.Close()
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		kind, what, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
+		w.Header().Set("Content-Type", strings.ReplaceAll(kind, "-", "/"))
+		w.Write(map[string][]byte{"text": []byte("FROM scratch\n"), "archive": archive, "zipped": zipped.Bytes(), "other": []byte("\x7fELF\x00\x01")}[what])
+	}))
+	defer srv.Close()
+	s := newStore(t)
+	for _, kind := range []string{"text-plain", "application-octet-stream", "application-x-tar", "text-html"} {
+		for what, want := range map[string]string{"text": "FROM scratch\n", "archive": "xxxx", "zipped": "xxxx", "other": ""} {
+			c, err := s.URL(context.Background(), srv.URL+"/"+kind+"/"+what, "")
+			if want == "" {
+				if !fault.Is(err, fault.Invalid) {
+					t.Errorf("%s of type %s: %v", what, kind, err)
+				}
+				continue
+			}
+			if err != nil {
+				t.Errorf("%s of type %s: %v", what, kind, err)
+				continue
+			}
+			if data, err := c.ReadFile("Dockerfile", 100); err != nil || string(data) != want {
+				t.Errorf("%s of type %s has %q: %v", what, kind, data, err)
+			}
+			c.Close()
+		}
 	}
 }
 

@@ -28,7 +28,7 @@ func (c *copier) unpack(e *Entry, dest string) (done bool, err error) {
 	}
 	f := os.NewFile(uintptr(fd), e.Path)
 	defer f.Close()
-	if !isArchive(c.ctx, f) {
+	if !IsArchive(c.ctx, f) {
 		return false, nil
 	}
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
@@ -41,8 +41,9 @@ func (c *copier) unpack(e *Entry, dest string) (done bool, err error) {
 	return true, fault.Wrap("unpack", quote(e.Path), err)
 }
 
-// isArchive reports whether f begins as a tar archive does, packed or not.
-func isArchive(ctx context.Context, f *os.File) bool {
+// IsArchive reports whether f begins as a tar archive does, packed or not. It
+// reads on from where f stands.
+func IsArchive(ctx context.Context, f *os.File) bool {
 	r, err := OpenArchive(ctx, f)
 	if err != nil {
 		return false
