@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strings"
 	"testing"
@@ -44,6 +45,20 @@ var imports = map[string][]string{
 	"version":           {},
 	"sysmon":            {},
 	"wire":              {},
+}
+
+// siblings is the table of the engine's own rooms: which of each other they know.
+var siblings = map[string][]string{
+	"vocabulary": {"cdi"},
+	"spec":       {"vocabulary"},
+	"cdi":        {},
+	"filter":     {},
+	"intake":     {},
+	"registries": {},
+	"images":     {"filter", "intake"},
+	"reclaim":    {"filter", "images", "intake"},
+	"measure":    {"spec", "vocabulary"},
+	"why":        {"spec"},
 }
 
 const longestFile = 500
@@ -109,6 +124,27 @@ func TestRoomsImportOnlyWhatTheTableAllows(t *testing.T) {
 			}
 			if to, _, _ := strings.Cut(rest, "/"); !may[to] {
 				t.Errorf("%s: %s must not import %s", file.path, from, to)
+			}
+		}
+	}
+}
+
+func TestRoomsImportOnlyTheSiblingsThatTheTableAllows(t *testing.T) {
+	for _, file := range sources(t) {
+		inside, ok := strings.CutPrefix(filepath.ToSlash(file.path), "../internal/engine/")
+		from, _, below := strings.Cut(inside, "/")
+		if !ok || !below {
+			continue // the engine itself knows them all
+		}
+		allowed, known := siblings[from]
+		if !known {
+			t.Errorf("%s: the room engine/%s is not in the table", file.path, from)
+			continue
+		}
+		for _, spec := range file.ast.Imports {
+			rest, ours := strings.CutPrefix(strings.Trim(spec.Path.Value, `"`), "berth/internal/engine/")
+			if to, _, _ := strings.Cut(rest, "/"); ours && to != from && !slices.Contains(allowed, to) {
+				t.Errorf("%s: engine/%s must not know engine/%s", file.path, from, to)
 			}
 		}
 	}

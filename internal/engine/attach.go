@@ -7,8 +7,10 @@ import (
 	"io"
 	"net"
 	"os"
+	"strconv"
 
 	"berth/internal/container"
+	"berth/internal/engine/vocabulary"
 	"berth/internal/fault"
 	"berth/internal/monitor"
 
@@ -167,55 +169,11 @@ func carry(inner, outer net.Conn, early []byte) {
 // typedKeys are the keys that detach a client. Only a terminal has any: what is
 // piped into a container is data, and may hold those bytes.
 func typedKeys(s string, tty bool) ([]byte, error) {
-	keys, err := parseDetachKeys(s)
+	keys, err := vocabulary.DetachKeys(s)
 	if err != nil || !tty {
 		return nil, err
 	}
 	return keys, nil
-}
-
-// parseDetachKeys reads docker's notation: letters, and ctrl- with a letter or
-// one of @ [ \ ] ^ _, with commas between. "" is ctrl-p,ctrl-q.
-func parseDetachKeys(s string) ([]byte, error) {
-	if s == "" {
-		return []byte{16, 17}, nil
-	}
-	wrong := fault.New(fault.Invalid, "", "", "Invalid detach keys (%s) provided", s)
-	var out []byte
-	for rest, more := s, true; more; {
-		var key string
-		switch {
-		case rest == ",": // a comma as the last key
-			key, more = rest, false
-		default:
-			key, rest, more = cutKey(rest)
-		}
-		switch {
-		case len(key) == 1:
-			out = append(out, key[0])
-		case len(key) == 6 && key[:5] == "ctrl-":
-			switch c := key[5]; {
-			case c >= 'a' && c <= 'z':
-				out = append(out, c-'a'+1)
-			case c >= '@' && c <= '_' && (c == '@' || c >= '['):
-				out = append(out, c-'@')
-			default:
-				return nil, wrong
-			}
-		default:
-			return nil, wrong
-		}
-	}
-	return out, nil
-}
-
-func cutKey(s string) (key, rest string, more bool) {
-	for i := range len(s) {
-		if s[i] == ',' {
-			return s[:i], s[i+1:], true
-		}
-	}
-	return s, "", false
 }
 
 // ContainerResize sets the size of a container's terminal, in characters.
@@ -230,6 +188,6 @@ func (e *Engine) ContainerResize(ctx context.Context, ref string, height, width 
 	if err := e.monitor.Resize(ctx, c.ID, "", height, width); err != nil {
 		return err
 	}
-	e.emit(c.Record(), events.ActionResize, map[string]string{"height": itoa(int(height)), "width": itoa(int(width))})
+	e.emit(c.Record(), events.ActionResize, map[string]string{"height": strconv.Itoa(int(height)), "width": strconv.Itoa(int(width))})
 	return nil
 }

@@ -19,7 +19,7 @@ const (
 
 // inOrder sorts containers that are to be started so that each comes after those
 // it depends on; where they depend on one another in a circle, the oldest is first.
-func (e *Engine) inOrder(list []*container.Container) []*container.Container {
+func inOrder(list []*container.Container) []*container.Container {
 	list = slices.Clone(list)
 	slices.SortStableFunc(list, func(a, b *container.Container) int { return a.Record().Created.Compare(b.Record().Created) })
 	out := make([]*container.Container, 0, len(list))

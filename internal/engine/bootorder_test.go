@@ -31,7 +31,7 @@ func TestContainersStartAfterWhatTheyDependOn(t *testing.T) {
 		make1("cache", nil, "bridge"),
 	}
 	var names []string
-	for _, c := range (&Engine{}).inOrder(list) {
+	for _, c := range inOrder(list) {
 		names = append(names, c.Record().Name)
 	}
 	if got := strings.Join(names, " "); got != "db cache web side back front two one" {

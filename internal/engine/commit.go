@@ -3,7 +3,6 @@ package engine
 import (
 	"context"
 	"errors"
-	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -100,61 +99,4 @@ func onlyMountPoints(upper string) bool {
 		}
 	}
 	return !changedUsers(upper)
-}
-
-// freeze pauses a container for a moment. A file in the run directory says so:
-// an engine that finds it after a crash knows that nobody else wants the
-// container paused.
-func (e *Engine) freeze(ctx context.Context, c *container.Container) (thaw func() error, err error) {
-	mark := e.freezeMark(c.ID)
-	if err := os.MkdirAll(filepath.Dir(mark), 0o700); err != nil {
-		return nil, wrapFS("pause", c.ID, err)
-	}
-	if err := os.WriteFile(mark, nil, 0o600); err != nil {
-		return nil, wrapFS("pause", c.ID, err)
-	}
-	err = e.ContainerPause(ctx, c.ID)
-	if err != nil {
-		_ = os.Remove(mark)
-		if fault.Is(err, fault.Conflict) {
-			return func() error { return nil }, nil // somebody paused it, or it has ended
-		}
-		return nil, err
-	}
-	return func() error {
-		// The client may be gone; the container goes on whatever happens.
-		err := e.unpause(context.WithoutCancel(ctx), c)
-		if err == nil || !c.State().Alive() {
-			return wrapFS("unpause", c.ID, ignoreMissing(os.Remove(mark)))
-		}
-		return err
-	}, nil
-}
-
-func (e *Engine) freezeMark(id string) string { return filepath.Join(e.cfg.RunDir, "frozen", id) }
-
-func ignoreMissing(err error) error {
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	return err
-}
-
-// thawForgotten lets go on what an engine froze that did not live to thaw it.
-func (e *Engine) thawForgotten(ctx context.Context) {
-	entries, err := os.ReadDir(filepath.Join(e.cfg.RunDir, "frozen"))
-	if err != nil {
-		return // nothing was ever frozen
-	}
-	for _, entry := range entries {
-		if c := e.containers.Get(entry.Name()); c != nil && c.State().Status == api.StatePaused {
-			if err := e.unpause(ctx, c); err != nil {
-				e.log.Error("a container stays paused that was frozen for a commit", "container", c.ID, "error", err)
-				continue
-			}
-		}
-		if err := os.Remove(e.freezeMark(entry.Name())); err != nil {
-			e.log.Warn("remove mark of a frozen container", "container", entry.Name(), "error", err)
-		}
-	}
 }

@@ -2,23 +2,17 @@ package engine
 
 import (
 	"context"
-	"errors"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 
 	"berth/internal/container"
 	"berth/internal/engine/spec"
-	"berth/internal/fault"
+	"berth/internal/engine/vocabulary"
 	"berth/internal/network"
-
-	"golang.org/x/sys/unix"
 )
-
-func itoa(n int) string { return strconv.Itoa(n) }
 
 // connect gives a container its network namespace and writes the files in /etc
 // that describe it.
@@ -54,6 +48,30 @@ func (e *Engine) connect(ctx context.Context, rec *container.Record, in *spec.In
 		}
 	}
 	return e.writeNetworkFiles(rec, in, own)
+}
+
+// networkRequest is what the record asks of the default bridge.
+func networkRequest(rec *container.Record) (network.Request, error) {
+	r := network.Request{}
+	ports, err := vocabulary.Ports(&vocabulary.Request{Config: rec.Config, HostConfig: rec.HostConfig})
+	if err != nil {
+		return r, err
+	}
+	for _, p := range ports {
+		r.Ports = append(r.Ports, network.Port{
+			Proto: string(p.Port.Proto()), HostIP: p.HostIP, HostPort: p.From, HostPortEnd: p.To, ContainerPort: p.Port.Num(),
+		})
+	}
+	if ep := rec.Networks["bridge"]; ep != nil {
+		if ep.IPAMConfig != nil {
+			r.IPv4, r.IPv6 = ep.IPAMConfig.IPv4Address.Unmap(), ep.IPAMConfig.IPv6Address
+		}
+		if len(ep.MacAddress) > 0 {
+			r.MAC = []byte(ep.MacAddress)
+		}
+		r.GwPriority = ep.GwPriority
+	}
+	return r, nil
 }
 
 // shareNetwork joins the network of another container, files included.
@@ -139,48 +157,4 @@ func (e *Engine) resolvFile(rec *container.Record, own *network.Endpoint) ([]byt
 		}
 	}
 	return network.ResolvConf(o)
-}
-
-// shmPath is where the shared memory of a shareable container is mounted.
-func (e *Engine) shmPath(id string) string { return filepath.Join(e.cfg.RunDir, "shm", id) }
-
-// mountShm mounts the shared memory of a container whose ipc namespace others
-// may join: they need a place of the host's to find it.
-func (e *Engine) mountShm(rec *container.Record) (string, error) {
-	dir := e.shmPath(rec.ID)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return "", wrapFS("create", dir, err)
-	}
-	if err := e.unmountShmAt(dir); err != nil {
-		return "", err
-	}
-	opts := "mode=1777,size=" + strconv.FormatInt(rec.HostConfig.ShmSize, 10)
-	if err := unix.Mount("shm", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, opts); err != nil {
-		return "", fault.New(fault.Internal, "mount shared memory", dir, "%w", err)
-	}
-	return dir, nil
-}
-
-func (e *Engine) unmountShm(id string) error {
-	dir := e.shmPath(id)
-	if err := e.unmountShmAt(dir); err != nil {
-		return err
-	}
-	if err := os.Remove(dir); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return wrapFS("remove", dir, err)
-	}
-	return nil
-}
-
-func (e *Engine) unmountShmAt(dir string) error {
-	for {
-		err := unix.Unmount(dir, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
-		switch err {
-		case nil: // there may be another one below
-		case unix.EINVAL, unix.ENOENT:
-			return nil
-		default:
-			return fault.New(fault.Internal, "unmount", dir, "%w", err)
-		}
-	}
 }

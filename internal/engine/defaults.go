@@ -5,9 +5,6 @@ import (
 	"net/netip"
 	"slices"
 
-	"berth/internal/engine/registries"
-	"berth/internal/fault"
-
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/network"
 )
@@ -107,42 +104,4 @@ func (d *ContainerDefaults) applyNetwork(hc *container.HostConfig) {
 		}
 	}
 	hc.PortBindings = ports
-}
-
-// Live is the part of the configuration that may change while an engine runs.
-type Live struct {
-	Labels     []string
-	Debug      bool // shown by info
-	Defaults   *ContainerDefaults
-	Registries registries.Settings
-}
-
-// live is what is in force: what the engine was opened with until Reconfigure.
-func (e *Engine) live() *Live {
-	if l := e.liveConfig.Load(); l != nil {
-		return l
-	}
-	return &Live{Labels: e.cfg.Labels, Debug: e.cfg.Debug, Defaults: e.cfg.Defaults, Registries: e.cfg.Registry.Settings}
-}
-
-// Reconfigure changes what may change while the engine runs. Containers that exist
-// keep what they were made with. On an error everything stays as it was.
-func (e *Engine) Reconfigure(l Live) error {
-	if err := e.reach.Load(l.Registries); err != nil {
-		return fault.Wrap("change the configuration", "", err)
-	}
-	e.liveConfig.Store(&l)
-	e.bus.Publish("daemon", "reload", e.id, map[string]string{"name": readTrimmed("/proc/sys/kernel/hostname")})
-	return nil
-}
-
-// ReloadRegistries reads the files about registries and policy again. When either
-// cannot be read, what was in force stays.
-func (e *Engine) ReloadRegistries() error { return e.reach.Load(e.live().Registries) }
-
-func orElse(text, otherwise string) string {
-	if text == "" {
-		return otherwise
-	}
-	return text
 }

@@ -3,7 +3,6 @@ package engine
 import (
 	"bytes"
 	"context"
-	"errors"
 	"net"
 	"os"
 	"strconv"
@@ -12,9 +11,9 @@ import (
 
 	"berth/internal/container"
 	"berth/internal/engine/spec"
+	"berth/internal/engine/vocabulary"
 	"berth/internal/fault"
 	"berth/internal/monitor"
-	"berth/internal/runtime"
 
 	api "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
@@ -41,7 +40,7 @@ func (e *Engine) ExecCreate(_ context.Context, ref string, req api.ExecCreateReq
 	if d := req.WorkingDir; d != "" && d[0] != '/' {
 		return "", fault.New(fault.Invalid, "", "", "the working directory '%s' is invalid, it needs to be an absolute path", d)
 	}
-	if _, err := parseDetachKeys(req.DetachKeys); err != nil {
+	if _, err := vocabulary.DetachKeys(req.DetachKeys); err != nil {
 		return "", err
 	}
 	x := container.NewExec(newID(), c.ID, req)
@@ -96,7 +95,8 @@ func (e *Engine) ExecStart(ctx context.Context, id string, o ExecStartOptions, c
 	if err == nil {
 		return nil
 	}
-	x.Ended(execCode(err))
+	code, _ := explainExec(err)
+	x.Ended(code)
 	return err
 }
 
@@ -192,20 +192,6 @@ func tellOnConnection(conn *os.File, cause error, tty bool) {
 	}
 }
 
-// execCode returns the exit code which an error stands for.
-func execCode(err error) int {
-	code, _ := explainExec(err)
-	return code
-}
-
-func explainExec(err error) (int, error) {
-	var exec *runtime.ExecError
-	if errors.As(err, &exec) {
-		return exec.Code, &fault.Error{Kind: fault.Invalid, Op: "exec failed", Err: execError(exec)}
-	}
-	return 126, err
-}
-
 // ended returns the conflict of a container whose process is over, though the
 // news of it may still be on the way: nobody can enter its namespaces any more.
 func ended(c *container.Container) error {
@@ -230,7 +216,7 @@ func (e *Engine) ExecInspect(ctx context.Context, id string) (api.ExecInspectRes
 	awaitEnd(ctx, x)
 	pid, running, code := x.Status()
 	r := x.Request
-	keys, _ := parseDetachKeys(r.DetachKeys)
+	keys, _ := vocabulary.DetachKeys(r.DetachKeys)
 	out := api.ExecInspectResponse{
 		ID: x.ID, ContainerID: x.ContainerID, Running: running, ExitCode: code, Pid: pid,
 		OpenStdin: r.AttachStdin, OpenStdout: r.AttachStdout, OpenStderr: r.AttachStderr,
@@ -271,7 +257,7 @@ func awaitEnd(ctx context.Context, x *container.Exec) {
 
 // alive reports whether a process runs: it is there, and not only as a zombie.
 func alive(pid int) bool {
-	stat, err := os.ReadFile("/proc/" + itoa(pid) + "/stat")
+	stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {
 		return false
 	}

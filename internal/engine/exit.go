@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"slices"
+	"strconv"
 	"time"
 
 	"berth/internal/container"
@@ -226,8 +227,8 @@ func (e *Engine) endForGood(ctx context.Context, c *container.Container, x conta
 // it had to be killed.
 func (e *Engine) emitDie(rec *container.Record, x container.Exit) {
 	more := map[string]string{
-		"exitCode":     itoa(x.Code),
-		"execDuration": itoa(int(x.Ran.Seconds())),
+		"exitCode":     strconv.Itoa(x.Code),
+		"execDuration": strconv.Itoa(int(x.Ran.Seconds())),
 	}
 	if rec.State.Note != "" {
 		more["note"] = rec.State.Note
@@ -243,7 +244,7 @@ func (e *Engine) handleExecExit(containerID, execID string, exit monitor.Exit) {
 	}
 	x.Ended(exit.Code)
 	if c := e.containers.Get(containerID); c != nil && !x.Quiet {
-		e.emit(c.Record(), "exec_die", map[string]string{"execID": execID, "exitCode": itoa(exit.Code)})
+		e.emit(c.Record(), "exec_die", map[string]string{"execID": execID, "exitCode": strconv.Itoa(exit.Code)})
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"berth/internal/fault"
 	"berth/internal/runtime"
 )
 
@@ -31,3 +32,17 @@ func execError(x *runtime.ExecError) error {
 	}
 	return fmt.Errorf("%s: %s", text, notThere)
 }
+
+// explain returns the exit code that a failure to begin a program has, otherwise unless
+// the program is at fault, and an error of the kind that clients expect: what is wrong
+// with the user's program is the request's fault, not the engine's.
+func explain(err error, op string, otherwise int) (code int, cause error) {
+	var exec *runtime.ExecError
+	if errors.As(err, &exec) {
+		return exec.Code, &fault.Error{Kind: fault.Invalid, Op: op, Err: execError(exec)}
+	}
+	return otherwise, err
+}
+
+// explainExec is explain for a command inside of a container.
+func explainExec(err error) (code int, cause error) { return explain(err, "exec failed", 126) }

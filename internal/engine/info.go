@@ -2,6 +2,7 @@ package engine
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"os"
 	"runtime"
@@ -68,7 +69,7 @@ func (e *Engine) Info(ctx context.Context) (system.Info, error) {
 		Volume: []string{"local"}, Network: []string{"bridge", "host", "null"}, Log: vocabulary.LogDrivers,
 	}
 	if d := e.live().Defaults; d != nil {
-		info.LoggingDriver, info.DefaultRuntime = orElse(d.LogDriver, info.LoggingDriver), orElse(d.Runtime, info.DefaultRuntime)
+		info.LoggingDriver, info.DefaultRuntime = cmp.Or(d.LogDriver, info.LoggingDriver), cmp.Or(d.Runtime, info.DefaultRuntime)
 	}
 	e.countContainers(&info)
 	e.limits(&info)

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"path/filepath"
 	"slices"
@@ -91,7 +92,7 @@ func (e *Engine) graphDriver(rec *container.Record) *storage.DriverData {
 	}
 	if s := rec.State; s.Alive() {
 		// The root is mounted in the container's own namespace only.
-		data["MergedDir"] = filepath.Join("/proc", itoa(s.Pid), "root")
+		data["MergedDir"] = filepath.Join("/proc", strconv.Itoa(s.Pid), "root")
 	}
 	return &storage.DriverData{Name: images.StorageDriver, Data: data}
 }
@@ -146,19 +147,12 @@ func (e *Engine) ports(rec *container.Record) network.PortMap {
 		ports[p] = nil
 	}
 	for _, b := range e.network.Ports(rec.ID) {
-		p, ok := network.PortFrom(b.ContainerPort, network.IPProtocol(orTCP(b.Proto)))
+		p, ok := network.PortFrom(b.ContainerPort, network.IPProtocol(cmp.Or(b.Proto, "tcp")))
 		if ok {
 			ports[p] = append(ports[p], network.PortBinding{HostIP: b.HostIP, HostPort: strconv.Itoa(int(b.HostPort))})
 		}
 	}
 	return ports
-}
-
-func orTCP(proto string) string {
-	if proto == "" {
-		return "tcp"
-	}
-	return proto
 }
 
 func portSummary(rec *container.Record, ports network.PortMap) []api.PortSummary {
@@ -191,7 +185,7 @@ func (e *Engine) networkSettings(rec *container.Record) *api.NetworkSettings {
 	}
 	if ep := e.endpoint(rec); ep != nil {
 		n.SandboxID = ep.SandboxID
-		n.SandboxKey = filepath.Join("/proc", itoa(rec.State.Pid), "ns/net")
+		n.SandboxKey = filepath.Join("/proc", strconv.Itoa(rec.State.Pid), "ns/net")
 	} else if rec.HostConfig.NetworkMode == network.NetworkHost {
 		n.SandboxID = e.id
 		n.SandboxKey = "/proc/1/ns/net"

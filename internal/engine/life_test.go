@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -12,8 +13,6 @@ import (
 	"berth/internal/engine/filter"
 	"berth/internal/fault"
 	"berth/internal/runtime"
-
-	"encoding/json"
 
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"

@@ -71,28 +71,3 @@ func (e *Engine) readIdentity() error {
 	e.id = h[:8] + "-" + h[8:12] + "-" + h[12:16] + "-" + h[16:20] + "-" + h[20:]
 	return writeFile(path, []byte(e.id+"\n"), 0o600)
 }
-
-// writeFile replaces a file by rename.
-func writeFile(path string, data []byte, mode os.FileMode) error {
-	tmp := path + ".tmp"
-	err := os.WriteFile(tmp, data, mode)
-	if err == nil {
-		err = os.Rename(tmp, path)
-	}
-	return wrapFS("write", path, err)
-}
-
-// wrapFS names the kind of a file system error.
-func wrapFS(op, subject string, err error) error {
-	if err == nil {
-		return nil
-	}
-	kind := fault.Internal
-	switch {
-	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
-		kind = fault.Exhausted
-	case errors.Is(err, fs.ErrPermission), errors.Is(err, unix.EROFS):
-		kind = fault.Forbidden
-	}
-	return fault.New(kind, op, subject, "%w", err)
-}

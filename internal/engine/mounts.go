@@ -131,7 +131,7 @@ func (e *Engine) makeVolumes(ctx context.Context, rec *container.Record) (used, 
 		}
 		v := volume.Volume{Name: m.Name, Created: time.Now(), Labels: m.Labels, Anonymous: m.Anonymous, Options: m.DriverOptions}
 		if m.Anonymous {
-			v.Labels = map[string]string{"com.docker.volume.anonymous": ""}
+			v.Labels = map[string]string{anonymousLabel: ""}
 		}
 		isNew, err := e.volumes.Make(v)
 		if err != nil {

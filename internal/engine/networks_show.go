@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"slices"
+	"strconv"
 	"strings"
 
 	"berth/internal/container"
@@ -161,7 +162,7 @@ func (e *Engine) allNetworks() []network.Network {
 		"com.docker.network.bridge.enable_ip_masquerade": "true",
 		"com.docker.network.bridge.host_binding_ipv4":    "0.0.0.0",
 		"com.docker.network.bridge.name":                 info.Bridge,
-		"com.docker.network.driver.mtu":                  itoa(info.MTU),
+		"com.docker.network.driver.mtu":                  strconv.Itoa(info.MTU),
 	}
 	out := []network.Network{
 		bridge,

@@ -278,7 +278,7 @@ func (e *Engine) sweep(live map[string]bool) {
 
 // startWanted starts what its policy wants up, after a boot or a crash.
 func (e *Engine) startWanted(list []*container.Container) {
-	for _, c := range e.inOrder(list) {
+	for _, c := range inOrder(list) {
 		if e.life.Err() != nil || c.Lock(e.life) != nil {
 			return
 		}

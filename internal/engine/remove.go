@@ -11,7 +11,6 @@ import (
 
 	api "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
-	"github.com/moby/moby/api/types/mount"
 )
 
 // killPatience is how long a killed container may take to be gone.
@@ -118,22 +117,4 @@ func (e *Engine) clear(ctx context.Context, c *container.Container, volumes []st
 	e.emit(rec, events.ActionDestroy, nil)
 	c.AnswerRemoved(container.Result{ExitCode: rec.State.ExitCode, Err: err})
 	return nil
-}
-
-// ownVolumes returns the anonymous volumes of a container which nobody else
-// mounts.
-func (e *Engine) ownVolumes(rec *container.Record) []string {
-	var names []string
-	for _, m := range rec.Mounts {
-		if m.Type == mount.TypeVolume && m.Anonymous && m.Name != "" && !e.volumeUsed(m.Name, rec.ID) {
-			names = append(names, m.Name)
-		}
-	}
-	return names
-}
-
-// volumeUsed reports whether another container than the named one mounts a volume.
-func (e *Engine) volumeUsed(name, except string) bool {
-	users := e.volumeUsers(name)
-	return len(users) > 1 || (len(users) == 1 && users[0].ID != except)
 }

@@ -6,8 +6,10 @@ import (
 	"time"
 
 	"berth/internal/container"
+	"berth/internal/fault"
 
 	api "github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/events"
 )
 
 const (
@@ -15,6 +17,28 @@ const (
 	restartLast  = time.Minute
 	restartReset = 10 * time.Second // a container up for so long starts from the first delay again
 )
+
+// ContainerRestart stops a container, if it runs, and starts it.
+func (e *Engine) ContainerRestart(ctx context.Context, ref string, o StopOptions) error {
+	c, err := e.containers.Find(ref)
+	if err != nil {
+		return err
+	}
+	if c.State().Up() {
+		if c.Record().HostConfig.AutoRemove {
+			return fault.New(fault.Conflict, "", "", "container %s is removed when it ends, so it cannot be restarted", c.ID)
+		}
+		if err := e.stop(ctx, c, o); err != nil {
+			return err
+		}
+	}
+	err = e.ContainerStart(ctx, c.ID, "")
+	if err != nil && !fault.Is(err, fault.NotModified) {
+		return err
+	}
+	e.emit(c.Record(), events.ActionRestart, nil)
+	return nil
+}
 
 // restarts keeps the back-off of containers that their policy restarts.
 type restarts struct {

@@ -2,8 +2,8 @@ package engine
 
 import (
 	"context"
-	"errors"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	"berth/internal/container"
@@ -12,7 +12,6 @@ import (
 	"berth/internal/engine/vocabulary"
 	"berth/internal/fault"
 	"berth/internal/monitor"
-	"berth/internal/network"
 	"berth/internal/runtime"
 	"berth/internal/volume"
 
@@ -24,7 +23,7 @@ import (
 // ContainerStart starts a container that does not run. When it returns without
 // an error the user's program runs, or has run already.
 func (e *Engine) ContainerStart(ctx context.Context, ref, detachKeys string) error {
-	if _, err := parseDetachKeys(detachKeys); err != nil {
+	if _, err := vocabulary.DetachKeys(detachKeys); err != nil {
 		return err
 	}
 	c, err := e.containers.Find(ref)
@@ -237,7 +236,7 @@ func (e *Engine) namespaceOf(id, kind string) (string, error) {
 	if !s.Alive() || s.Pid == 0 {
 		return "", fault.New(fault.Conflict, "", "", "cannot join %s namespace of a non running container: %s", kind, c.ID)
 	}
-	return filepath.Join("/proc", itoa(s.Pid), "ns", kind), nil
+	return filepath.Join("/proc", strconv.Itoa(s.Pid), "ns", kind), nil
 }
 
 // startFailed undoes what a failed start made and records why.
@@ -245,9 +244,9 @@ func (e *Engine) startFailed(ctx context.Context, c *container.Container, cause 
 	rec := c.Record()
 	e.counters.StartFailures.Add(1)
 	e.release(ctx, c)
-	code, cause := explainStart(cause)
+	code, cause := explain(cause, "failed to start container", 128)
 	if rec.HostConfig.AutoRemove {
-		e.emit(rec, events.ActionDie, map[string]string{"exitCode": itoa(code)})
+		e.emit(rec, events.ActionDie, map[string]string{"exitCode": strconv.Itoa(code)})
 		c.SetState(rec.State.FailedStart(code, cause.Error()))
 		if err := e.destroy(ctx, c, true); err != nil {
 			e.log.Error("remove container after its failed start", "container", c.ID, "error", err)
@@ -260,17 +259,6 @@ func (e *Engine) startFailed(ctx context.Context, c *container.Container, cause 
 	}
 	c.AnswerExit(container.Result{ExitCode: code, Err: cause})
 	return cause
-}
-
-// explainStart returns the exit code that a failed start has, and an error of
-// the kind that clients expect: what is wrong with the user's program is the
-// request's fault, not the engine's.
-func explainStart(err error) (int, error) {
-	var exec *runtime.ExecError
-	if errors.As(err, &exec) {
-		return exec.Code, &fault.Error{Kind: fault.Invalid, Op: "failed to start container", Err: execError(exec)}
-	}
-	return 128, err
 }
 
 // release gives back what a container which does not run holds outside of the
@@ -301,28 +289,4 @@ func (e *Engine) release(ctx context.Context, c *container.Container) {
 			e.log.Warn("unmount shared memory", "container", rec.ID, "error", err)
 		}
 	}
-}
-
-// networkRequest is what the record asks of the default bridge.
-func networkRequest(rec *container.Record) (network.Request, error) {
-	r := network.Request{}
-	ports, err := vocabulary.Ports(&vocabulary.Request{Config: rec.Config, HostConfig: rec.HostConfig})
-	if err != nil {
-		return r, err
-	}
-	for _, p := range ports {
-		r.Ports = append(r.Ports, network.Port{
-			Proto: string(p.Port.Proto()), HostIP: p.HostIP, HostPort: p.From, HostPortEnd: p.To, ContainerPort: p.Port.Num(),
-		})
-	}
-	if ep := rec.Networks["bridge"]; ep != nil {
-		if ep.IPAMConfig != nil {
-			r.IPv4, r.IPv6 = ep.IPAMConfig.IPv4Address.Unmap(), ep.IPAMConfig.IPv6Address
-		}
-		if len(ep.MacAddress) > 0 {
-			r.MAC = []byte(ep.MacAddress)
-		}
-		r.GwPriority = ep.GwPriority
-	}
-	return r, nil
 }

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"time"
 
 	"berth/internal/container"
@@ -167,7 +168,7 @@ func (e *Engine) signal(ctx context.Context, c *container.Container, signal int)
 	if err := e.monitor.Signal(ctx, c.ID, "", signal); err != nil {
 		return err
 	}
-	e.emit(c.Record(), events.ActionKill, map[string]string{"signal": itoa(signal)})
+	e.emit(c.Record(), events.ActionKill, map[string]string{"signal": strconv.Itoa(signal)})
 	if c.State().Status == api.StatePaused {
 		return e.unpause(ctx, c)
 	}
@@ -204,24 +205,11 @@ func (e *Engine) finishOff(ctx context.Context, c *container.Container, ended <-
 	if err := e.monitor.KillAll(context.WithoutCancel(ctx), c.ID); err != nil && !fault.Is(err, fault.NotFound) && !fault.Is(err, fault.Conflict) {
 		return err
 	}
-	e.emit(c.Record(), events.ActionKill, map[string]string{"signal": itoa(int(unix.SIGKILL))})
+	e.emit(c.Record(), events.ActionKill, map[string]string{"signal": strconv.Itoa(int(unix.SIGKILL))})
 	done, err := waitFor(ctx, ended, killPatience)
 	if err == nil && !done {
 		err = fault.New(fault.Internal, "", "", "container %s does not end although it was killed", c.ID).
 			WithHint("a process of it may hang in the kernel; look for state D in ps")
 	}
 	return err
-}
-
-// killAndWait ends a container by force.
-func (e *Engine) killAndWait(ctx context.Context, c *container.Container) error {
-	if err := e.leaveStopped(ctx, c); err != nil {
-		return err
-	}
-	ended, forget := c.Wait(api.WaitConditionNotRunning)
-	defer forget()
-	if !c.State().Alive() {
-		return nil
-	}
-	return e.finishOff(ctx, c, ended)
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -20,21 +21,6 @@ import (
 	"github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/api/types/network"
 )
-
-func TestParseDetachKeys(t *testing.T) {
-	for in, want := range map[string][]byte{
-		"": {16, 17}, "ctrl-p,ctrl-q": {16, 17}, "a": {'a'}, "a,b,ctrl-@": {'a', 'b', 0}, "ctrl-[": {27}, "ctrl-_": {31}, ",": {','}, "a,,": {'a', ','},
-	} {
-		if got, err := parseDetachKeys(in); err != nil || !bytes.Equal(got, want) {
-			t.Errorf("%q: %v %v", in, got, err)
-		}
-	}
-	for _, in := range []string{"ctrl-A", "ctrl-", "ab", "ctrl-p;ctrl-q", "a,"} {
-		if got, err := parseDetachKeys(in); err == nil {
-			t.Errorf("%q became %v", in, got)
-		}
-	}
-}
 
 func TestBackOffDoublesAndResets(t *testing.T) {
 	var r restarts
@@ -181,7 +167,7 @@ func TestTheSecondEngineIsRefusedByName(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = lockRoot(path)
-	if !fault.Is(err, fault.Conflict) || !strings.Contains(err.Error(), "the engine with pid "+itoa(os.Getpid())) {
+	if !fault.Is(err, fault.Conflict) || !strings.Contains(err.Error(), "the engine with pid "+strconv.Itoa(os.Getpid())) {
 		t.Errorf("got %v", err)
 	}
 	first.Close()

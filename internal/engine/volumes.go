@@ -14,6 +14,7 @@ import (
 	"berth/internal/volume"
 
 	"github.com/moby/moby/api/types/events"
+	"github.com/moby/moby/api/types/mount"
 	api "github.com/moby/moby/api/types/volume"
 )
 
@@ -218,6 +219,24 @@ func (e *Engine) volumeUsers(name string) []*container.Container {
 		}
 	}
 	return users
+}
+
+// volumeUsed reports whether another container than the named one mounts a volume.
+func (e *Engine) volumeUsed(name, except string) bool {
+	users := e.volumeUsers(name)
+	return len(users) > 1 || (len(users) == 1 && users[0].ID != except)
+}
+
+// ownVolumes returns the anonymous volumes of a container which nobody else
+// mounts.
+func (e *Engine) ownVolumes(rec *container.Record) []string {
+	var names []string
+	for _, m := range rec.Mounts {
+		if m.Type == mount.TypeVolume && m.Anonymous && m.Name != "" && !e.volumeUsed(m.Name, rec.ID) {
+			names = append(names, m.Name)
+		}
+	}
+	return names
 }
 
 // unmountIdle ends the mount of a volume with options when no container that runs,

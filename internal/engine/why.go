@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"path/filepath"
+	"strconv"
 
 	"berth/internal/container"
 	"berth/internal/engine/why"
@@ -19,7 +20,7 @@ func (e *Engine) ContainerWhy(ctx context.Context, ref string) (*wire.Why, error
 	}
 	rec := c.Record()
 	var log bytes.Buffer
-	noLog := e.ContainerLogs(ctx, rec.ID, LogsOptions{Stdout: true, Stderr: true, Tail: itoa(why.LogLines)}, &log, &log)
+	noLog := e.ContainerLogs(ctx, rec.ID, LogsOptions{Stdout: true, Stderr: true, Tail: strconv.Itoa(why.LogLines)}, &log, &log)
 	known := why.Evidence{
 		Record: rec, Boot: e.boot, Others: e.containers,
 		Check: healthTest(rec.Config), Unhealthy: unhealthyAction(rec.Config, rec.HostConfig), Settled: restartReset,
