@@ -36,10 +36,10 @@ test: ## every test: unit under the race detector, then end to end (needs root)
 	@scripts/test.sh
 
 .PHONY: test-differential
-test-differential: ## forty Dockerfiles built by berth and by docker's first builder, images compared (needs root)
-	@scripts/deps.sh $(DEMO_DEPS) dockerd=docker.io docker=docker.io
+test-differential: ## some fifty Dockerfiles built by berth, docker's first builder and buildah, images compared (needs root)
+	@scripts/deps.sh $(DEMO_DEPS) dockerd=docker.io docker=docker.io buildah=buildah
 	@$(MAKE) --no-print-directory build
-	@BERTH_DIFFERENTIAL=all $(GO) test -count=1 -timeout 20m -v -run TestBuildMakesWhatDockerMakes ./test/
+	@BERTH_DIFFERENTIAL=all $(GO) test -count=1 -timeout 20m -v -run TestBuildMakesWhatOthersMake ./test/
 
 .PHONY: lint
 lint: ## formatting, vet, staticcheck
