@@ -146,7 +146,7 @@ func judgeELF(root int, f *os.File, name string, deny denier) bool {
 		return deny(codeNotExecutable, "", "%s is a damaged executable (%v): %w", name, err, unix.ENOEXEC)
 	}
 	if !x.native() {
-		return deny(codeNotExecutable, "use an image for this platform, or install an emulator",
+		return deny(codeNotExecutable, "use an image for this platform, or install an emulator: apt-get install qemu-user-static binfmt-support",
 			"exec format error: %s is built for %s and this machine is %s: %w", name, x.platform(), goruntime.GOARCH, unix.ENOEXEC)
 	}
 	if x.loader == "" {
