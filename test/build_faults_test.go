@@ -295,3 +295,24 @@ func TestBuildNetworks(t *testing.T) {
 		t.Errorf("RUN --network=host: %s", out)
 	}
 }
+
+// A registry that is away matters only to whoever needs something of it.
+func TestBuildWithoutItsRegistry(t *testing.T) {
+	t.Parallel()
+	h := newEngine(t)
+	const name = "127.0.0.1:1/team/base:7" // nobody listens there
+	dir := h.context("away", map[string]string{
+		"Dockerfile": "FROM " + name + " AS far\nFROM " + busyboxImage + " AS near\nRUN echo near\nFROM far\nRUN echo far\n",
+	})
+	contains(t, h.build("--target", "near", dir), "near")
+	o := h.run("build", dir)
+	if o.code != 1 {
+		t.Errorf("the exit code is %d", o.code)
+	}
+	contains(t, o.stderr, "Dockerfile:1", ">>> FROM "+name, "127.0.0.1:1", "refused")
+	h.berth("tag", busyboxImage, name)
+	contains(t, h.build(dir), "far")
+	if o := h.run("build", "--pull", dir); o.code != 1 || !strings.Contains(o.stderr, "refused") {
+		t.Errorf("--pull without the registry: code %d\n%s", o.code, o.stderr)
+	}
+}

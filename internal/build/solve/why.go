@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
@@ -181,6 +183,14 @@ func (s *Solver) trimListings() {
 	}
 }
 
+// shown is a file's name as it can be shown: who made the file chose it.
+func shown(name string) string {
+	if !utf8.ValidString(name) || strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return strconv.Quote(name)
+	}
+	return name
+}
+
 // listed is a line of a list: what was at a path.
 type listed struct{ sum, mode, owner string }
 
@@ -261,11 +271,11 @@ func (s *Solver) compareListings(before, after digest.Digest) string {
 		}
 		switch {
 		case !was:
-			first = name + " is new"
+			first = shown(name) + " is new"
 		case !is:
-			first = name + " is gone"
+			first = shown(name) + " is gone"
 		default:
-			first = name + " changed: " + a.changed(b)
+			first = shown(name) + " changed: " + a.changed(b)
 		}
 	}
 	if more > 0 {

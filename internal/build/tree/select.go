@@ -109,6 +109,12 @@ func (d *Dir) match(ctx context.Context, p string, s Selection, exclude *pattern
 	if err := unix.Fstat(fd, &e.Stat); err != nil {
 		return m, false, classify("look at", p, err)
 	}
+	if e.format() == unix.S_IFSOCK {
+		if s.Literal || !hasWildcards(s.Src) {
+			err = fault.New(fault.Invalid, "copy", quote("/"+strings.TrimPrefix(p, "./")), "it is a socket, and means nothing without who listens there")
+		}
+		return m, false, err
+	}
 	if e.Dir() {
 		e.Stat.Mode, e.Stat.Uid, e.Stat.Gid = unix.S_IFDIR|0o755, 0, 0
 	}
