@@ -22,7 +22,7 @@ import (
 const (
 	attempts       = 6 // at one request
 	mirrorAttempts = 2 // where there is another place to ask
-	maxRefusals    = 2 // 401s in a row that are answered
+	maxRefusals    = 2 // 401s in a row to what was shown that are answered
 	maxRetryAfter  = 2 * time.Minute
 )
 
@@ -140,7 +140,7 @@ func (s *session) isDown(e *endpoint) bool {
 // pass, and turns everything else into an error that says what it was about.
 func (s *session) doAt(ctx context.Context, e *endpoint, r request) (*response, error) {
 	wait := s.c.c.Backoff
-	refused := 0 // 401s in a row; a token may expire while another is fetched
+	refused := 0 // 401s in a row to what was shown; a token may expire while another is fetched
 	for attempt := 1; ; attempt++ {
 		shown, err := e.header(ctx, s, s.scopesAt(e, r.scopes))
 		if err != nil {
@@ -157,7 +157,9 @@ func (s *session) doAt(ctx context.Context, e *endpoint, r request) (*response, 
 		case slices.Contains(r.want, res.StatusCode):
 			return &response{res, e}, nil
 		case res.StatusCode == http.StatusUnauthorized && refused < maxRefusals && atHome(e, res):
-			refused++
+			if shown != "" { // else it only says what it wants to be shown
+				refused++
+			}
 			attempt--
 			challenges := res.Header.Values("WWW-Authenticate")
 			drop(res)
