@@ -48,7 +48,7 @@ initramfs() {
 boot() {
 	local initrd=$1
 	shift
-	timeout -s KILL 420 qemu-system-x86_64 -pidfile "$scratch/qemu.pid" -M pc,accel=tcg -cpu qemu64 -smp 2 -m 2048 -nographic -no-reboot -nic none \
+	timeout -s KILL 900 qemu-system-x86_64 -pidfile "$scratch/qemu.pid" -M pc,accel=tcg -cpu qemu64 -smp 2 -m 2048 -nographic -no-reboot -nic none \
 		-kernel "$cache/$package/boot/vmlinuz-$release" -initrd "$initrd" \
 		-append "console=ttyS0 quiet panic=-1 random.trust_cpu=on systemd.unified_cgroup_hierarchy=1" "$@" </dev/null 2>&1
 }
