@@ -97,7 +97,9 @@ func fileValues(f *dockerdFlag, raw json.RawMessage) ([]string, error) {
 		return ulimitPairs(raw)
 	case "add-runtime":
 		return runtimePairs(raw)
-	case "default-address-pool", "default-network-opt", "feature":
+	case "default-address-pool":
+		return poolPairs(raw)
+	case "default-network-opt", "feature":
 		return []string{string(raw)}, nil // without effect
 	}
 	switch f.kind {
@@ -151,6 +153,20 @@ func ulimitPairs(raw json.RawMessage) ([]string, error) {
 		out = append(out, fmt.Sprintf("%s=%d:%d", name, u.Soft, u.Hard))
 	}
 	slices.Sort(out)
+	return out, nil
+}
+
+func poolPairs(raw json.RawMessage) (out []string, err error) {
+	var v []struct {
+		Base string
+		Size int
+	}
+	if err := json.Unmarshal(raw, &v); err != nil {
+		return nil, errors.New(`must be a list such as [{"base": "10.10.0.0/16", "size": 24}]`)
+	}
+	for _, p := range v {
+		out = append(out, fmt.Sprintf("base=%s,size=%d", p.Base, p.Size))
+	}
 	return out, nil
 }
 

@@ -53,6 +53,7 @@ func unless(value, why string) func(string) string {
 // Reasons that several options share.
 const (
 	ownTable     = "Berth keeps its rules in an nftables table of its own, which other rules and tools need not know"
+	needsTable   = "published ports and ways out are nftables rules, in a table of Berth's own that leaves all others alone"
 	noContainerd = "Berth needs no containerd"
 	noProxy      = "published ports are entries of the packet filter; there is no proxy"
 	noSwarm      = "Berth has no swarm"
@@ -85,10 +86,10 @@ var dockerdFlags = []dockerdFlag{
 	{name: "cri-containerd", kind: boolean, ignored: unless("false", noContainerd)},
 	{name: "data-root", kind: text, usage: "keep images, containers and volumes below this directory (default \"" + defaultRoot + "\")"},
 	{name: "debug", short: "D", kind: boolean, usage: "log more"},
-	{name: "default-address-pool", kind: list, key: "default-address-pools", ignored: always("Berth picks subnets that no route of the host uses")},
+	{name: "default-address-pool", kind: list, key: "default-address-pools", usage: "cut this range into the subnets of networks that name none, base=CIDR,size=BITS"},
 	{name: "default-cgroupns-mode", kind: text, usage: "host or private"},
-	{name: "default-gateway", kind: text, ignored: always("the bridge is the gateway")},
-	{name: "default-gateway-v6", kind: text, ignored: always("the bridge is the gateway")},
+	{name: "default-gateway", kind: text, usage: "let default routes on the default bridge lead to this address"},
+	{name: "default-gateway-v6", kind: text, usage: "let default routes on the default bridge lead to this IPv6 address"},
 	{name: "default-ipc-mode", kind: text, usage: "private or shareable"},
 	{name: "default-network-opt", kind: pairs, key: "default-network-opts", ignored: always("options are given to each network")},
 	{name: "default-runtime", kind: text, usage: "the OCI runtime of containers that name none"},
@@ -107,24 +108,24 @@ var dockerdFlags = []dockerdFlag{
 	{name: "experimental", kind: boolean, ignored: unless("false", "nothing is hidden behind it")},
 	{name: "feature", kind: pairs, key: "features", ignored: always("features of docker's engine are not switched here")},
 	{name: "firewall-backend", kind: text, ignored: unless("nftables", ownTable)},
-	{name: "fixed-cidr", kind: text, ignored: always("addresses come from the whole subnet of the bridge")},
+	{name: "fixed-cidr", kind: text, usage: "take the addresses of containers on the default bridge from this part of its subnet"},
 	{name: "fixed-cidr-v6", kind: text, usage: "give the default bridge this IPv6 subnet"},
 	{name: "group", short: "G", kind: text, usage: "let this group use the unix sockets (default \"docker\")"},
 	{name: "host", short: "H", kind: list, key: "hosts", usage: "serve on this address (default \"unix://" + dockerSocket + "\")"},
 	{name: "host-gateway-ip", kind: list, key: "host-gateway-ips", ignored: always("host-gateway is the gateway of the container's network")},
 	{name: "http-proxy", kind: text, usage: "reach registries through this proxy"},
 	{name: "https-proxy", kind: text, usage: "reach registries through this proxy"},
-	{name: "icc", kind: boolean, ignored: unless("true", "containers on the default network reach each other; use networks of their own to keep them apart")},
+	{name: "icc", kind: boolean, usage: "let containers on the default bridge reach each other (default true)"},
 	{name: "init", kind: boolean, usage: "run an init in each container"},
 	{name: "init-path", kind: text, ignored: always("the init is built in")},
 	{name: "insecure-registry", kind: list, key: "insecure-registries", usage: "speak to HOST[:PORT] also without verified TLS"},
 	{name: "ip", kind: text, usage: "publish ports on this address"},
 	{name: "ip-forward", kind: boolean, ignored: unless("true", "containers on bridges need it")},
 	{name: "ip-forward-no-drop", kind: boolean, ignored: always(ownTable)},
-	{name: "ip-masq", kind: boolean, ignored: unless("true", "the default network is always masqueraded; make one with com.docker.network.bridge.enable_ip_masquerade=false")},
-	{name: "ip6tables", kind: boolean, ignored: unless("true", ownTable)},
-	{name: "iptables", kind: boolean, ignored: unless("true", ownTable)},
-	{name: "ipv6", kind: boolean, ignored: unless("true", "the default network has IPv6 addresses where the host has any")},
+	{name: "ip-masq", kind: boolean, usage: "let containers on the default bridge go out under the host's address (default true)"},
+	{name: "ip6tables", kind: boolean, ignored: unless("true", needsTable)},
+	{name: "iptables", kind: boolean, ignored: unless("true", needsTable)},
+	{name: "ipv6", kind: boolean, usage: "give the default bridge IPv6 addresses (default: where the host has any)"},
 	{name: "label", kind: list, key: "labels", usage: "show KEY=VALUE in info"},
 	{name: "live-restore", kind: boolean, usage: "let containers go on when this program ends"},
 	{name: "log-driver", kind: text, usage: "driver of the logs of containers that name none"},

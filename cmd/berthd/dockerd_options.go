@@ -37,13 +37,13 @@ func (d *dockerd) options(s settings) (*options, error) {
 	if err := notDockers(o.root); err != nil {
 		return nil, err
 	}
-	if v := s.text("mtu"); v != "" {
-		o.mtu, _ = strconv.Atoi(v)
+	var err error
+	if o.bridged, err = bridgeOptions(s); err != nil {
+		return nil, err
 	}
 	if v := s.text("builder"); v != "" {
 		o.buildKeep, _ = units.RAMInBytes(v)
 	}
-	var err error
 	if o.defaults, err = containerDefaults(s); err != nil {
 		return nil, err
 	}
@@ -101,10 +101,11 @@ func berthArgs(s settings) []string {
 	if s.has("group") {
 		args = append(args, "--group="+s.text("group"))
 	}
-	for _, name := range []string{"bip", "fixed-cidr-v6"} {
-		if s.has(name) {
-			args = append(args, "--subnet="+s.text(name))
-		}
+	if v := orDefaultText(s.text("bip"), s.text("fixed-cidr")); v != "" {
+		args = append(args, "--subnet="+v)
+	}
+	if s.has("fixed-cidr-v6") && s.text("ipv6") != "false" {
+		args = append(args, "--subnet="+s.text("fixed-cidr-v6"))
 	}
 	level := orDefaultText(s.text("log-level"), "info")
 	switch {
@@ -185,9 +186,11 @@ func checkSettings(s settings) error {
 			return bad("bad attribute format: %s", l)
 		}
 	}
-	if bip := s.text("bip"); bip != "" {
-		if _, err := netip.ParsePrefix(bip); err != nil {
-			return bad("invalid CIDR address: %s", bip)
+	for _, name := range []string{"bip", "fixed-cidr", "fixed-cidr-v6"} {
+		if v := s.text(name); v != "" {
+			if _, err := netip.ParsePrefix(v); err != nil {
+				return bad("invalid CIDR address: %s", v)
+			}
 		}
 	}
 	return nil

@@ -94,7 +94,7 @@ func TestDockerdsOptionsBecomeOurs(t *testing.T) {
 		"transfers": o.images.downloads == 3 && o.images.uploads == 7,
 		"ulimits":   len(d.Ulimits) == 1 && d.Ulimits[0].Name == "nofile" && d.Ulimits[0].Soft == 1 && d.Ulimits[0].Hard == 2,
 		"logs":      d.LogDriver == "local" && d.LogOpts["max-file"] == "2",
-		"network":   o.subnet4.String() == "10.9.0.0/24" && o.subnet6.String() == "fd00:9::/64" && o.mtu == 1400,
+		"network":   o.subnet4.String() == "10.9.0.0/24" && o.subnet6.String() == "fd00:9::/64" && o.bridged.MTU == 1400,
 		"cache":     o.buildKeep == 1<<30,
 		"dns":       len(d.DNS) == 1,
 		"berth's":   o.diskBudget == 20e9 && o.diskBudgetFresh == time.Hour && !o.images.keepBlobs && o.images.maxFiles == 7,
@@ -109,6 +109,29 @@ func TestDockerdsOptionsBecomeOurs(t *testing.T) {
 	lines := strings.Join(notices(s), "\n")
 	if !strings.Contains(lines, "--insecure-registry 10.0.0.0/8") || !strings.Contains(lines, "tcp://localhost:2375 is not protected") || strings.Contains(lines, "ipv6") {
 		t.Errorf("notices:\n%s", lines)
+	}
+}
+
+func TestTheDefaultBridgeAsDockerdsOptionsSay(t *testing.T) {
+	t.Parallel()
+	o, _, err := dockerdOptions(t, `{"bip": "10.9.0.66/24", "fixed-cidr": "10.9.0.128/25", "default-gateway": "10.9.0.9", "icc": false, "ip-masq": false,
+		"ipv6": false, "fixed-cidr-v6": "fd00:9::/64", "default-address-pools": [{"base": "10.10.0.0/16", "size": 24}, {"base": "fd10::/48", "size": 64}]}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := fmt.Sprintf("%+v", o.networkConfig()), "Subnet4:10.9.0.0/24 Subnet6:invalid Prefix NoIPv6:true Gateway4:10.9.0.66 Range4:10.9.0.128/25 "+
+		"Router4:10.9.0.9 Router6:invalid IP Isolated:true NoMasq:true Pools:[{Base:10.10.0.0/16 Bits:24} {Base:fd10::/48 Bits:64}]"; !strings.Contains(got, want) {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	o, _, err = dockerdOptions(t, `{}`, "--fixed-cidr", "10.9.1.0/24", "--default-address-pool", "base=10.1.0.0/16,size=20", "--default-address-pool", "size=26,base=10.2.0.0/16")
+	if c := o.networkConfig(); err != nil || c.Subnet4.String() != "10.9.1.0/24" || c.Range4.IsValid() || len(c.Pools) != 2 || c.Pools[1].Bits != 26 || c.Isolated || c.NoMasq || c.NoIPv6 {
+		t.Errorf("%+v %v", c, err)
+	}
+	for _, file := range []string{`{"default-address-pools": [{"base": "10.1.0.0/16", "size": 8}]}`, `{"default-address-pools": [{"base": "ten", "size": 24}]}`,
+		`{"default-address-pools": {}}`, `{"default-gateway": "fd00::1"}`, `{"default-gateway-v6": "10.0.0.1"}`, `{"fixed-cidr": "10.0.0.1"}`, `{"bip": "x"}`} {
+		if _, _, err := dockerdOptions(t, file); err == nil {
+			t.Errorf("%s is accepted", file)
+		}
 	}
 }
 

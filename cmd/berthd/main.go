@@ -153,7 +153,7 @@ func (o *options) engineConfig(log *slog.Logger) (engine.Config, error) {
 	}
 	return engine.Config{
 		BuildCacheKeep: o.buildKeep,
-		Network:        network.Config{Bridge: o.bridge, Subnet4: o.subnet4, Subnet6: o.subnet6, PoolSize: o.poolSize, MTU: o.mtu, NameServer: []string{"/proc/self/exe", nameServer}},
+		Network:        o.networkConfig(),
 		Root:           o.root,
 		RunDir:         o.run,
 		RuntimeBinary:  binary,
@@ -173,6 +173,13 @@ func (o *options) engineConfig(log *slog.Logger) (engine.Config, error) {
 
 		StopsContainers: o.hooks.end != nil,
 	}, nil
+}
+
+func (o *options) networkConfig() network.Config {
+	c := o.bridged
+	c.Bridge, c.Subnet4, c.Subnet6, c.PoolSize = o.bridge, o.subnet4, o.subnet6, o.poolSize
+	c.NameServer = []string{"/proc/self/exe", nameServer}
+	return c
 }
 
 // findRuntime returns the path of berth-runtime: the one named, the one beside

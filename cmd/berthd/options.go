@@ -13,6 +13,7 @@ import (
 
 	"berth/internal/engine"
 	"berth/internal/fault"
+	"berth/internal/network"
 
 	"github.com/docker/go-units"
 	"github.com/spf13/pflag"
@@ -59,7 +60,7 @@ type options struct {
 
 	// What only the front for dockerd's flags sets.
 	defaults *engine.ContainerDefaults
-	mtu      int
+	bridged  network.Config // but for what there are flags for
 	hooks    hooks
 }
 

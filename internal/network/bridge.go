@@ -50,7 +50,7 @@ func (m *Manager) createBridge() (netlink.Link, error) {
 	attrs.Name = m.names.bridge
 	attrs.MTU = m.mtu
 	// A fixed address: otherwise the bridge would take that of its lowest port and change it as containers come and go.
-	attrs.HardwareAddr = hardwareAddr(m.addrs.addr4(gatewayNumber))
+	attrs.HardwareAddr = hardwareAddr(m.addrs.gateway4)
 	link := &netlink.Bridge{LinkAttrs: attrs}
 	if err := netlink.LinkAdd(link); err != nil {
 		e := fault.New(fault.Internal, "create bridge", m.names.bridge, "%w", err)
@@ -84,7 +84,7 @@ func (m *Manager) replug(bridge int) {
 		}
 		join := linkRequest(unix.RTM_NEWLINK, 0, a.sandbox.index, false)
 		join.AddData(nl.NewRtAttr(unix.IFLA_MASTER, u32(uint32(bridge))))
-		if err := m.route.do(join, hairpinRequest(a.sandbox.veth)); err != nil {
+		if err := m.route.do(join, portRequest(a.sandbox.veth, m.cfg.Isolated)); err != nil {
 			m.log.Warn("cannot plug the container into the new bridge", "container", id, "error", err)
 		}
 	}
@@ -195,9 +195,9 @@ func keepRouterAdvertisements() {
 // bridgeAddresses gives the bridge the gateways' addresses and takes others
 // from our families away, which an earlier choice of subnets may have left.
 func (m *Manager) bridgeAddresses(link netlink.Link) error {
-	want := map[netip.Prefix]bool{netip.PrefixFrom(m.addrs.addr4(gatewayNumber), m.subnet4.Bits()): false}
-	if m.ipv6 {
-		want[netip.PrefixFrom(m.addrs.addr6(gatewayNumber), m.subnet6.Bits())] = false
+	want := map[netip.Prefix]bool{netip.PrefixFrom(m.addrs.gateway4, m.subnet4.Bits()): false}
+	if m.subnet6.IsValid() {
+		want[netip.PrefixFrom(m.addrs.gateway6(), m.subnet6.Bits())] = false
 	}
 	have, err := wholeList(func() ([]netlink.Addr, error) { return netlink.AddrList(link, netlink.FAMILY_ALL) })
 	if err != nil {

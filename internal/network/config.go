@@ -41,6 +41,22 @@ type Config struct {
 	// Subnet4 and Subnet6 fix the subnets. The zero value picks a range that no
 	// route of the host uses, and remembers it.
 	Subnet4, Subnet6 netip.Prefix
+	// NoIPv6 gives the default network no IPv6 addresses, whatever the host has.
+	NoIPv6 bool
+	// Gateway4 is the address of the bridge in Subnet4; zero means the first one.
+	Gateway4 netip.Addr
+	// Range4 is the part of Subnet4 that containers get addresses from; zero means
+	// all of it.
+	Range4 netip.Prefix
+	// Router4 and Router6 are what the default routes of containers on the default
+	// network lead to; zero means the bridge.
+	Router4, Router6 netip.Addr
+	// Isolated keeps containers on the default network from each other; NoMasq lets
+	// them go out under their own addresses.
+	Isolated, NoMasq bool
+	// Pools are cut into the subnets of networks that name none, in this order. None
+	// means ranges that others seldom use.
+	Pools []Pool
 	// MTU of the bridge and the containers' interfaces in bytes; 0 takes the
 	// MTU of the host's default route, at most 1500.
 	MTU int

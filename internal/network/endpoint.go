@@ -254,14 +254,15 @@ func (m *Manager) newRecord(s *sandbox) record {
 
 func (m *Manager) bridgeEndpoint(r record) *Endpoint {
 	mac, _ := net.ParseMAC(r.MAC)
+	way4, way6 := m.addrs.ways()
 	e := &Endpoint{
 		ContainerID: r.Container, SandboxPath: m.sandboxPath(r.Container), SandboxID: r.Sandbox,
 		Name: "bridge", NetworkID: m.names.id, EndpointID: r.Endpoint,
-		IPv4: netip.PrefixFrom(r.IPv4, m.subnet4.Bits()), Gateway4: m.addrs.addr4(gatewayNumber),
+		IPv4: netip.PrefixFrom(r.IPv4, m.subnet4.Bits()), Gateway4: way4,
 		MAC: mac,
 	}
-	if r.IPv6.IsValid() {
-		e.IPv6, e.Gateway6 = netip.PrefixFrom(r.IPv6, m.subnet6.Bits()), m.addrs.addr6(gatewayNumber)
+	if r.IPv6.IsValid() && m.subnet6.IsValid() {
+		e.IPv6, e.Gateway6 = netip.PrefixFrom(r.IPv6, m.subnet6.Bits()), way6
 	}
 	return e
 }

@@ -44,6 +44,14 @@ func (m *Manager) gateways(id string, a *attachment) (four, six *joinedEnd) {
 	return four, six
 }
 
+// waysOf are what default routes through a network lead to.
+func (m *Manager) waysOf(n *userNet) (four, six netip.Addr) {
+	if n == m.standard {
+		return m.addrs.ways()
+	}
+	return n.def.Gateway4, n.def.Gateway6
+}
+
 // chooseRoute sets the default routes of a container whose networks have changed.
 func (m *Manager) chooseRoute(id string, a *attachment) error {
 	four, six := m.gateways(id, a)
@@ -60,8 +68,8 @@ func (m *Manager) chooseRoute(id string, a *attachment) error {
 		through *joinedEnd
 		gateway func(*joinedEnd) netip.Addr
 	}{
-		{four, func(j *joinedEnd) netip.Addr { return j.net.def.Gateway4 }},
-		{six, func(j *joinedEnd) netip.Addr { return j.net.def.Gateway6 }},
+		{four, func(j *joinedEnd) netip.Addr { to, _ := m.waysOf(j.net); return to }},
+		{six, func(j *joinedEnd) netip.Addr { _, to := m.waysOf(j.net); return to }},
 	} {
 		if way.through == nil {
 			continue

@@ -18,28 +18,83 @@ import (
 type ipam struct {
 	subnet4, subnet6 netip.Prefix // subnet6 is zero when the host has no IPv6
 
+	gateway4 netip.Addr // the bridge's
+	router4  netip.Addr // zero, or somebody else's
+	router6  netip.Addr
+
+	first, last uint32 // the numbers from first to before last are given out
+
 	mu    sync.Mutex // guards the rest; leaf lock
 	used  []uint64   // bitmap by number
-	size  uint32     // numbers 2..size-2 are containers'
+	size  uint32     // of the subnet, or as much of it as is looked at
 	next  uint32
 	extra map[netip.Addr]struct{} // addresses that were asked for and do not follow from a number
 }
 
-// gatewayNumber is the bridge's own; 0 is the network.
+// gatewayNumber is the bridge's own for IPv6, and for IPv4 unless it is configured;
+// 0 is the network.
 const gatewayNumber = 1
 
 // maxNumbers bounds the bitmap for large configured subnets.
 const maxNumbers = 1 << 16
 
-func newIPAM(subnet4, subnet6 netip.Prefix) *ipam {
-	size := uint32(maxNumbers)
-	if host := 32 - subnet4.Bits(); host < 16 {
-		size = 1 << host
+// newIPAM makes the addresses of the subnets that were chosen; cfg says what was
+// configured within them.
+func newIPAM(subnet4, subnet6 netip.Prefix, cfg *Config) *ipam {
+	a := &ipam{subnet4: subnet4, subnet6: subnet6, gateway4: cfg.Gateway4, router4: cfg.Router4, router6: cfg.Router6,
+		extra: map[netip.Addr]struct{}{}}
+	all := uint64(1) << (32 - subnet4.Bits())
+	size := min(all, maxNumbers)
+	a.first, a.last = gatewayNumber, uint32(size-1) // the last one is the broadcast address
+	if r := cfg.Range4; r.IsValid() {
+		a.first = max(a.number4(r.Masked().Addr()), gatewayNumber)
+		end := uint64(a.number4(r.Masked().Addr())) + 1<<(32-r.Bits())
+		a.last = uint32(min(end, all-1))
+		size = max(size, min(end, all))
 	}
-	a := &ipam{subnet4: subnet4, subnet6: subnet6, size: size, next: gatewayNumber + 1,
-		used: make([]uint64, (size+63)/64), extra: map[netip.Addr]struct{}{}}
+	a.size, a.next, a.used = uint32(size), a.first, make([]uint64, (size+63)/64)
 	a.used[0] = 1 | 1<<gatewayNumber
+	if !a.gateway4.IsValid() {
+		a.gateway4 = a.addr4(gatewayNumber)
+	}
+	for _, own := range []netip.Addr{a.gateway4, a.router4} {
+		if n := a.number4(own); own.IsValid() && n < a.size {
+			a.used[n/64] |= 1 << (n % 64)
+		}
+	}
+	if a.router6.IsValid() {
+		a.extra[a.router6] = struct{}{}
+	}
 	return a
+}
+
+// number4 is the number of an IPv4 address in the subnet.
+func (a *ipam) number4(ip netip.Addr) uint32 {
+	if !ip.Is4() {
+		return 0
+	}
+	b, base := ip.As4(), a.subnet4.Addr().As4()
+	return binary.BigEndian.Uint32(b[:]) - binary.BigEndian.Uint32(base[:])
+}
+
+// ours tells whether a number belongs to the network itself.
+func (a *ipam) ours(n uint32) bool {
+	return n <= gatewayNumber || n == a.number4(a.gateway4) || n == a.number4(a.router4)
+}
+
+// gateway6 is the bridge's address; zero without IPv6.
+func (a *ipam) gateway6() netip.Addr { return a.addr6(gatewayNumber) }
+
+// ways are what default routes lead to.
+func (a *ipam) ways() (four, six netip.Addr) {
+	four, six = a.gateway4, a.gateway6()
+	if a.router4.IsValid() {
+		four = a.router4
+	}
+	if a.router6.IsValid() && six.IsValid() {
+		six = a.router6
+	}
+	return four, six
 }
 
 func (a *ipam) addr4(n uint32) netip.Addr {
@@ -68,7 +123,7 @@ func hardwareAddr(ip netip.Addr) net.HardwareAddr {
 func (a *ipam) take() (uint32, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	last := a.size - 1 // broadcast
+	last := a.last
 	for range 2 {
 		for n := a.next; n < last; n++ {
 			word := ^a.used[n/64] >> (n % 64)
@@ -87,10 +142,10 @@ func (a *ipam) take() (uint32, error) {
 			a.next = n + 1
 			return n, nil
 		}
-		a.next = gatewayNumber + 1
+		a.next = a.first
 	}
 	return 0, fault.New(fault.Exhausted, "allocate address in", a.subnet4.String(),
-		"all %d addresses are in use", a.size-3).WithHint("remove containers, or give the engine a larger subnet")
+		"all %d addresses are in use", a.last-max(a.first, gatewayNumber+1)).WithHint("remove containers, or give the engine a larger subnet")
 }
 
 // reserve takes the number of a wanted IPv4 address.
@@ -99,9 +154,8 @@ func (a *ipam) reserve(ip netip.Addr) (uint32, error) {
 	if !a.subnet4.Contains(ip) {
 		return 0, fault.New(fault.Invalid, op, ip.String(), "not inside the network's subnet %s", a.subnet4)
 	}
-	b, base := ip.As4(), a.subnet4.Addr().As4()
-	n := binary.BigEndian.Uint32(b[:]) - binary.BigEndian.Uint32(base[:])
-	if n <= gatewayNumber || n >= a.size-1 {
+	n := a.number4(ip)
+	if a.ours(n) || n >= a.size-1 {
 		return 0, fault.New(fault.Invalid, op, ip.String(), "the address belongs to the network itself")
 	}
 	a.mu.Lock()
@@ -119,7 +173,7 @@ func (a *ipam) reserve6(ip netip.Addr) error {
 	if !a.subnet6.IsValid() || !a.subnet6.Contains(ip) {
 		return fault.New(fault.Invalid, op, ip.String(), "not inside the network's subnet %s", a.subnet6)
 	}
-	if ip == a.subnet6.Addr() || ip == a.addr6(gatewayNumber) {
+	if ip == a.subnet6.Addr() || ip == a.gateway6() || ip == a.router6 {
 		return fault.New(fault.Invalid, op, ip.String(), "the address belongs to the network itself")
 	}
 	a.mu.Lock()
@@ -155,8 +209,10 @@ func (a *ipam) freeAddrs(ip4, ip6 netip.Addr) {
 func (a *ipam) free(n uint32, extra netip.Addr) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if n > gatewayNumber && n < a.size {
+	if !a.ours(n) && n < a.size {
 		a.used[n/64] &^= 1 << (n % 64)
 	}
-	delete(a.extra, extra)
+	if extra != a.router6 {
+		delete(a.extra, extra)
+	}
 }

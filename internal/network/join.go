@@ -229,7 +229,7 @@ func (m *Manager) joinRequests(a *attachment, j *joinedEnd, mac net.HardwareAddr
 		quiet.AddData(noAutoAddress())
 	}
 	quiet.AddData(nl.NewRtAttr(unix.IFLA_MASTER, u32(uint32(j.net.index))))
-	return []*nl.NetlinkRequest{create, quiet, hairpinRequest(j.Veth)}
+	return []*nl.NetlinkRequest{create, quiet, portRequest(j.Veth, j.net.def.Isolated)}
 }
 
 // unplugJoined takes a container's interface away now.

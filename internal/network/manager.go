@@ -101,7 +101,7 @@ func Open(ctx context.Context, cfg Config) (*Manager, error) {
 	if err := m.chooseSubnets(ctx); err != nil {
 		return nil, err
 	}
-	m.addrs = newIPAM(m.subnet4, m.subnet6)
+	m.addrs = newIPAM(m.subnet4, m.subnet6, &m.cfg)
 	m.standard = m.newStandardNet()
 	m.ports = &portTable{byKey: map[portKey]*binding{}, loopback6: m.loopback6Works}
 	m.reaper = newReaper(m)
@@ -153,14 +153,14 @@ func (m *Manager) chooseSubnets(ctx context.Context) (err error) {
 		return err
 	}
 	now := saved{}
-	if now.Subnet4, err = m.chooseSubnet(m.cfg.Subnet4, before.Subnet4, used, own != 0, pickSubnet4); err != nil {
+	if now.Subnet4, err = m.chooseSubnet(m.cfg.Subnet4, before.Subnet4, used, own != 0, m.cfg.pickSubnet4); err != nil {
 		return err
 	}
 	if !now.Subnet4.Addr().Is4() || now.Subnet4.Bits() > 29 || now.Subnet4.Bits() < 8 {
 		return fault.New(fault.Invalid, "use subnet", now.Subnet4.String(), "the IPv4 subnet has a length from 8 to 29 bits")
 	}
-	if m.ipv6 {
-		if now.Subnet6, err = m.chooseSubnet(m.cfg.Subnet6, before.Subnet6, used, own != 0, pickSubnet6); err != nil {
+	if m.ipv6 && !m.cfg.NoIPv6 {
+		if now.Subnet6, err = m.chooseSubnet(m.cfg.Subnet6, before.Subnet6, used, own != 0, m.cfg.pickSubnet6); err != nil {
 			return err
 		}
 		if !now.Subnet6.Addr().Is6() || now.Subnet6.Bits() > 96 {
@@ -168,7 +168,10 @@ func (m *Manager) chooseSubnets(ctx context.Context) (err error) {
 		}
 	}
 	m.subnet4, m.subnet6 = now.Subnet4, now.Subnet6
-	if !m.ipv6 {
+	if err := m.cfg.fits(now.Subnet4, now.Subnet6); err != nil {
+		return err
+	}
+	if !now.Subnet6.IsValid() {
 		now.Subnet6 = before.Subnet6
 	}
 	if now == before {
@@ -189,7 +192,7 @@ func (m *Manager) chooseSubnet(fixed, remembered netip.Prefix, used []netip.Pref
 		}
 		return fixed, nil
 	}
-	if remembered.IsValid() {
+	if remembered.IsValid() && m.cfg.inPools(remembered) {
 		with, taken := overlapping(remembered, used)
 		if !taken || standing {
 			return remembered.Masked(), nil
@@ -311,8 +314,8 @@ const (
 // Bridge describes the default network.
 func (m *Manager) Bridge() Info {
 	return Info{
-		ID: m.names.id, Name: "bridge", Driver: "bridge", Bridge: m.names.bridge, MTU: m.mtu, IPv6: m.ipv6,
+		ID: m.names.id, Name: "bridge", Driver: "bridge", Bridge: m.names.bridge, MTU: m.mtu, IPv6: m.subnet6.IsValid(),
 		Subnet4: m.subnet4, Subnet6: m.subnet6,
-		Gateway4: m.addrs.addr4(gatewayNumber), Gateway6: m.addrs.addr6(gatewayNumber),
+		Gateway4: m.addrs.gateway4, Gateway6: m.addrs.gateway6(),
 	}
 }

@@ -108,11 +108,11 @@ func (m *Manager) guardRules() [][]expr.Any {
 		cat(iif(expr.CmpOpNeq, "lo"), inPrefix(netip.MustParsePrefix("127.0.0.0/8"), ipv4Daddr), drop()),
 		cat(iif(expr.CmpOpEq, br), inPrefix(netip.MustParsePrefix("127.0.0.0/8"), ipv4Saddr), drop()),
 		cat(iif(expr.CmpOpNeq, br), iif(expr.CmpOpNeq, "lo"), inPrefix(m.subnet4, ipv4Daddr),
-			notAddr(m.addrs.addr4(gatewayNumber), ipv4Daddr), drop()),
+			notAddr(m.addrs.gateway4, ipv4Daddr), drop()),
 	}
-	if m.ipv6 {
+	if m.subnet6.IsValid() {
 		rules = append(rules, cat(iif(expr.CmpOpNeq, br), iif(expr.CmpOpNeq, "lo"), inPrefix(m.subnet6, ipv6Daddr),
-			notAddr(m.addrs.addr6(gatewayNumber), ipv6Daddr), drop()))
+			notAddr(m.addrs.gateway6(), ipv6Daddr), drop()))
 	}
 	return rules
 }
@@ -139,15 +139,20 @@ func (m *Manager) masqueradeRules() [][]expr.Any {
 	br := m.names.bridge
 	masq := []expr.Any{&expr.Masq{}}
 	rules := [][]expr.Any{
-		cat(inPrefix(m.subnet4, ipv4Saddr), oif(expr.CmpOpNeq, br), masq),
 		cat(oif(expr.CmpOpEq, br), inPrefix(netip.MustParsePrefix("127.0.0.0/8"), ipv4Saddr), masq),
 		cat(oif(expr.CmpOpEq, br), inPrefix(m.subnet4, ipv4Saddr), wasPublished(expr.CmpOpNeq), masq),
 	}
-	if m.ipv6 {
-		rules = append(rules,
-			cat(inPrefix(m.subnet6, ipv6Saddr), oif(expr.CmpOpNeq, br), masq),
-			cat(oif(expr.CmpOpEq, br), inPrefix(netip.MustParsePrefix("::1/128"), ipv6Saddr), masq),
-			cat(oif(expr.CmpOpEq, br), inPrefix(m.subnet6, ipv6Saddr), wasPublished(expr.CmpOpNeq), masq))
+	if !m.cfg.NoMasq {
+		rules = append(rules, cat(inPrefix(m.subnet4, ipv4Saddr), oif(expr.CmpOpNeq, br), masq))
+	}
+	if !m.subnet6.IsValid() {
+		return rules
+	}
+	rules = append(rules,
+		cat(oif(expr.CmpOpEq, br), inPrefix(netip.MustParsePrefix("::1/128"), ipv6Saddr), masq),
+		cat(oif(expr.CmpOpEq, br), inPrefix(m.subnet6, ipv6Saddr), wasPublished(expr.CmpOpNeq), masq))
+	if !m.cfg.NoMasq {
+		rules = append(rules, cat(inPrefix(m.subnet6, ipv6Saddr), oif(expr.CmpOpNeq, br), masq))
 	}
 	return rules
 }

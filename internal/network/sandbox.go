@@ -320,16 +320,21 @@ func (m *Manager) pairRequests(s *sandbox) []*nl.NetlinkRequest {
 	}
 	quiet.AddData(nl.NewRtAttr(unix.IFLA_MASTER, u32(uint32(m.bridgeIndex.Load()))))
 
-	return []*nl.NetlinkRequest{create, quiet, hairpinRequest(s.veth)}
+	return []*nl.NetlinkRequest{create, quiet, portRequest(s.veth, m.cfg.Isolated)}
 }
 
-// hairpinRequest brings a port of the bridge up, in hairpin mode.
-func hairpinRequest(veth string) *nl.NetlinkRequest {
+// portRequest brings a port of the bridge up, in hairpin mode. An isolated one
+// reaches the bridge and no other isolated port.
+func portRequest(veth string, isolated bool) *nl.NetlinkRequest {
 	up := linkRequest(unix.RTM_NEWLINK, 0, 0, true)
 	up.AddData(nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(veth)))
 	slave := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
 	slave.AddRtAttr(nl.IFLA_INFO_SLAVE_KIND, nl.NonZeroTerminated("bridge"))
-	slave.AddRtAttr(nl.IFLA_INFO_SLAVE_DATA, nil).AddRtAttr(nl.IFLA_BRPORT_MODE, []byte{1})
+	port := slave.AddRtAttr(nl.IFLA_INFO_SLAVE_DATA, nil)
+	port.AddRtAttr(nl.IFLA_BRPORT_MODE, []byte{1})
+	if isolated {
+		port.AddRtAttr(nl.IFLA_BRPORT_ISOLATED, []byte{1})
+	}
 	up.AddData(slave)
 	return up
 }
@@ -349,11 +354,12 @@ func (m *Manager) insideRequests(s *sandbox, index int) []*nl.NetlinkRequest {
 		linkRequest(unix.RTM_NEWLINK, 0, index, true),
 		addrRequest(index, netip.PrefixFrom(s.ip4, m.subnet4.Bits()), 0),
 	}
+	way4, way6 := m.addrs.ways()
 	if s.ip6.IsValid() {
 		reqs = append(reqs, addrRequest(index, netip.PrefixFrom(s.ip6, m.subnet6.Bits()), unix.IFA_F_NODAD),
-			defaultRouteRequest(index, m.addrs.addr6(gatewayNumber)))
+			defaultRouteRequest(index, way6))
 	}
-	return append(reqs, defaultRouteRequest(index, m.addrs.addr4(gatewayNumber)))
+	return append(reqs, defaultRouteRequest(index, way4))
 }
 
 func addrRequest(index int, p netip.Prefix, flags uint8) *nl.NetlinkRequest {

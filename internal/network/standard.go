@@ -14,7 +14,7 @@ import (
 func (m *Manager) newStandardNet() *userNet {
 	b := m.Bridge()
 	n := newUserNet(Definition{ID: b.ID, Name: b.Name, Bridge: b.Bridge,
-		Subnet4: b.Subnet4, Gateway4: b.Gateway4, Subnet6: b.Subnet6, Gateway6: b.Gateway6})
+		Subnet4: b.Subnet4, Gateway4: b.Gateway4, Subnet6: b.Subnet6, Gateway6: b.Gateway6, Isolated: m.cfg.Isolated})
 	n.pooled = m.addrs
 	return n
 }

@@ -102,7 +102,10 @@ func overlapping(p netip.Prefix, used []netip.Prefix) (netip.Prefix, bool) {
 // pickSubnet4 returns the first free pool. Engines other than the default one
 // start at a place derived from their name, so that two of them, one of which
 // is not running now, rarely choose the same.
-func pickSubnet4(n names, used []netip.Prefix) (netip.Prefix, error) {
+func (c *Config) pickSubnet4(n names, used []netip.Prefix) (netip.Prefix, error) {
+	if c.poolsOf(4) != nil {
+		return c.fromPools(4, used)
+	}
 	var pools []netip.Prefix
 	for _, r := range candidateRanges {
 		pools = append(pools, cut(netip.MustParsePrefix(r), poolBits)...)
@@ -135,7 +138,10 @@ func cut(r netip.Prefix, bits int) []netip.Prefix {
 
 // pickSubnet6 derives a unique local /64 (RFC 4193) from the machine and the
 // engine, so that it is the same again when the remembered one is lost.
-func pickSubnet6(n names, used []netip.Prefix) (netip.Prefix, error) {
+func (c *Config) pickSubnet6(n names, used []netip.Prefix) (netip.Prefix, error) {
+	if c.poolsOf(6) != nil {
+		return c.fromPools(6, used)
+	}
 	machine, _ := os.ReadFile("/etc/machine-id")
 	for try := range uint64(16) {
 		h := hashOf(string(machine)+n.id, try)

@@ -52,7 +52,7 @@ func TestPickSubnet(t *testing.T) {
 		{[]netip.Prefix{p("172.16.0.0/12"), p("10.0.0.0/8"), p("192.168.0.0/16")}, ""}, // everything
 	}
 	for _, c := range cases {
-		got, err := pickSubnet4(std, c.used)
+		got, err := new(Config).pickSubnet4(std, c.used)
 		if c.want == "" {
 			if !fault.Is(err, fault.Exhausted) {
 				t.Errorf("used %v: picked %s, error %v", c.used, got, err)
@@ -61,15 +61,15 @@ func TestPickSubnet(t *testing.T) {
 			t.Errorf("used %v: picked %s, error %v; want %s", c.used, got, err, c.want)
 		}
 	}
-	six, err := pickSubnet6(std, nil)
+	six, err := new(Config).pickSubnet6(std, nil)
 	must(t, err)
 	if !p("fd00::/8").Overlaps(six) || six.Bits() != 64 || six != six.Masked() {
 		t.Errorf("picked %s", six)
 	}
-	if again, _ := pickSubnet6(std, nil); again != six {
+	if again, _ := new(Config).pickSubnet6(std, nil); again != six {
 		t.Errorf("picked %s, then %s", six, again)
 	}
-	if other, _ := pickSubnet6(std, []netip.Prefix{six}); other == six {
+	if other, _ := new(Config).pickSubnet6(std, []netip.Prefix{six}); other == six {
 		t.Error("picked a subnet that is in use")
 	}
 }
@@ -139,7 +139,7 @@ func TestBadConfiguration(t *testing.T) {
 }
 
 func TestIPAM(t *testing.T) {
-	a := newIPAM(netip.MustParsePrefix("10.1.0.0/28"), netip.MustParsePrefix("fd00::/64"))
+	a := newIPAM(netip.MustParsePrefix("10.1.0.0/28"), netip.MustParsePrefix("fd00::/64"), &Config{})
 	seen := map[uint32]bool{}
 	for range 13 {
 		n, err := a.take()
@@ -178,7 +178,7 @@ func TestIPAM(t *testing.T) {
 }
 
 func TestIPAMGoesInACircle(t *testing.T) {
-	a := newIPAM(netip.MustParsePrefix("10.1.0.0/20"), netip.Prefix{})
+	a := newIPAM(netip.MustParsePrefix("10.1.0.0/20"), netip.Prefix{}, &Config{})
 	first, err := a.take()
 	must(t, err)
 	a.free(first, netip.Addr{})
@@ -198,5 +198,73 @@ func TestIPAMGoesInACircle(t *testing.T) {
 	}
 	if a.addr6(5).IsValid() {
 		t.Error("an IPv6 address without an IPv6 subnet")
+	}
+}
+
+func TestAddressPools(t *testing.T) {
+	p := netip.MustParsePrefix
+	c := &Config{Pools: []Pool{{p("10.7.0.0/23"), 24}, {p("fd07::/48"), 64}, {p("10.9.0.0/16"), 28}}}
+	for _, tt := range []struct {
+		used []string
+		want string
+	}{
+		{nil, "10.7.0.0/24"}, {[]string{"10.7.0.5/32"}, "10.7.1.0/24"}, {[]string{"10.7.0.0/16"}, "10.9.0.0/28"},
+		{[]string{"10.7.0.0/16", "10.9.0.0/20"}, "10.9.16.0/28"},
+	} {
+		var used []netip.Prefix
+		for _, u := range tt.used {
+			used = append(used, p(u))
+		}
+		if got, err := c.pickUserSubnet(used); err != nil || got.String() != tt.want {
+			t.Errorf("used %v: picked %s, %v; want %s", tt.used, got, err, tt.want)
+		}
+	}
+	if _, err := c.pickSubnet4(names{}, []netip.Prefix{p("10.0.0.0/8")}); !fault.Is(err, fault.Exhausted) {
+		t.Errorf("pools that are used up: %v", err)
+	}
+	if got, err := c.pickSubnet6(names{}, []netip.Prefix{p("fd07::/64")}); err != nil || got != p("fd07:0:0:1::/64") {
+		t.Errorf("picked %s, %v", got, err)
+	}
+	if !c.inPools(p("10.7.1.0/24")) || c.inPools(p("10.7.1.0/25")) || c.inPools(p("172.30.0.0/20")) || !new(Config).inPools(p("172.30.0.0/20")) {
+		t.Error("what is in the pools")
+	}
+	for _, bad := range []Pool{{p("10.7.0.0/16"), 8}, {p("10.7.0.0/16"), 31}, {}, {p("fd00::/64"), 120}} {
+		if bad.Check() == nil {
+			t.Errorf("%+v is accepted", bad)
+		}
+	}
+}
+
+func TestAddressesWithinTheSubnet(t *testing.T) {
+	a4, p := netip.MustParseAddr, netip.MustParsePrefix
+	a := newIPAM(p("10.1.0.0/24"), p("fd00::/64"), &Config{Gateway4: a4("10.1.0.66"), Router4: a4("10.1.0.67"), Range4: p("10.1.0.64/29")})
+	var got []string
+	for {
+		n, err := a.take()
+		if err != nil {
+			break
+		}
+		got = append(got, a.addr4(n).String())
+	}
+	if want := "10.1.0.64 10.1.0.65 10.1.0.68 10.1.0.69 10.1.0.70 10.1.0.71"; strings.Join(got, " ") != want {
+		t.Errorf("given out: %v", got)
+	}
+	for _, ours := range []string{"10.1.0.66", "10.1.0.67", "10.1.0.0", "10.1.0.255"} {
+		if _, err := a.reserve(a4(ours)); !fault.Is(err, fault.Invalid) {
+			t.Errorf("%s: %v", ours, err)
+		}
+	}
+	if four, six := a.ways(); four != a4("10.1.0.67") || six != a4("fd00::1") {
+		t.Errorf("default routes: %s, %s", four, six)
+	}
+	if _, err := a.reserve(a4("10.1.0.200")); err != nil { // by hand, outside of the range
+		t.Error(err)
+	}
+	// A range far inside of a large subnet.
+	if a = newIPAM(p("10.0.0.0/8"), netip.Prefix{}, &Config{Range4: p("10.200.0.0/30")}); a.size <= maxNumbers {
+		t.Errorf("%d numbers are looked at", a.size)
+	}
+	if n, err := a.take(); err != nil || a.addr4(n) != a4("10.200.0.0") {
+		t.Errorf("took %s, %v", a.addr4(n), err)
 	}
 }

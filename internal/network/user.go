@@ -159,13 +159,13 @@ func (m *Manager) complete(d *Definition) error {
 		}
 	}
 	if !d.Subnet4.IsValid() {
-		if d.Subnet4, err = pickUserSubnet(used); err != nil {
+		if d.Subnet4, err = m.cfg.pickUserSubnet(used); err != nil {
 			return err
 		}
 	}
 	d.Subnet4 = d.Subnet4.Masked()
 	if d.IPv6 && !d.Subnet6.IsValid() {
-		if d.Subnet6, err = pickSubnet6(names{id: d.ID, bridge: d.Bridge}, used); err != nil {
+		if d.Subnet6, err = m.cfg.pickSubnet6(names{id: d.ID, bridge: d.Bridge}, used); err != nil {
 			return err
 		}
 	}
@@ -217,7 +217,10 @@ func (d *Definition) check() error {
 // one Linux bridge carries.
 const userBits = 22
 
-func pickUserSubnet(used []netip.Prefix) (netip.Prefix, error) {
+func (c *Config) pickUserSubnet(used []netip.Prefix) (netip.Prefix, error) {
+	if c.poolsOf(4) != nil {
+		return c.fromPools(4, used)
+	}
 	for _, r := range candidateRanges {
 		for _, p := range cut(netip.MustParsePrefix(r), userBits) {
 			if _, taken := overlapping(p, used); !taken {
