@@ -107,9 +107,12 @@ func (m *Manager) guardRules() [][]expr.Any {
 	rules := [][]expr.Any{
 		cat(iif(expr.CmpOpNeq, "lo"), inPrefix(netip.MustParsePrefix("127.0.0.0/8"), ipv4Daddr), drop()),
 		cat(iif(expr.CmpOpEq, br), inPrefix(netip.MustParsePrefix("127.0.0.0/8"), ipv4Saddr), drop()),
-		cat(iif(expr.CmpOpNeq, br), iif(expr.CmpOpNeq, "lo"), inPrefix(m.subnet4, ipv4Daddr),
-			notAddr(m.addrs.gateway4, ipv4Daddr), drop()),
 	}
+	if m.cfg.NoMasq {
+		return rules // replies carry the containers' addresses: forwardRules tell what is one
+	}
+	rules = append(rules, cat(iif(expr.CmpOpNeq, br), iif(expr.CmpOpNeq, "lo"), inPrefix(m.subnet4, ipv4Daddr),
+		notAddr(m.addrs.gateway4, ipv4Daddr), drop()))
 	if m.subnet6.IsValid() {
 		rules = append(rules, cat(iif(expr.CmpOpNeq, br), iif(expr.CmpOpNeq, "lo"), inPrefix(m.subnet6, ipv6Daddr),
 			notAddr(m.addrs.gateway6(), ipv6Daddr), drop()))

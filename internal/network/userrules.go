@@ -25,7 +25,11 @@ func (m *Manager) userRules() (guard, masquerade, forward [][]expr.Any) {
 			sides = append(sides, side{n.def.Subnet6, n.def.Gateway6, ipv6Saddr, ipv6Daddr})
 		}
 		for _, s := range sides {
-			guard = append(guard, cat(iif(expr.CmpOpNeq, br), iif(expr.CmpOpNeq, "lo"), inPrefix(s.subnet, s.dest), notAddr(s.gateway, s.dest), drop()))
+			// Without masquerading replies carry the containers' addresses, and the
+			// forward chain tells what is one.
+			if n.def.Internal || !n.def.NoMasq {
+				guard = append(guard, cat(iif(expr.CmpOpNeq, br), iif(expr.CmpOpNeq, "lo"), inPrefix(s.subnet, s.dest), notAddr(s.gateway, s.dest), drop()))
+			}
 			if !n.def.Internal && !n.def.NoMasq {
 				masquerade = append(masquerade, cat(inPrefix(s.subnet, s.source), oif(expr.CmpOpNeq, br), []expr.Any{&expr.Masq{}}))
 			}
