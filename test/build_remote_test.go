@@ -2,6 +2,7 @@ package test
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -379,5 +380,65 @@ func TestBuildContextsOfAllKinds(t *testing.T) {
 	}
 	if names := strings.Fields(h.berth("build", "history", "ls", "--format", "{{.Name}}")); !slices.Contains(names, "app") || slices.Contains(names, ".") {
 		t.Errorf("builds are called %s", names)
+	}
+}
+
+// Images in OCI layouts of the client's machine can be built on.
+func TestBuildContextsInLayouts(t *testing.T) {
+	t.Parallel()
+	h := newEngine(t)
+	w := h.wire()
+	layout := h.path("layout")
+	if err := os.Mkdir(layout, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	base := h.context("base", map[string]string{"Dockerfile": "FROM " + busyboxImage + "\nENV FROM=layout\nRUN echo base > /base\n"})
+	h.build("-t", "base:one", "-o", "type=oci,dest="+h.path("base.tar"), base)
+	if out, err := exec.Command("tar", "-xf", h.path("base.tar"), "-C", layout).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	var index struct {
+		Manifests []struct {
+			Digest      string
+			Annotations map[string]string
+		}
+	}
+	if err := json.Unmarshal([]byte(readFile(t, filepath.Join(layout, "index.json"))), &index); err != nil || len(index.Manifests) != 1 {
+		t.Fatal(err, index)
+	}
+	h.berth("rmi", "base:one")
+	image := index.Manifests[0]
+	tag := image.Annotations["org.opencontainers.image.ref.name"]
+	dir := h.context("app", map[string]string{"Dockerfile": "FROM it\nARG N\nCOPY --from=other /base /other\nRUN echo $FROM-$(cat /base /other) > /said\n"})
+	for n, where := range []string{"", "@" + image.Digest, ":" + tag, ":" + tag + "@" + image.Digest} {
+		for _, elsewhere := range []bool{false, true} {
+			h.berth("image", "prune", "-f") // what the layout had
+			args := []string{"build", "--pull", "-q", "--build-arg", fmt.Sprint("N=", n, elsewhere), "--build-context", "it=oci-layout://" + layout + where,
+				"--build-context", "other=oci-layout://" + layout + where, "-o", h.path("out"), dir}
+			cmd := h.within(append([]string{h.berthBin}, args...)...)
+			if elsewhere {
+				cmd = w.command("home", args...)
+			}
+			if o := execute(t, cmd); o.code != 0 {
+				t.Errorf("%q: %s", where, o.stderr)
+			} else if got := readFile(t, h.path("out", "said")); got != "layout-base base\n" {
+				t.Errorf("%q: %q", where, got)
+			}
+		}
+	}
+	for where, want := range map[string]string{
+		"oci-layout://" + layout + ":nothing": "nothing", "oci-layout://" + dir: "index.json", "oci-layout://" + layout + "@sha256:12": "digest",
+		"oci-layout://" + layout + "@sha256:" + strings.Repeat("0", 64): "no such file", "target:stage": "not offered",
+	} {
+		if o := h.run("build", "--build-context", "it="+where, dir); o.code == 0 || !strings.Contains(o.stderr, want) {
+			t.Errorf("%s: code %d, %s", where, o.code, o.stderr)
+		}
+	}
+	blob := filepath.Join(layout, "blobs/sha256", strings.TrimPrefix(image.Digest, "sha256:"))
+	if err := os.WriteFile(blob, []byte(strings.Replace(readFile(t, blob), "{", "{ ", 1)), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if o := h.run("build", "--build-context", "it=oci-layout://"+layout, dir); o.code == 0 || !strings.Contains(o.stderr, "its bytes are others") {
+		t.Errorf("a damaged layout: code %d, %s", o.code, o.stderr)
 	}
 }

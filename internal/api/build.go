@@ -214,11 +214,11 @@ func sameFiles(seen map[string]string) error {
 	return nil
 }
 
-// namesDirectories reports whether one of the named contexts is a directory: what
-// no address of another kind is.
+// namesDirectories reports whether one of the named contexts is a directory, or is
+// in one.
 func namesDirectories(contexts map[string]string) bool {
 	for _, value := range contexts {
-		if len(value) > 0 && value[0] == '/' {
+		if strings.HasPrefix(strings.TrimPrefix(value, "oci-layout://"), "/") {
 			return true
 		}
 	}

@@ -291,7 +291,7 @@ func (o *one) project() string {
 // translate makes a graph for each platform. They share their steps.
 func (o *one) translate(ctx context.Context) ([]*graph.Graph, error) {
 	r := o.req
-	contexts, err := o.named()
+	contexts, err := o.named(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -332,7 +332,8 @@ func (f finder) Resolve(ctx context.Context, ref string, platform ocispec.Platfo
 	var img *image.Image
 	var err error
 	if find != nil {
-		img, err = find.Find(ctx, ref, platform, f.o.req.Pull)
+		_, named := digest.Parse(ref) // an id has no newer version
+		img, err = find.Find(ctx, ref, platform, f.o.req.Pull && named != nil)
 	} else {
 		img, err = b.o.Images.GetPlatform(ctx, ref, &platform)
 	}

@@ -110,7 +110,7 @@ func (o *one) agent(ctx context.Context, remote string) (string, error) {
 }
 
 // named reads the named contexts and opens those that are directories.
-func (o *one) named() (map[string]dockerfile.NamedContext, error) {
+func (o *one) named(ctx context.Context) (map[string]dockerfile.NamedContext, error) {
 	out := map[string]dockerfile.NamedContext{}
 	for name := range o.req.Sent {
 		if name != MainContext {
@@ -128,13 +128,19 @@ func (o *one) named() (map[string]dockerfile.NamedContext, error) {
 			return nil, err
 		case isImage:
 			out[name] = dockerfile.NamedContext{Kind: dockerfile.ImageContext, Value: ref}
+		case strings.HasPrefix(value, layoutScheme):
+			id, err := o.layoutImage(ctx, name, strings.TrimPrefix(value, layoutScheme))
+			if err != nil {
+				return nil, err
+			}
+			out[name] = dockerfile.NamedContext{Kind: dockerfile.ImageContext, Value: id}
 		case git:
 			out[name] = dockerfile.NamedContext{Kind: dockerfile.GitContext, Value: value}
 		case strings.HasPrefix(value, "http://"), strings.HasPrefix(value, "https://"):
 			out[name] = dockerfile.NamedContext{Kind: dockerfile.HTTPContext, Value: value}
 		case strings.Contains(value, "://"):
 			return nil, fault.New(fault.Unsupported, "read named context", name, "%q is of no known kind", value).
-				WithHint("give a directory, docker-image://NAME, or the address of a repository or an archive")
+				WithHint("give a directory, docker-image://NAME, oci-layout://DIR@DIGEST, or the address of a repository or an archive")
 		default:
 			c, err := o.b.solver.Sources().Local(value, o.req.Credentials, "")
 			if err != nil {

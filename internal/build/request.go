@@ -45,7 +45,7 @@ type Request struct {
 	Labels      map[string]string
 	Annotations []string           // [LEVEL[PLATFORM],...:]KEY=VALUE
 	Platforms   []ocispec.Platform // none: this machine's; several give an image index
-	Contexts    map[string]string  // name -> directory, docker-image://, git or http address
+	Contexts    map[string]string  // name -> directory, docker-image://, oci-layout://, git or http address
 	Secrets     solve.Secrets      // nil: none
 	Allow       []string           // "network.host", "security.insecure"
 	Network     string             // of RUN: "", "default", "none", "host"

@@ -98,7 +98,7 @@ func (f *buildFlags) register(fs *pflag.FlagSet) {
 	fs.BoolVar(&f.check, "check", false, "look for mistakes in the Dockerfile and build nothing")
 	fs.BoolVar(&f.debugShell, "debug-shell", false, "when a step fails, open a shell in its root, with its mounts and variables")
 	fs.StringVar(&f.call, "call", "", "`METHOD` build or check")
-	spec.List(fs, &f.contexts, "build-context", "", "`NAME=WHERE` another directory, docker-image://NAME, or address")
+	spec.List(fs, &f.contexts, "build-context", "", "`NAME=WHERE` another directory, docker-image://NAME, oci-layout://DIR[:TAG|@DIGEST], or address")
 	spec.List(fs, &f.secrets, "secret", "", "`SECRET` id=NAME[,src=FILE|env=VARIABLE] for RUN --mount=type=secret")
 	spec.List(fs, &f.ssh, "ssh", "", "`AGENT` default, NAME=SOCKET or NAME=KEYFILE for RUN --mount=type=ssh")
 	spec.List(fs, &f.allow, "allow", "", "`RIGHT` let steps have network.host or security.insecure")

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"maps"
 	"os"
@@ -252,21 +253,25 @@ func namedContexts(list []string, rq *wire.BuildRequest, local bool) error {
 			rq.Contexts[name] = remote
 			continue
 		}
-		if strings.Contains(where, "://") {
+		layout, isLayout := strings.CutPrefix(where, layoutScheme)
+		if !isLayout && strings.Contains(where, "://") || strings.HasPrefix(where, "target:") {
 			return fault.New(fault.Unsupported, "", "", "--build-context %q is not offered by berth", text).
-				WithHint("give a directory, docker-image://NAME, or the address of a repository or an archive")
+				WithHint("give a directory, docker-image://NAME, oci-layout://DIR, or the address of a repository or an archive; a stage is named in the Dockerfile itself")
 		}
-		dir, err := filepath.Abs(where)
+		value, dir := "", where
+		if isLayout {
+			var err error
+			if dir, value, err = layoutImage(layout); err != nil {
+				return wrong("--build-context %q: %w", text, err)
+			}
+		}
+		dir, err := realDirectory(dir)
 		if err != nil {
-			return err
+			return wrong("--build-context %q: %w", text, err)
 		}
-		if dir, err = filepath.EvalSymlinks(dir); err != nil {
-			return err
+		if rq.Contexts[name] = dir; isLayout {
+			rq.Contexts[name] = layoutScheme + dir + value
 		}
-		if info, err := os.Stat(dir); err != nil || !info.IsDir() {
-			return wrong("--build-context %q: %s is not a directory", text, where)
-		}
-		rq.Contexts[name] = dir
 		if !local {
 			continue
 		}
@@ -275,6 +280,50 @@ func namedContexts(list []string, rq *wire.BuildRequest, local bool) error {
 		}
 	}
 	return nil
+}
+
+// layoutScheme begins a named context that is an image in an OCI layout.
+const layoutScheme = "oci-layout://"
+
+// layoutImage reads DIR[:TAG][@DIGEST]. What it returns besides the directory names
+// the image by its digest.
+func layoutImage(text string) (dir, image string, err error) {
+	dir, digest, given := strings.Cut(text, "@")
+	tag := ""
+	if cut := strings.LastIndexByte(dir, ':'); cut > strings.LastIndexByte(dir, '/') {
+		dir, tag = dir[:cut], dir[cut+1:]
+	}
+	if !given {
+		d, err := openCacheDir(dir)
+		if err != nil {
+			return "", "", err
+		}
+		defer d.close()
+		x, err := d.index()
+		if err != nil {
+			return "", "", err
+		}
+		if digest = x.tagged(tag); digest == "" {
+			return "", "", fmt.Errorf("there is no image %q in it", orLatest(tag))
+		}
+	}
+	_, err = blobPath(digest)
+	return dir, "@" + digest, err
+}
+
+// realDirectory returns the path of a directory without links.
+func realDirectory(path string) (string, error) {
+	dir, err := filepath.Abs(path)
+	if err == nil {
+		dir, err = filepath.EvalSymlinks(dir)
+	}
+	if err != nil {
+		return "", err
+	}
+	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
+		return "", fmt.Errorf("%s is not a directory", path)
+	}
+	return dir, nil
 }
 
 // mainContext is the name of the main context among those that have one.
@@ -291,6 +340,9 @@ func (b *buildContext) sendInstead(rq *wire.BuildRequest) {
 		if filepath.IsAbs(where) {
 			b.sent[name] = where
 			delete(rq.Contexts, name)
+		} else if layout, ok := strings.CutPrefix(where, layoutScheme); ok {
+			cut := strings.LastIndexByte(layout, '@')
+			b.sent[name], rq.Contexts[name] = layout[:cut], layoutScheme+layout[cut:]
 		}
 	}
 	rq.Seen = nil

@@ -43,7 +43,7 @@ type BuildRequest struct {
 	Labels      map[string]string `json:",omitempty"`
 	Annotations []string          `json:",omitempty"` // [LEVEL[PLATFORM],...:]KEY=VALUE
 	Platforms   []string          `json:",omitempty"` // several give one index of images
-	Contexts    map[string]string `json:",omitempty"` // name: directory, docker-image://, git or http address
+	Contexts    map[string]string `json:",omitempty"` // name: directory, docker-image://, oci-layout://DIR@DIGEST (without DIR if it is Sent), git or http address
 	Secrets     map[string][]byte `json:",omitempty"` // by id
 	SSH         []string          `json:",omitempty"` // ids of ssh agents that the caller connects when it is asked to: see BuildAgent
 	Allow       []string          `json:",omitempty"` // network.host, security.insecure

@@ -165,25 +165,37 @@ func (d *Dir) open(p string, flags uint64) (int, error) {
 
 // ReadFile returns a file of at most limit bytes, or fault.NotFound.
 func (d *Dir) ReadFile(p string, limit int64) ([]byte, error) {
-	var data []byte
+	f, err := d.OpenFile(p)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := readAll(f, limit)
+	return data, classify("read file", p, err)
+}
+
+// OpenFile opens a regular file, following links inside the tree. A missing one is
+// fault.NotFound.
+func (d *Dir) OpenFile(p string) (*os.File, error) {
+	var f *os.File
 	err := d.do(func() error {
 		fd, err := d.open(p, unix.O_RDONLY|unix.O_NONBLOCK)
 		if err != nil {
 			return err
 		}
-		f := os.NewFile(uintptr(fd), p)
-		defer f.Close()
 		var st unix.Stat_t
 		if err := unix.Fstat(fd, &st); err != nil {
+			unix.Close(fd)
 			return err
 		}
 		if st.Mode&unix.S_IFMT != unix.S_IFREG {
+			unix.Close(fd)
 			return fault.New(fault.Invalid, "read file", quote(p), "it is not a regular file")
 		}
-		data, err = readAll(f, limit)
-		return err
+		f = os.NewFile(uintptr(fd), p)
+		return nil
 	})
-	return data, classify("read file", p, err)
+	return f, classify("read file", p, err)
 }
 
 // Real returns the path that p leads to, without links, or fault.NotFound.
