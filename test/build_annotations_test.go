@@ -42,6 +42,10 @@ func TestAnnotationsStayWithTheImage(t *testing.T) {
 			t.Errorf("after save and load it has %v", m.Annotations)
 		}
 
+		var shown strings.Builder
+		if err := h.get("/images/"+name+"1/json?manifests=1", &shown); err != nil || !strings.Contains(shown.String(), `"vendor":"one"`) {
+			t.Errorf("inspected: %v %s", err, shown.String())
+		}
 		h.build("--platform", "linux/amd64,linux/arm64", "-t", name+"both", "--annotation", "manifest,index:all=1", "--annotation", "manifest[linux/arm64]:own=2",
 			"--annotation", "manifest-descriptor[linux/amd64]:desc=3", "--push", dir)
 		var x ocispec.Index

@@ -163,7 +163,7 @@ func readLine(r *bufio.Reader, most int) ([]byte, error) {
 func (x *exchange) buildRequest(w *wire.BuildRequest) (*build.Request, error) {
 	req := &build.Request{
 		ContextDir: w.ContextDir, Remote: w.Remote, Sent: w.Sent, ContextName: w.ContextName, Dockerfile: w.Dockerfile, Text: w.Text, Tags: w.Tags, Target: w.Target,
-		Args: w.Args, Labels: w.Labels, Annotations: w.Annotations, Contexts: w.Contexts, Allow: w.Allow, Network: w.Network, Hosts: w.Hosts,
+		Args: w.Args, Labels: w.Labels, Annotations: w.Annotations, Attests: w.Attests, Contexts: w.Contexts, Allow: w.Allow, Network: w.Network, Hosts: w.Hosts,
 		Limits: limits(w.Limits), Pull: w.Pull, NoCache: w.NoCache, NoCacheOnly: w.NoCacheOnly,
 		InlineCache: w.InlineCache, Reproducible: w.Reproducible, Check: w.Check, KeepFailed: w.DebugShell, FilesOnly: w.Files, Version: "berth",
 	}

@@ -19,6 +19,7 @@ import (
 
 	"berth/internal/build/dockerfile"
 	"berth/internal/build/graph"
+	"berth/internal/build/provenance"
 	"berth/internal/build/solve"
 	"berth/internal/build/source"
 	"berth/internal/fault"
@@ -83,17 +84,18 @@ func (b *Builder) History() *History { return b.history }
 
 // one is a build that runs.
 type one struct {
-	b         *Builder
-	req       *Request
-	rec       *Build
-	contexts  map[string]*source.Context
-	text      []byte
-	file      string
-	tags      []reference.NamedTagged
-	platforms []ocispec.Platform
-	notes     annotations
-	warnings  []dockerfile.Warning
-	closers   []func()
+	b          *Builder
+	req        *Request
+	rec        *Build
+	contexts   map[string]*source.Context
+	text       []byte
+	file       string
+	tags       []reference.NamedTagged
+	platforms  []ocispec.Platform
+	notes      annotations
+	provenance *provenance.Options // nil: none
+	warnings   []dockerfile.Warning
+	closers    []func()
 }
 
 // Build runs a request. The result is not nil when the build began, even if it
@@ -188,7 +190,13 @@ func (o *one) check() error {
 	if o.notes, err = parseAnnotations(r.Annotations); err != nil {
 		return err
 	}
-	if err := o.notes.check(o.platforms, len(o.platforms) > 1); err != nil {
+	if o.provenance, err = parseAttests(r.Attests); err != nil {
+		return err
+	}
+	if o.provenance != nil && r.FilesOnly {
+		return fault.New(fault.Invalid, "attest", "provenance", "it belongs to an image, and files alone are wanted")
+	}
+	if err := o.notes.check(o.platforms, len(o.platforms) > 1 || o.provenance != nil); err != nil {
 		return err
 	}
 	o.file = r.Dockerfile
@@ -231,7 +239,7 @@ func (o *one) run(ctx context.Context, res *Result) error {
 		res.Outputs = append(res.Outputs, out)
 	}
 	if !o.req.FilesOnly {
-		err = o.record(ctx, solved, res)
+		err = o.record(ctx, graphs, solved, res)
 	}
 	res.Output = res.Outputs[0]
 	if err == nil && !o.req.FilesOnly {

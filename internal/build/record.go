@@ -7,6 +7,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"berth/internal/build/graph"
 	"berth/internal/build/solve"
 	"berth/internal/fault"
 	"berth/internal/image"
@@ -14,15 +15,15 @@ import (
 
 // record makes images of the outputs: as they are when there is one and no more
 // to say about it, and else under a document that their names stand for.
-func (o *one) record(ctx context.Context, solved *solve.Solved, res *Result) error {
-	if len(res.Outputs) == 1 && len(o.notes) == 0 {
+func (o *one) record(ctx context.Context, graphs []*graph.Graph, solved *solve.Solved, res *Result) error {
+	if len(res.Outputs) == 1 && len(o.notes) == 0 && o.provenance == nil {
 		out := &res.Outputs[0]
 		if out.Image = o.there(ctx, out.Config); out.Image != nil {
 			return nil
 		}
 		return o.register(ctx, solved, res, []image.Registration{{Config: out.Config, Tags: o.tags}})
 	}
-	top, regs, err := o.compose(ctx, res.Outputs)
+	top, regs, err := o.compose(ctx, graphs, solved, res.Outputs)
 	if err != nil {
 		return err
 	}
@@ -45,8 +46,9 @@ func (o *one) register(ctx context.Context, solved *solve.Solved, res *Result, r
 }
 
 // compose makes the document that the result's names stand for, and what is to be
-// registered with it: an index of the images, or for one image its manifest.
-func (o *one) compose(ctx context.Context, outputs []Output) (*ocispec.Descriptor, []image.Registration, error) {
+// registered with it: an index of the images, or for one image, of which nothing is
+// attested, its manifest.
+func (o *one) compose(ctx context.Context, graphs []*graph.Graph, solved *solve.Solved, outputs []Output) (*ocispec.Descriptor, []image.Registration, error) {
 	regs := make([]image.Registration, len(outputs))
 	x := ocispec.Index{MediaType: ocispec.MediaTypeImageIndex, Annotations: o.notes.of(onIndex, ocispec.Platform{})}
 	x.SchemaVersion = 2
@@ -63,16 +65,20 @@ func (o *one) compose(ctx context.Context, outputs []Output) (*ocispec.Descripto
 		documents = append(documents, raw) // the index's: the image itself may have other names
 		regs[i] = image.Registration{Config: out.Config, Tags: o.tags}
 	}
+	attests, err := o.attest(ctx, &x, graphs, solved)
+	if err != nil {
+		return nil, nil, err
+	}
 	top := x.Manifests[0]
 	member := image.IndexMembership{Raw: documents[0], Documents: documents, Annotations: top.Annotations}
-	if len(outputs) > 1 {
+	if len(x.Manifests) > 1 {
 		raw, err := json.Marshal(x)
 		if err != nil {
 			return nil, nil, fault.Wrap("make index", "", err)
 		}
 		top = describe(ocispec.MediaTypeImageIndex, raw)
 		top.Annotations = o.notes.of(onIndexDescriptor, ocispec.Platform{})
-		member.Raw, member.Annotations = raw, top.Annotations
+		member.Raw, member.Annotations, member.Documents = raw, top.Annotations, append(documents, attests...)
 	}
 	for i := range regs {
 		own := member

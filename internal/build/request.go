@@ -44,6 +44,7 @@ type Request struct {
 	Args        map[string]string
 	Labels      map[string]string
 	Annotations []string           // [LEVEL[PLATFORM],...:]KEY=VALUE
+	Attests     []string           // type=provenance[,NAME=VALUE...]
 	Platforms   []ocispec.Platform // none: this machine's; several give an image index
 	Contexts    map[string]string  // name -> directory, docker-image://, oci-layout://, git or http address
 	Secrets     solve.Secrets      // nil: none

@@ -112,6 +112,8 @@ func (f *buildFlags) register(fs *pflag.FlagSet) {
 	fs.StringVar(&f.metadataFile, "metadata-file", "", "`FILE` write what was built to it, as JSON")
 	spec.List(fs, &f.labels, "label", "", "`NAME=VALUE` label the image")
 	spec.List(fs, &f.annotations, "annotation", "", "`[LEVEL:]NAME=VALUE` annotate its manifest, or manifest[OS/ARCH],index,..")
+	fs.StringVar(&f.provenance, "provenance", "", "`HOW` attach what the image was made of: true, mode=min, mode=max or false (false)")
+	spec.List(fs, &f.attest, "attest", "", "`WHAT` attach it: type=provenance[,mode=min|max,version=v1|v0.2,builder-id=..]")
 	fs.BoolVar(&f.reproducible, "reproducible", false, "set all times to SOURCE_DATE_EPOCH, or 0: the same digest everywhere")
 	spec.List(fs, &f.cacheFrom, "cache-from", "", "`CACHE` take steps from elsewhere: NAME, type=registry,ref=NAME or type=local,src=DIR")
 	spec.List(fs, &f.cacheTo, "cache-to", "", "`CACHE` give steps away: type=inline, type=registry,ref=NAME or type=local,dest=DIR; mode=max, mounts=true")
@@ -130,12 +132,10 @@ func (f *buildFlags) registerForDocker(fs *pflag.FlagSet) {
 	fs.StringVar(&f.builder, "builder", "", "")
 	fs.StringVar(&f.isolation, "isolation", "", "")
 	fs.BoolVar(&f.squash, "squash", false, "")
-	fs.StringVar(&f.provenance, "provenance", "", "")
 	fs.StringVar(&f.sbom, "sbom", "", "")
-	spec.List(fs, &f.attest, "attest", "", "")
 	spec.List(fs, &f.securityOpt, "security-opt", "", "")
 	for _, name := range []string{"compress", "rm", "force-rm", "disable-content-trust", "builder", "isolation", "squash",
-		"provenance", "sbom", "attest", "security-opt", "call"} {
+		"sbom", "security-opt", "call"} {
 		_ = fs.MarkHidden(name)
 	}
 }

@@ -51,6 +51,9 @@ func (f *buildFlags) exporters() ([]exporter, error) {
 			return nil, wrong("an image without a name cannot be pushed").WithHint("name it with -t")
 		}
 	}
+	if !image && len(f.annotations)+len(f.attests()) > 0 {
+		return nil, wrong("files alone are asked for with --output, and annotations and attestations belong to images")
+	}
 	if !image && (f.iidFile != "" || len(f.tags) > 0) {
 		return nil, wrong("files alone are asked for with --output, so there will be no image to name").
 			WithHint("leave --tag and --iidfile out, or add --output type=image")
@@ -129,6 +132,7 @@ func split(all []exporter) (images, files []exporter) {
 // files builds again, which finds all steps done, for the result's files.
 func (b *building) files(ctx context.Context, out exporter) error {
 	rq := *b.request
+	rq.Attests = nil // they go with images
 	rq.Files, rq.SplitFiles, rq.Tags = true, len(rq.Platforms) > 1, nil
 	if out.split != nil {
 		rq.SplitFiles = *out.split

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 
 	"berth/internal/cli/spec"
@@ -19,7 +21,7 @@ func (f *buildFlags) request() (*wire.BuildRequest, error) {
 		return nil, err
 	}
 	rq := &wire.BuildRequest{
-		Tags: f.tags, Target: f.target, Annotations: f.annotations, Allow: f.allow, Network: f.network, Pull: f.pull, NoCache: f.noCache,
+		Tags: f.tags, Target: f.target, Annotations: f.annotations, Attests: f.attests(), Allow: f.allow, Network: f.network, Pull: f.pull, NoCache: f.noCache,
 		Reproducible: f.reproducible, Check: f.check || f.call == "check" || f.call == "lint",
 	}
 	for _, list := range f.platforms {
@@ -60,7 +62,6 @@ func (f *buildFlags) refuse() error {
 	no := func(what, hint string) error {
 		return fault.New(fault.Unsupported, "", "", "%s is not offered by berth", what).WithHint("%s", hint)
 	}
-	off := func(text string) bool { return text == "" || text == "false" || text == "disabled=true" }
 	switch {
 	case f.squash:
 		return no("--squash", "use a multi-stage build: the last stage has what it copies")
@@ -68,12 +69,27 @@ func (f *buildFlags) refuse() error {
 		return no("--isolation "+f.isolation, "it is for Windows")
 	case len(f.securityOpt) > 0:
 		return no("--security-opt", "a step with --security=insecure needs --allow security.insecure")
-	case len(f.attest) > 0 || !off(f.provenance) || !off(f.sbom):
-		return no("attaching attestations", "berth image sign signs what a registry has")
 	case f.call != "" && f.call != "build" && f.call != "check" && f.call != "lint":
 		return no("--call "+f.call, "use --check")
 	}
 	return nil
+}
+
+// attests puts --attest and its short forms together.
+func (f *buildFlags) attests() []string {
+	out := slices.Clone(f.attest)
+	for _, short := range [][2]string{{"provenance", f.provenance}, {"sbom", f.sbom}} {
+		kind, text := short[0], short[1]
+		on, err := strconv.ParseBool(text)
+		switch {
+		case text == "" || err == nil && !on:
+		case err == nil:
+			out = append(out, "type="+kind)
+		default:
+			out = append(out, "type="+kind+","+text)
+		}
+	}
+	return out
 }
 
 // arguments reads --build-arg: a name alone takes the caller's variable, and says

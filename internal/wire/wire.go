@@ -41,6 +41,7 @@ type BuildRequest struct {
 	Target      string            `json:",omitempty"`
 	Args        map[string]string `json:",omitempty"`
 	Labels      map[string]string `json:",omitempty"`
+	Attests     []string          `json:",omitempty"` // type=provenance[,NAME=VALUE...]
 	Annotations []string          `json:",omitempty"` // [LEVEL[PLATFORM],...:]KEY=VALUE
 	Platforms   []string          `json:",omitempty"` // several give one index of images
 	Contexts    map[string]string `json:",omitempty"` // name: directory, docker-image://, oci-layout://DIR@DIGEST (without DIR if it is Sent), git or http address

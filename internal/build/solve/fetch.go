@@ -81,6 +81,18 @@ func (r *run) commitOf(ctx context.Context, op *graph.Git) (string, error) {
 	return commit, source.CheckCommit(op.Remote, commit, op.Checksum)
 }
 
+// commitIn returns the commit that a record of a checkout is of.
+func (s *Solver) commitIn(key string) string {
+	if rec := s.find(key); rec != nil {
+		for _, p := range rec.Parts {
+			if p.Name == "commit" {
+				return p.Value
+			}
+		}
+	}
+	return ""
+}
+
 // gitFor prepares access to a repository, with the caller's agent if it needs
 // one and there is one.
 func (r *run) gitFor(ctx context.Context, op *graph.Git) (*source.Git, func(), error) {

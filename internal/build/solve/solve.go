@@ -204,6 +204,10 @@ type Solved struct {
 	Steps   []StepInfo  // in the graphs' order, each once
 	// Made tells which nodes changed something.
 	Made map[*graph.Node]bool
+	// Layers are what each node gave, which need not be here, and Commits those that
+	// Git nodes checked out.
+	Layers  map[*graph.Node][]digest.Digest
+	Commits map[*graph.Node]string
 	// Finished is when a node's step was done, now or when it was first run.
 	Finished map[*graph.Node]time.Time
 }
@@ -247,7 +251,8 @@ func (s *Solver) Solve(ctx context.Context, j Job) (*Solved, error) {
 	}
 	r := newRun(s, j)
 	defer r.leave()
-	out := &Solved{Hold: r.hold, Results: make([]Result, len(j.Graphs)), Made: map[*graph.Node]bool{}, Finished: map[*graph.Node]time.Time{}}
+	out := &Solved{Hold: r.hold, Results: make([]Result, len(j.Graphs)), Made: map[*graph.Node]bool{}, Finished: map[*graph.Node]time.Time{},
+		Layers: map[*graph.Node][]digest.Digest{}, Commits: map[*graph.Node]string{}}
 	targets, tctx := errgroup.WithContext(ctx)
 	for i, g := range j.Graphs {
 		targets.Go(func() (err error) {
@@ -261,7 +266,10 @@ func (s *Solver) Solve(ctx context.Context, j Job) (*Solved, error) {
 		if t.made != "" {
 			out.Made[n] = true
 		}
-		out.Finished[n] = t.finished
+		out.Finished[n], out.Layers[n] = t.finished, t.result.Layers
+		if _, ok := n.Op.(*graph.Git); ok {
+			out.Commits[n] = s.commitIn(t.info.Key)
+		}
 	}
 	if cerr := s.settle(); err == nil {
 		err = cerr

@@ -197,6 +197,7 @@ func (s *Store) Repository(ctx context.Context, ref gitref.Ref, agent, dockerfil
 		remove()
 		return nil, err
 	}
+	c.Commit = commit
 	return c, nil
 }
 

@@ -50,6 +50,7 @@ func Open(dir string) (*Store, error) {
 // Context is a build context that is ready to be read.
 type Context struct {
 	*tree.Dir
+	Commit string // of a repository, else ""
 	dir    string // on this machine
 	ignore tree.Ignorer
 	sums   *Sums

@@ -79,7 +79,7 @@ func (f *fancy) body(now time.Time, columns, detail int, last bool) (out []line,
 	column := 0
 	if len(f.m.stages) > 1 && columns >= 50 {
 		for _, name := range f.m.stages {
-			column = max(column, min(width(name), 14))
+			column = max(column, min(width(name), max(14, columns/4)))
 		}
 	}
 	blank := pad("", column)

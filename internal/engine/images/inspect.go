@@ -69,16 +69,18 @@ func (s *Service) ImageHistory(ctx context.Context, ref string, p *ocispec.Platf
 func (s *Service) ImageTree(ctx context.Context) (Tree, error) { return s.stock.Images.Tree(ctx) }
 
 // targetOf describes what a name stands for: the index, or the only manifest.
+// There is no other place to show the annotations in it.
 func targetOf(members []image.Member, raw []byte) *ocispec.Descriptor {
 	if raw != nil {
 		var typed struct {
-			MediaType string `json:"mediaType"`
+			MediaType   string            `json:"mediaType"`
+			Annotations map[string]string `json:"annotations"`
 		}
 		_ = json.Unmarshal(raw, &typed) // it was parsed when it was recorded
 		if typed.MediaType == "" {
 			typed.MediaType = ocispec.MediaTypeImageIndex
 		}
-		return &ocispec.Descriptor{MediaType: typed.MediaType, Digest: digest.FromBytes(raw), Size: int64(len(raw))}
+		return &ocispec.Descriptor{MediaType: typed.MediaType, Digest: digest.FromBytes(raw), Size: int64(len(raw)), Annotations: typed.Annotations}
 	}
 	if len(members) != 1 || members[0].Descriptor.Digest == "" {
 		return nil
