@@ -96,7 +96,7 @@ func buildHistoryLs(a *app, cmd *cobra.Command) {
 			return nil
 		}
 		return a.listOf(noTrunc, "ID=BUILD Name~=NAME Status=STATUS Steps=STEPS Created=CREATED Duration=DURATION",
-			"Image=IMAGE Dockerfile=DOCKERFILE Context=CONTEXT Error=ERROR CreatedAt=CREATED_AT").Write(a.out, t, rows)
+			"Image=IMAGE Platform=PLATFORM Dockerfile=DOCKERFILE Context=CONTEXT Error=ERROR CreatedAt=CREATED_AT").Write(a.out, t, rows)
 	}
 }
 
@@ -125,7 +125,7 @@ func buildRow(b *client.BuildRecord, now time.Time, noTrunc bool) format.Row {
 	}
 	return format.Row{Values: map[string]string{"ID": id, "Name": b.Name, "Status": b.Status,
 		"Steps": fmt.Sprintf("%d (%d cached)", total, cached), "Created": format.Since(b.Started.Unix(), now), "Duration": took,
-		"Image": image, "Dockerfile": b.Dockerfile, "Context": b.Context, "Error": b.Error, "CreatedAt": b.Started.Format(time.RFC3339)}}
+		"Image": image, "Platform": b.Platform, "Dockerfile": b.Dockerfile, "Context": b.Context, "Error": b.Error, "CreatedAt": b.Started.Format(time.RFC3339)}}
 }
 
 // newest returns the build that args name, "" for the newest.

@@ -84,7 +84,7 @@ func TestBuildFlags(t *testing.T) {
 		"--secret", "id=file,src="+file, "--secret", "id=GIVEN", "--secret", "id=v,type=env,src=GIVEN", "--add-host", "h:1.2.3.4", "--add-host", "six=[::1]",
 		"--no-cache-filter", "a,b", "--memory", "1m", "--cpus", "1.5", "--ulimit", "nofile=5:6", "--network", "host", "--cache-from", "type=registry,ref=x",
 		"--cache-from", "y,z", "--cache-to", "type=inline,mode=max", "-t", "x", "--check",
-		"--platform", "linux/amd64,linux/arm64", "--platform", "local", "--annotation", "index:a=b")
+		"--platform", "linux/amd64,linux/arm64", "--platform", "local", "--annotation", "index:a=b", "--provenance", "mode=min", "--sbom=false")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,13 +94,13 @@ func TestBuildFlags(t *testing.T) {
 		Hosts:   []string{"h:1.2.3.4", "six:::1"}, NoCacheOnly: []string{"a", "b"}, Network: "host", Allow: []string{"network.host"},
 		Limits:    wire.BuildLimits{Memory: 1 << 20, CPUPeriod: 100000, CPUQuota: 150000, Ulimits: []wire.BuildUlimit{{Name: "nofile", Soft: 5, Hard: 6}}},
 		CacheFrom: []wire.BuildCacheFrom{{Ref: "x"}, {Ref: "y", Here: true}, {Ref: "z", Here: true}}, InlineCache: true, Check: true,
-		Platforms: []string{"linux/amd64", "linux/arm64", "local"}, Annotations: []string{"index:a=b"},
+		Platforms: []string{"linux/amd64", "linux/arm64", "local"}, Annotations: []string{"index:a=b"}, Attests: []string{"type=provenance,mode=min"},
 	}
 	if !reflect.DeepEqual(rq, want) {
 		t.Errorf("got\n%+v\nwant\n%+v", rq, want)
 	}
 	for _, args := range [][]string{{"--secret", "id=x,src=/nonexistent"}, {"--secret", "id=x,env=NOT_GIVEN"}, {"--secret", "src=x"}, {"--secret", "id=x,type=y"},
-		{"--add-host", "x"}, {"--label", "=x"}, {"--cpus", "1", "--cpu-quota", "5"}, {"--ulimit", "x"}, {"--call", "outline"}, {"--sbom=true"},
+		{"--add-host", "x"}, {"--label", "=x"}, {"--cpus", "1", "--cpu-quota", "5"}, {"--ulimit", "x"}, {"--call", "outline"},
 		{"--cache-to", "type=local"}, {"--cache-from", "type=local"}, {"--cache-to", "type=registry"}, {"--cache-from", "type=registry"},
 		{"--cache-to", "type=gha"}, {"--cache-from", "type=s3,bucket=x"}, {"--cache-to", "type=registry,ref=x,mode=most"}, {"--cache-to", "type=registry,ref=x,mounts=2"},
 		{"--cache-to", "type=registry,ref=x,compression=zstd"}, {"--cache-to", "type=registry,ref=x,image-manifest=false"}, {"--cache-to", "type=registry,ref=x,colour=red"},
