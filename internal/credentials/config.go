@@ -100,9 +100,6 @@ func Open() (*Config, error) {
 	return c, c.read()
 }
 
-// Path returns the file's name, "" when there is nowhere to keep one.
-func (c *Config) Path() string { return c.path }
-
 func (c *Config) read() error {
 	text, err := os.ReadFile(c.path)
 	if os.IsNotExist(err) || err == nil && len(strings.TrimSpace(string(text))) == 0 {

@@ -1,7 +1,8 @@
 // Package engine holds the use cases of the container engine, one file each. It
 // exists so that the API has one place to call and the rooms below (images,
 // networks, the monitor, volumes) never meet each other: what a use case needs
-// from several of them is put together here, and nothing else is.
+// from several of them is put together here, and nothing else is. What can be said or
+// read without an engine is in the packages below this one.
 //
 // Truth. What was created and how it ended is in the metadata database; what
 // runs is known by the monitor. A start writes nothing durable: after a crash the
@@ -66,11 +67,11 @@ type Engine struct {
 	layers  *layer.Store
 	images  *image.Store
 	builder *build.Builder
-	own     *registries.Own
-	reach   *registries.Reach
+	own     *registries.Own   // the registry that the engine serves itself
+	reach   *registries.Reach // how registries are reached
 	intake  *intake.Ledger
 	stock   *images.Stock
-	unused  *reclaim.Images
+	unused  *reclaim.Images // removes them
 	*imageCases
 
 	liveConfig atomic.Pointer[Live] // nil until Reconfigure; see live

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"io/fs"
 	"os"
-	"strings"
 
 	"berth/internal/fault"
 
@@ -34,14 +33,6 @@ func wrapFS(op, subject string, err error) error {
 		kind = fault.Forbidden
 	}
 	return fault.New(kind, op, subject, "%w", err)
-}
-
-func readTrimmed(path string) string {
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return ""
-	}
-	return strings.TrimSpace(string(text))
 }
 
 func exists(path string) bool {

@@ -5,43 +5,18 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
-	"strconv"
 
 	"berth/internal/container/reaper"
-	"berth/internal/engine/vocabulary"
+	"berth/internal/engine/machine"
 	"berth/internal/fault"
-
-	"golang.org/x/sys/unix"
 )
 
 // lookAtHost collects what requests are judged against. Nothing of it changes
 // while the machine is up.
 func (e *Engine) lookAtHost() {
-	e.boot = readTrimmed("/proc/sys/kernel/random/boot_id")
-	e.lastCap = 40
-	if n, err := strconv.Atoi(readTrimmed("/proc/sys/kernel/cap_last_cap")); err == nil {
-		e.lastCap = n
-	}
-	e.host = vocabulary.Host{
-		CPUs:     runtime.NumCPU(),
-		CgroupV2: cgroupV2(),
-		Runtimes: slices.Sorted(maps.Keys(e.cfg.Runtimes)),
-		AppArmor: readTrimmed("/sys/module/apparmor/parameters/enabled") == "Y",
-		SELinux:  exists("/sys/fs/selinux/enforce"),
-	}
-	var info unix.Sysinfo_t
-	if unix.Sysinfo(&info) == nil {
-		e.host.Memory = int64(uint64(info.Totalram) * uint64(info.Unit))
-	}
-}
-
-// cgroupV2 reports whether cgroup v2 alone is in use; a hybrid host counts as v1
-// because the controllers are there.
-func cgroupV2() bool {
-	var st unix.Statfs_t
-	return unix.Statfs("/sys/fs/cgroup", &st) == nil && st.Type == unix.CGROUP2_SUPER_MAGIC
+	e.boot, e.lastCap, e.host = machine.Boot(), machine.LastCap(), machine.Look()
+	e.host.Runtimes = slices.Sorted(maps.Keys(e.cfg.Runtimes))
 }
 
 // initPath is the file of the init that --init puts into containers. It is below

@@ -1,22 +1,20 @@
 package engine
 
 import (
-	"bufio"
 	"cmp"
 	"context"
 	"os"
 	"runtime"
-	"strings"
 	"time"
 
 	"berth/internal/engine/cdi"
 	"berth/internal/engine/images"
+	"berth/internal/engine/machine"
 	"berth/internal/engine/vocabulary"
 	"berth/internal/version"
 
 	api "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/system"
-	"golang.org/x/sys/unix"
 )
 
 // Info tells about the engine and its host, with docker's fields.
@@ -25,44 +23,35 @@ func (e *Engine) Info(ctx context.Context) (system.Info, error) {
 	if err != nil {
 		return system.Info{}, err
 	}
+	descriptors, _ := os.ReadDir("/proc/self/fd")
 	info := system.Info{
 		ID:                 e.id,
 		Images:             len(all),
 		Driver:             images.StorageDriver,
 		DriverStatus:       [][2]string{{"Mount API", "fsopen"}, {"Backing", e.cfg.Root}},
 		Debug:              e.live().Debug,
-		NFd:                countEntries("/proc/self/fd"),
+		NFd:                len(descriptors),
 		NGoroutines:        runtime.NumGoroutine(),
 		SystemTime:         time.Now().Format(time.RFC3339Nano),
 		LoggingDriver:      "json-file",
 		CgroupDriver:       "cgroupfs",
-		CgroupVersion:      "1",
 		NEventsListener:    e.bus.Readers(),
 		OSType:             "linux",
-		Architecture:       machine(),
-		OperatingSystem:    osName(),
-		OSVersion:          osRelease("VERSION_ID"),
-		KernelVersion:      kernel(),
 		IndexServerAddress: "https://index.docker.io/v1/",
 		RegistryConfig:     e.reach.Describe(),
 		NCPU:               e.host.CPUs,
 		MemTotal:           e.host.Memory,
 		DockerRootDir:      e.cfg.Root,
-		Name:               readTrimmed("/proc/sys/kernel/hostname"),
 		Labels:             append([]string{}, e.live().Labels...),
 		ServerVersion:      e.version(),
 		DefaultRuntime:     "runc",
 		Runtimes:           e.runtimes(),
 		LiveRestoreEnabled: !e.cfg.StopsContainers,
-		SecurityOptions:    securityOptions(e.host.CgroupV2),
 		InitBinary:         "docker-init",
 		HTTPProxy:          os.Getenv("HTTP_PROXY"), HTTPSProxy: os.Getenv("HTTPS_PROXY"), NoProxy: os.Getenv("NO_PROXY"),
 		FirewallBackend: &system.FirewallInfo{Driver: "nftables"},
 		CDISpecDirs:     cdi.Dirs,
 		Warnings:        []string{},
-	}
-	if e.host.CgroupV2 {
-		info.CgroupVersion = "2"
 	}
 	info.Swarm.LocalNodeState = "inactive"
 	info.Plugins = system.PluginsInfo{
@@ -72,7 +61,7 @@ func (e *Engine) Info(ctx context.Context) (system.Info, error) {
 		info.LoggingDriver, info.DefaultRuntime = cmp.Or(d.LogDriver, info.LoggingDriver), cmp.Or(d.Runtime, info.DefaultRuntime)
 	}
 	e.countContainers(&info)
-	e.limits(&info)
+	machine.Describe(&info, e.host.CgroupV2)
 	return info, nil
 }
 
@@ -86,38 +75,6 @@ func (e *Engine) countContainers(info *system.Info) {
 			info.ContainersPaused++
 		default:
 			info.ContainersStopped++
-		}
-	}
-}
-
-// limits tells which limits the host's cgroups can hold.
-func (e *Engine) limits(info *system.Info) {
-	has := func(controller, file string) bool { return exists("/sys/fs/cgroup/" + controller + "/" + file) }
-	if e.host.CgroupV2 {
-		controllers := " " + readTrimmed("/sys/fs/cgroup/cgroup.controllers") + " "
-		on := func(name string) bool { return strings.Contains(controllers, " "+name+" ") }
-		info.MemoryLimit, info.SwapLimit = on("memory"), on("memory") && exists("/proc/swaps")
-		info.CPUShares, info.CPUCfsPeriod, info.CPUCfsQuota = on("cpu"), on("cpu"), on("cpu")
-		info.CPUSet, info.PidsLimit = on("cpuset"), on("pids")
-	} else {
-		info.MemoryLimit = has("memory", "memory.limit_in_bytes")
-		info.SwapLimit = has("memory", "memory.memsw.limit_in_bytes")
-		info.OomKillDisable = has("memory", "memory.oom_control")
-		info.CPUShares = has("cpu", "cpu.shares")
-		info.CPUCfsPeriod, info.CPUCfsQuota = has("cpu", "cpu.cfs_period_us"), has("cpu", "cpu.cfs_quota_us")
-		info.CPUSet, info.PidsLimit = has("cpuset", "cpuset.cpus"), has("pids", "")
-	}
-	info.IPv4Forwarding = readTrimmed("/proc/sys/net/ipv4/ip_forward") == "1"
-	for _, w := range []struct {
-		ok   bool
-		text string
-	}{
-		{info.MemoryLimit, "WARNING: No memory limit support"}, {info.SwapLimit, "WARNING: No swap limit support"},
-		{info.CPUShares, "WARNING: No cpu shares support"}, {info.PidsLimit, "WARNING: No pids limit support"},
-		{info.IPv4Forwarding, "WARNING: IPv4 forwarding is disabled"},
-	} {
-		if !w.ok {
-			info.Warnings = append(info.Warnings, w.text)
 		}
 	}
 }
@@ -138,14 +95,6 @@ func (e *Engine) runtimes() map[string]system.RuntimeWithStatus {
 	return all
 }
 
-func securityOptions(v2 bool) []string {
-	opts := []string{"name=seccomp,profile=builtin"}
-	if v2 {
-		opts = append(opts, "name=cgroupns")
-	}
-	return opts
-}
-
 func (e *Engine) version() string {
 	if e.cfg.Version != "" {
 		return e.cfg.Version
@@ -157,7 +106,7 @@ func (e *Engine) version() string {
 func (e *Engine) Version(context.Context) (system.VersionResponse, error) {
 	v := system.VersionResponse{
 		Version: e.version(), Os: "linux", Arch: runtime.GOARCH, GoVersion: runtime.Version(),
-		GitCommit: e.cfg.Commit, KernelVersion: kernel(),
+		GitCommit: e.cfg.Commit, KernelVersion: machine.Kernel(),
 	}
 	v.Platform.Name = "Berth"
 	v.Components = []system.ComponentVersion{{
@@ -169,45 +118,4 @@ func (e *Engine) Version(context.Context) (system.VersionResponse, error) {
 		Name: "berth-runtime", Version: v.Version, Details: map[string]string{"GitCommit": v.GitCommit},
 	}}
 	return v, nil
-}
-
-func countEntries(dir string) int {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return 0
-	}
-	return len(entries)
-}
-
-func kernel() string { return readTrimmed("/proc/sys/kernel/osrelease") }
-
-// machine is what uname calls the processor.
-func machine() string {
-	var u unix.Utsname
-	if unix.Uname(&u) != nil {
-		return runtime.GOARCH
-	}
-	return unix.ByteSliceToString(u.Machine[:])
-}
-
-func osName() string {
-	if name := osRelease("PRETTY_NAME"); name != "" {
-		return name
-	}
-	return "Linux"
-}
-
-// osRelease returns one value of /etc/os-release.
-func osRelease(key string) string {
-	f, err := os.Open("/etc/os-release")
-	if err != nil {
-		return ""
-	}
-	defer f.Close()
-	for s := bufio.NewScanner(f); s.Scan(); {
-		if k, v, ok := strings.Cut(s.Text(), "="); ok && k == key {
-			return strings.Trim(v, `"'`)
-		}
-	}
-	return ""
 }

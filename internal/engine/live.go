@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"berth/internal/engine/machine"
 	"berth/internal/engine/registries"
 	"berth/internal/fault"
 )
@@ -28,7 +29,7 @@ func (e *Engine) Reconfigure(l Live) error {
 		return fault.Wrap("change the configuration", "", err)
 	}
 	e.liveConfig.Store(&l)
-	e.bus.Publish("daemon", "reload", e.id, map[string]string{"name": readTrimmed("/proc/sys/kernel/hostname")})
+	e.bus.Publish("daemon", "reload", e.id, map[string]string{"name": machine.Name()})
 	return nil
 }
 

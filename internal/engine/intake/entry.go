@@ -30,15 +30,15 @@ type Entry struct {
 	read   int64            // bytes taken since the last look
 }
 
-// OverBudget is the error of what could not fit into the disk budget.
-type OverBudget struct {
+// overBudget is the error of what could not fit into the disk budget.
+type overBudget struct {
 	What          string // as in "pull of alpine"
 	Limit, Needed int64  // bytes; Needed is 0 when that is not known
 	Kept          int64  // bytes that could not be removed
 }
 
 // Error names the budget, and what stands in the way.
-func (o *OverBudget) Error() string {
+func (o *overBudget) Error() string {
 	text := o.What + " does not fit into the disk budget of " + units.BytesSize(float64(o.Limit))
 	if o.Needed > 0 {
 		text += ": it needs " + units.BytesSize(float64(o.Needed)) + " and more"
@@ -51,7 +51,7 @@ func (e *Entry) What() string { return e.what }
 
 // Break ends it for want of room: kept bytes are in the directory and cannot go.
 func (e *Entry) Break(kept int64) {
-	e.cancel(&OverBudget{What: e.what, Limit: e.ledger.limit, Needed: e.Ahead(), Kept: kept})
+	e.cancel(&overBudget{What: e.what, Limit: e.ledger.limit, Needed: e.Ahead(), Kept: kept})
 }
 
 // End is called with the outcome, which it returns, or with the budget's reason if
@@ -63,7 +63,7 @@ func (e *Entry) End(ctx context.Context, err error) error {
 	e.ledger.mu.Lock()
 	delete(e.ledger.entries, e)
 	e.ledger.mu.Unlock()
-	var over *OverBudget
+	var over *overBudget
 	if errors.As(context.Cause(ctx), &over) && err != nil {
 		err = fault.New(fault.Exhausted, "", "", "%w", over).
 			WithHint("berth system df -v shows what takes how much; --disk-budget sets the limit")

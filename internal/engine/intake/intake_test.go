@@ -43,7 +43,7 @@ func TestAPullTellsWhatIsToCome(t *testing.T) {
 	if len(list) != 1 || ahead != e.Ahead() {
 		t.Errorf("%v %d", list, ahead)
 	}
-	e.cancel(&OverBudget{What: e.what, Limit: l.limit, Needed: 5, Kept: 6})
+	e.cancel(&overBudget{What: e.what, Limit: l.limit, Needed: 5, Kept: 6})
 	err := e.End(ctx, context.Canceled)
 	if err == nil || !strings.Contains(err.Error(), "pull of x does not fit into the disk budget of 1000MiB: it needs 5B and more; 6B are in use") {
 		t.Errorf("%v", err)
