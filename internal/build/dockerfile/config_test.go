@@ -161,3 +161,39 @@ func TestConfigurations(t *testing.T) {
 		})
 	}
 }
+
+// The last line of a history, as docker's builder writes it.
+func TestHistoryTexts(t *testing.T) {
+	for _, tt := range [][2]string{
+		{"ARG foo=bar\nARG bar=123\nARG foo=bar2\nRUN ls /etc/", "RUN |2 foo=bar2 bar=123 /bin/sh -c ls /etc/ # buildkit"},
+		{"ARG A B=1\nRUN x", "RUN |2 A= B=1 /bin/sh -c x # buildkit"},
+		{"ARG A=1 B", "ARG A=1 B"},
+		{"RUN [\"ls\", \"-l\"]", "RUN ls -l # buildkit"},
+		{"RUN <<EOF\na\nb\nEOF", "RUN /bin/sh -c a\nb\n # buildkit"},
+		{"SHELL [\"/bin/bash\", \"-c\"]\nRUN a", "RUN /bin/bash -c a # buildkit"},
+		{"COPY --from=other --link --chown=1:2 --chmod=755 a b /c/", "COPY --chown=1:2 --chmod=755 a b /c/ # buildkit"},
+		{"COPY --parents --exclude=x a /c/", "COPY --parents a /c/ # buildkit"},
+		{"COPY <<EOF /f\nx\nEOF", "COPY <<EOF /f # buildkit"},
+		{"ADD https://e.com/x /c", "ADD https://e.com/x /c # buildkit"},
+		{"EXPOSE 2375 5000 1234/udp", "EXPOSE [1234/udp 2375/tcp 5000/tcp]"},
+		{"EXPOSE 80/tcp 80/udp 9", "EXPOSE [80/tcp 80/udp 9/tcp]"},
+		{"WORKDIR /", "WORKDIR /"},
+		{"WORKDIR a", "WORKDIR /a"},
+		{"LABEL a=b \"c d\"=e", "LABEL a=b c d=e"},
+		{"ENV a=b", "ENV a=b"},
+		{"VOLUME /a /b", "VOLUME [/a /b]"},
+		{"USER a:b", "USER a:b"},
+		{"HEALTHCHECK --interval=1s --timeout=10s --start-period=3s --start-interval=100ms --retries=5 CMD [\"bin\", \"-c\", \"exit 0\"]", "HEALTHCHECK {Test:[CMD bin -c exit 0] Interval:1s Timeout:10s StartPeriod:3s StartInterval:100ms Retries:5}"},
+		{"CMD [\"a b\", \"c\"]", `CMD ["a b" "c"]`},
+		{"ENTRYPOINT a", `ENTRYPOINT ["/bin/sh" "-c" "a"]`},
+		{"STOPSIGNAL 9", "STOPSIGNAL 9"},
+	} {
+		g, err := translate(t, "FROM scratch\n"+tt[0]+"\n")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := g.Image.History[len(g.Image.History)-1].CreatedBy; got != tt[1] {
+			t.Errorf("%q is\n%s\nwant\n%s", tt[0], got, tt[1])
+		}
+	}
+}
