@@ -1,8 +1,9 @@
 package reaper
 
 import (
-	"bytes"
+	"bufio"
 	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,8 +13,19 @@ import (
 	"testing"
 )
 
-// run starts the init as process 1 of a pid namespace.
-func run(t *testing.T, env []string, command ...string) (*exec.Cmd, *bytes.Buffer) {
+// run runs a command under the init to its end.
+func run(t *testing.T, env []string, command ...string) (code int, out string) {
+	t.Helper()
+	cmd, r := start(t, env, command...)
+	text, err := io.ReadAll(r)
+	if err != nil {
+		t.Error(err)
+	}
+	return exitCode(t, cmd.Wait()), string(text)
+}
+
+// start starts the init as process 1 of a pid namespace.
+func start(t *testing.T, env []string, command ...string) (*exec.Cmd, io.Reader) {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: it makes a pid namespace")
@@ -26,14 +38,21 @@ func run(t *testing.T, env []string, command ...string) (*exec.Cmd, *bytes.Buffe
 	if err := os.WriteFile(path, image, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	out := &bytes.Buffer{}
-	cmd := &exec.Cmd{Path: path, Args: Args(command, env), Env: env, Stdout: out, Stderr: out,
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	cmd := &exec.Cmd{Path: path, Args: Args(command, env), Env: env, Stdout: w, Stderr: w,
 		SysProcAttr: &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID}}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = cmd.Process.Kill() })
-	return cmd, out
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		r.Close()
+	})
+	return cmd, r
 }
 
 func exitCode(t *testing.T, err error) int {
@@ -67,8 +86,7 @@ func TestEndsAsTheProgramDoes(t *testing.T) {
 		{[]string{"/etc/passwd/x"}, 127, ""},
 	} {
 		t.Run(strings.Join(tt.command, " "), func(t *testing.T) {
-			cmd, out := run(t, env, tt.command...)
-			if got := exitCode(t, cmd.Wait()); got != tt.code || out.String() != tt.out {
+			if got, out := run(t, env, tt.command...); got != tt.code || out != tt.out {
 				t.Errorf("exit code %d, output %q; want %d, %q", got, out, tt.code, tt.out)
 			}
 		})
@@ -76,53 +94,41 @@ func TestEndsAsTheProgramDoes(t *testing.T) {
 }
 
 func TestPassesSignalsOn(t *testing.T) {
-	r, w, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
-	cmd, _ := run(t, env, "true")
-	_ = cmd.Wait()
-	image, _ := Image()
-	path := filepath.Join(t.TempDir(), "init")
-	if err := os.WriteFile(path, image, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	cmd = &exec.Cmd{Path: path, Env: env, Stdout: w, SysProcAttr: &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID},
-		Args: Args([]string{"sh", "-c", "trap 'echo got; exit 3' USR1; echo ready; while :; do sleep 0.05; done"}, env)}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	w.Close()
-	buf := make([]byte, 64)
-	if n, err := r.Read(buf); err != nil || string(buf[:n]) != "ready\n" {
-		t.Fatalf("%q %v", buf[:n], err)
-	}
-	if err := cmd.Process.Signal(syscall.SIGUSR1); err != nil {
-		t.Fatal(err)
-	}
-	if n, err := r.Read(buf); err != nil || string(buf[:n]) != "got\n" {
-		t.Errorf("%q %v", buf[:n], err)
-	}
-	if got := exitCode(t, cmd.Wait()); got != 3 {
-		t.Errorf("exit code %d", got)
-	}
-	// A program without a handler ends by the signal: it is not process 1.
-	cmd, _ = run(t, env, "sleep", "1000")
-	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
-	if got := exitCode(t, cmd.Wait()); got != 143 && got != 137 {
-		t.Errorf("exit code %d", got)
+	for _, tt := range []struct {
+		script string // says ready; before, the kernel drops what is sent to process 1
+		signal syscall.Signal
+		out    string
+		code   int
+	}{
+		{"trap 'echo got; exit 3' USR1; echo ready; while :; do sleep 0.05; done", syscall.SIGUSR1, "ready\ngot\n", 3},
+		// A program without a handler ends by the signal: it is not process 1.
+		{"echo ready; exec sleep 1000", syscall.SIGTERM, "ready\n", 143},
+	} {
+		cmd, out := start(t, env, "sh", "-c", tt.script)
+		said := bufio.NewReader(out)
+		first, err := said.ReadString('\n')
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Process.Signal(tt.signal); err != nil {
+			t.Fatal(err)
+		}
+		rest, err := io.ReadAll(said)
+		if got := first + string(rest); err != nil || got != tt.out {
+			t.Errorf("%s: %q %v", tt.script, got, err)
+		}
+		if got := exitCode(t, cmd.Wait()); got != tt.code {
+			t.Errorf("%s: exit code %d", tt.script, got)
+		}
 	}
 }
 
 func TestReapsOrphans(t *testing.T) {
 	// The orphan's parent ends at once; its new one, the init, must reap it. Its
 	// zombie would still answer kill -0.
-	cmd, out := run(t, env, "sh", "-c", "orphan=$(sh -c 'sleep 0.1 >/dev/null & echo $!'); i=0; while kill -0 $orphan 2>/dev/null && [ $i -lt 200 ]; do sleep 0.05; i=$((i+1)); done; [ $i -lt 200 ] && echo reaped")
-	if err := cmd.Wait(); err != nil || out.String() != "reaped\n" {
-		t.Errorf("%q %v", out, err)
+	code, out := run(t, env, "sh", "-c", "orphan=$(sh -c 'sleep 0.1 >/dev/null & echo $!'); i=0; while kill -0 $orphan 2>/dev/null && [ $i -lt 200 ]; do sleep 0.05; i=$((i+1)); done; [ $i -lt 200 ] && echo reaped")
+	if code != 0 || out != "reaped\n" {
+		t.Errorf("%q, exit code %d", out, code)
 	}
 }
 
