@@ -154,20 +154,10 @@ func (e *Engine) ended(c *container.Container, exit monitor.Exit) {
 		e.endForGood(ctx, c, x)
 		return
 	}
-	next, err := state.Exited(x)
-	if again {
-		next, err = state.Restarting(x)
-	}
+	next, err := afterEnd(state, x, again)
 	if err != nil {
 		e.log.Error("record the end of a container", "container", c.ID, "error", err)
 		return
-	}
-	next.Wanted = again
-	if again {
-		next.Restarts++
-	}
-	if next.Health != nil && !again {
-		next.Health = unhealthyAtEnd(next.Health)
 	}
 	rec := c.Record().Clone()
 	rec.State = next
@@ -189,6 +179,19 @@ func (e *Engine) ended(c *container.Container, exit monitor.Exit) {
 	if again {
 		e.restarts.schedule(e, c, delay)
 	}
+}
+
+// afterEnd is the state that an end leads to, whether or not the restart policy wants
+// the container up again.
+func afterEnd(state container.State, x container.Exit, again bool) (next container.State, err error) {
+	if again {
+		next, err = state.Restarting(x)
+		next.Restarts++
+	} else if next, err = state.Exited(x); next.Health != nil {
+		next.Health = unhealthyAtEnd(next.Health)
+	}
+	next.Wanted = again
+	return next, err
 }
 
 // exitOf is a monitor's exit as a container's state has it.

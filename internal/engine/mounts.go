@@ -12,6 +12,7 @@ import (
 	"berth/internal/fault"
 	"berth/internal/volume"
 
+	api "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/mount"
 )
 
@@ -30,13 +31,40 @@ func (e *Engine) planMounts(rec *container.Record) ([]volume.Mount, error) {
 			byDst[m.Destination] = m
 		}
 	}
-	own := make(map[string]bool)
+	own, err := ownMounts(hc)
+	if err != nil {
+		return nil, err
+	}
+	maps.Copy(byDst, own)
+	for dst := range rec.Config.Volumes {
+		m, err := volume.ParseBind(dst)
+		if err != nil {
+			return nil, err
+		}
+		if _, mounted := byDst[m.Destination]; !mounted {
+			byDst[m.Destination] = m
+		}
+	}
+	out := slices.SortedFunc(maps.Values(byDst), func(a, b volume.Mount) int { return strings.Compare(a.Destination, b.Destination) })
+	for i := range out {
+		if out[i].Anonymous && out[i].Name == "" {
+			out[i].Name = newID()
+		}
+		if out[i].Type == mount.TypeVolume {
+			out[i].Source = e.volumes.Path(out[i].Name)
+		}
+	}
+	return out, nil
+}
+
+// ownMounts are the mounts that a request names itself, by where they are mounted.
+func ownMounts(hc *api.HostConfig) (map[string]volume.Mount, error) {
+	own := make(map[string]volume.Mount)
 	add := func(m volume.Mount) error {
-		if own[m.Destination] {
+		if _, twice := own[m.Destination]; twice {
 			return fault.New(fault.Invalid, "", "", "Duplicate mount point: %s", m.Destination)
 		}
-		own[m.Destination] = true
-		byDst[m.Destination] = m
+		own[m.Destination] = m
 		return nil
 	}
 	for _, spec := range hc.Binds {
@@ -71,25 +99,7 @@ func (e *Engine) planMounts(rec *container.Record) ([]volume.Mount, error) {
 			return nil, err
 		}
 	}
-	for dst := range rec.Config.Volumes {
-		m, err := volume.ParseBind(dst)
-		if err != nil {
-			return nil, err
-		}
-		if _, mounted := byDst[m.Destination]; !mounted {
-			byDst[m.Destination] = m
-		}
-	}
-	out := slices.SortedFunc(maps.Values(byDst), func(a, b volume.Mount) int { return strings.Compare(a.Destination, b.Destination) })
-	for i := range out {
-		if out[i].Anonymous && out[i].Name == "" {
-			out[i].Name = newID()
-		}
-		if out[i].Type == mount.TypeVolume {
-			out[i].Source = e.volumes.Path(out[i].Name)
-		}
-	}
-	return out, nil
+	return own, nil
 }
 
 // volumesOf returns the mounts of another container: "NAME[:ro|rw]".
