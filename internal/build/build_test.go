@@ -83,7 +83,7 @@ func TestCacheIsByContent(t *testing.T) {
 		{name: "a file", text: text, file: "b", data: "new", ran: "COPY a b /d/|RUN cat /d/a > /out", why: "b changed: content"},
 		{name: "the file as it was", text: text, file: "b", data: "2"},
 		{name: "an argument", text: text, change: func(r *Request) { r.Args = map[string]string{"X": "2"} }, ran: "RUN cat /d/a > /out", why: `build argument X: "1" → "2"`},
-		{name: "a command", text: strings.Replace(text, "/out", "/other", 1), ran: "RUN cat /d/a > /other", why: "command was"},
+		{name: "a command", text: strings.Replace(text, "/out", "/other", 1), ran: "RUN cat /d/a > /other", why: `the instruction was "RUN cat /d/a > /out" and is "RUN cat /d/a > /other"`},
 		{name: "a line before", text: strings.Replace(text, "COPY", "ENV Y=1\nCOPY", 1), ran: "RUN cat /d/a > /out", why: "variable Y is new"},
 		{name: "a comment", text: strings.Replace(text, "COPY", "# comment\nCOPY", 1)},
 	} {

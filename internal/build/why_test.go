@@ -92,6 +92,30 @@ COPY --from=src /f /g
 	}
 }
 
+// What changed of an instruction is told in the Dockerfile's words.
+func TestWhyAnotherInstructionRan(t *testing.T) {
+	h := newHouse(t)
+	dir := h.context(map[string]string{"f": "f", "g": "g"})
+	build := func(text string) *outcome {
+		return h.build("FROM busybox\n"+text+"\n", nil, func(r *Request) { r.ContextDir = dir })
+	}
+	for _, tt := range []struct{ before, now, want string }{
+		{"COPY f /d/", "COPY --chmod=700 f /d/", `the instruction was "COPY f /d/" and is "COPY --chmod=700 f /d/"`},
+		{"COPY f /e/", "COPY f g /e/", `the instruction was "COPY f /e/" and is "COPY f g /e/"`},
+		{"RUN echo 1", "RUN echo 2", `the instruction was "RUN echo 1" and is "RUN echo 2"`},
+		{"RUN <<E\necho 1\nE", "RUN <<E\necho 2\nE", `command was "[\"/bin/sh\" \"-c\" \"echo 1\\n\"]" and is`},
+		{"RUN --mount=type=cache,target=/x true", "RUN --mount=type=cache,target=/y true", `the instruction was "RUN --mount=type=cache,target=/x true"`},
+		{"RUN true", "RUN --network=none true", `network was "" and is "none"`},
+		{"RUN echo 3", "USER 5\nRUN echo 3", `user was "" and is "5"`},
+		{"WORKDIR /w1", "WORKDIR /w2", `the instruction was "WORKDIR /w1" and is "WORKDIR /w2"`},
+	} {
+		build(tt.before)
+		if why := build(tt.now).why(); !strings.HasPrefix(why, tt.want) {
+			t.Errorf("%s: it says %s, want %s", tt.now, why, tt.want)
+		}
+	}
+}
+
 // Waiting for a turn is no part of a step's time: it is started when it runs.
 func TestStepsAreStartedWhenTheyRun(t *testing.T) {
 	h := newHouse(t)

@@ -107,7 +107,17 @@ func (s *Solver) difference(id *stepIdentity, old *Record, p Part, before string
 			return text
 		}
 		return "the files that it takes changed"
-	case !known:
+	}
+	switch kind, _, _ := strings.Cut(p.Name, " "); kind {
+	case "command", "copy", "file", "directory", "mount":
+		if old.Text != id.text {
+			return fmt.Sprintf("the instruction was %s and is %s", short(old.Text), short(id.text))
+		}
+		if kind == "copy" || kind == "mount" {
+			return "the instruction means something else: a variable in it has another value"
+		}
+	}
+	if !known {
 		return p.Name + " is new"
 	}
 	return fmt.Sprintf("%s was %s and is %s", p.Name, short(before), short(p.Value))
