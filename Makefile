@@ -11,7 +11,7 @@ BUILD       := CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
 
 # command=package pairs for scripts/deps.sh
 DEMO_DEPS   := busybox=busybox-static pgrep=procps
-TEST_DEPS   := $(DEMO_DEPS) gcc=gcc docker=docker.io podman=podman runc=runc skopeo=skopeo docker-registry=docker-registry docker-compose=docker-compose ip=iproute2 nft=nftables tmux=tmux curl=curl openssl=openssl ssh-add=openssh-client git=git xz=xz-utils qemu-aarch64-static=qemu-user-static
+TEST_DEPS   := $(DEMO_DEPS) gcc=gcc docker=docker.io podman=podman runc=runc skopeo=skopeo docker-registry=docker-registry docker-compose=docker-compose ip=iproute2 nft=nftables tmux=tmux curl=curl openssl=openssl ssh-add=openssh-client git=git xz=xz-utils qemu-riscv64-static=qemu-user-static
 BENCH_DEPS  := $(DEMO_DEPS) buildah=buildah skopeo=skopeo docker-registry=docker-registry gcc=gcc dockerd=docker.io docker=docker.io podman=podman runc=runc crun=crun hyperfine=hyperfine perf=linux-perf
 BUILDKIT_VERSION := v0.34.2
 
