@@ -137,6 +137,7 @@ func (b *budget) measure(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	b.stock.Layers.Flush() // what was removed takes nothing
 	used, err := volume.DiskUsage(ctx, b.Root)
 	if err != nil {
 		return err
