@@ -78,7 +78,7 @@ fuzz: ## every fuzz target for a while each (FUZZTIME=30s)
 VM_DEPS     := busybox=busybox-static qemu-system-x86_64=qemu-system-x86 depmod=kmod mkfs.ext4=e2fsprogs
 
 .PHONY: test-vm
-test-vm: ## the runtime's tests and the limits on cgroup v2, in a small virtual machine
+test-vm: ## the runtime's tests, limits on cgroup v2 and a clock that jumps, in a small virtual machine
 	@scripts/deps.sh $(VM_DEPS)
 	@$(MAKE) --no-print-directory build
 	@mkdir -p .cache/vm
