@@ -90,6 +90,10 @@ func TestEventsAreReplayedAfterAKill(t *testing.T) {
 	since := strconv.FormatInt(time.Now().Unix()-1, 10)
 	h.ok("network", "create", "net")
 	h.ok("run", "--name", "box", "--network", "net", "-v", "vol:/data", "-l", "a=b", busyboxImage, "true")
+	// Who waits for the end hears of it before the network is left.
+	h.eventually("the network is left", func() bool {
+		return strings.Contains(h.ok("events", "--since", since, "--until", "0s", "--filter", "event=disconnect", "--format", "{{.Action}}"), "disconnect")
+	})
 	h.killEngine()
 	h.startEngine()
 	until := strconv.FormatInt(time.Now().Unix()+1, 10)

@@ -165,6 +165,9 @@ func (w *Worker) forget(id string) error {
 	for _, x := range execs {
 		w.endExec(x)
 	}
+	// The record goes first: what is left of a directory without one is nothing that
+	// a worker after this one could take for a container that runs.
+	_ = os.Remove(c.init.path("state"))
 	err := os.RemoveAll(c.dir)
 	w.tellKeeper(keeper.Message{Op: keeper.OpDrop, Key: id})
 	w.mu.Lock()
