@@ -241,7 +241,7 @@ func TestLifecyclesThroughKills(t *testing.T) {
 	runtimes(t, func(t *testing.T, h *host) {
 		stop := make(chan struct{})
 		var killer, workers sync.WaitGroup
-		kills := 0
+		kills, dead := 0, 0
 		killer.Go(func() {
 			random := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 2))
 			for {
@@ -253,12 +253,14 @@ func TestLifecyclesThroughKills(t *testing.T) {
 				if random.IntN(4) > 0 {
 					if pid := h.pid("worker.pid"); pid > 0 && unix.Kill(pid, unix.SIGKILL) == nil {
 						kills++
+						dead = pid
 					}
 					continue
 				}
 				// Until the worker has replaced a keeper it alone holds
-				// everything, so that it has to live for as long.
-				h.eventually("a worker is there", h.whole)
+				// everything, so that it has to live for as long. One that was
+				// killed may be seen for a while, and holds nothing.
+				h.eventually("a worker is there", func() bool { return h.pid("worker.pid") != dead && h.whole() })
 				h.kill("keeper.pid")
 				kills++
 			}
