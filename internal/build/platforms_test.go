@@ -79,6 +79,12 @@ func TestSeveralPlatformsAreOneBuild(t *testing.T) {
 	if b, err := h.b.History().Get(""); err != nil || b.Platform != "linux/amd64,linux/arm64,linux/arm/v7" || b.Image != o.Top.Digest.String() {
 		t.Errorf("the history has %+v, %v", b, err)
 	}
+	req.Tags, req.Annotations = nil, []string{"index:c=d"}
+	if nameless := h.try(req); nameless.err != nil {
+		t.Error(nameless.err)
+	} else if _, raw, err := h.images.Members(context.Background(), nameless.Name().String()); err != nil || nameless.Top.Digest == o.Top.Digest || raw == nil {
+		t.Errorf("without a name, of images that have one: %s, %v", raw, err)
+	}
 	h.clean()
 }
 

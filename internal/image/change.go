@@ -199,10 +199,12 @@ func (c *change) remove(id digest.Digest) {
 
 // dropHollow removes indexes that the change left without a name and whose
 // images all have one elsewhere, such as those of an index that was replaced by
-// another with the same images.
+// another with the same images. One that never had a name was made to be used by
+// its digest, and stays as long as its images.
 func (c *change) dropHollow() {
 	for id, x := range c.records {
-		if x.isIndex() && x.names() == 0 && !slices.ContainsFunc(x.Members, func(m indexEntry) bool {
+		before := c.s.images[id]
+		if before != nil && before.rec.names() > 0 && x.isIndex() && x.names() == 0 && !slices.ContainsFunc(x.Members, func(m indexEntry) bool {
 			return m.Image != "" && !c.elsewhere(m.Image, id)
 		}) {
 			delete(c.records, id)
