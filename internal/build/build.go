@@ -257,9 +257,9 @@ func (o *one) there(ctx context.Context, config []byte) *image.Image {
 		return nil
 	}
 	for _, tag := range o.tags {
-		named, err := o.b.o.Images.Get(ctx, tag.String())
-		if err != nil || named.ID != id {
-			return nil
+		members, above, err := o.b.o.Images.Members(ctx, tag.String())
+		if err != nil || above != nil || members[0].Image.ID != id {
+			return nil // also when the name means the image with annotations, or among others
 		}
 	}
 	return img

@@ -79,6 +79,12 @@ func TestSeveralPlatformsAreOneBuild(t *testing.T) {
 	if b, err := h.b.History().Get(""); err != nil || b.Platform != "linux/amd64,linux/arm64,linux/arm/v7" || b.Image != o.Top.Digest.String() {
 		t.Errorf("the history has %+v, %v", b, err)
 	}
+	for _, notes := range [][]string{{"a=b"}, nil} {
+		one := h.try(Request{Text: req.Text, Tags: req.Tags, Annotations: notes})
+		if _, raw, err := h.images.Members(context.Background(), "many"); one.err != nil || err != nil || (raw == nil) != (notes == nil) {
+			t.Errorf("with the annotations %v the name means %s: %v, %v", notes, raw, one.err, err)
+		}
+	}
 	req.Tags, req.Annotations = nil, []string{"index:c=d"}
 	if nameless := h.try(req); nameless.err != nil {
 		t.Error(nameless.err)

@@ -132,7 +132,7 @@ func split(all []exporter) (images, files []exporter) {
 // files builds again, which finds all steps done, for the result's files.
 func (b *building) files(ctx context.Context, out exporter) error {
 	rq := *b.request
-	rq.Attests = nil // they go with images
+	rq.Attests, rq.Annotations = nil, nil // they go with images
 	rq.Files, rq.SplitFiles, rq.Tags = true, len(rq.Platforms) > 1, nil
 	if out.split != nil {
 		rq.SplitFiles = *out.split
