@@ -133,8 +133,8 @@ func (x *exchange) importURL(src string, o images.ImportOptions, out io.Writer) 
 }
 
 // upload runs work that reads the request's body while it reports progress.
-// After a failure the rest of the body is read and thrown away: most clients
-// look for an answer only when they have sent everything.
+// After a failure the rest of the body, within reason, is read and thrown away: most
+// clients look for an answer only when they have sent everything.
 func (x *exchange) upload(work func(out io.Writer) error) error {
 	// Without this the server would drop what it has not yet read of the body
 	// as soon as the answer starts. Servers that cannot do it do not need it.
@@ -144,10 +144,23 @@ func (x *exchange) upload(work func(out io.Writer) error) error {
 		x.Header().Set("Connection", "close")
 		x.fail(err)
 		x.Flush()
-		_, _ = io.Copy(io.Discard, x.r.Body)
+		x.drain()
 		return nil
 	}
 	return err
+}
+
+// How much of a failed upload is read at most, in bytes and time: what a client
+// sends after that finds the connection closed.
+const (
+	drainBytes = 1 << 30
+	drainTime  = 30 * time.Second
+)
+
+// drain reads what is left of the body and throws it away.
+func (x *exchange) drain() {
+	_ = http.NewResponseController(x.ResponseWriter).SetReadDeadline(time.Now().Add(drainTime))
+	_, _ = io.CopyN(io.Discard, x.r.Body, drainBytes)
 }
 
 // progress runs work that reports as a stream of JSON lines. An error before the

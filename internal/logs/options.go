@@ -54,6 +54,14 @@ func (o *Options) Set(driver, name, value string) (err error) {
 			return fault.New(fault.Invalid, "use log option", name, "logging mode not supported: %s", value).WithHint("write blocking or non-blocking")
 		}
 		o.nonBlocking = value == "non-blocking"
+	// How drivers that can't be read are to be cached: docker takes it with every
+	// driver, and the values are right or wrong whatever the driver.
+	case "cache-disabled", "cache-compress":
+		_, err = Bool(name, value)
+	case "cache-max-size":
+		_, err = Size(name, value)
+	case "cache-max-file":
+		_, err = Count(name, value)
 	case "max-buffer-size":
 		o.bufferSet = true
 		o.Buffer, err = units.RAMInBytes(value)
