@@ -25,7 +25,7 @@ func buildContext(x *exchange) error {
 	if err := decodeStrict(doc, &w); err != nil {
 		return err
 	}
-	sent := source.Sent{Key: w.Key, Slot: w.Slot, Name: w.Name}
+	sent := source.Sent{Key: w.Key, Slot: w.Slot, Name: w.Name, Once: w.Once}
 	if len(w.Sum) != len(sent.Sum) || len(w.Base) != 0 && len(w.Base) != len(sent.Sum) {
 		return fault.New(fault.Invalid, "receive build context", w.Name, "a sum has 32 bytes")
 	}

@@ -119,14 +119,20 @@ func (b *Builder) Build(ctx context.Context, req Request) (*Result, error) {
 	return res, nil
 }
 
-// budget removes, in the background, what is used least when the cache has
-// become too large.
+// budget removes, in the background, what clients sent long ago, and what is used
+// least when the cache has become too large.
 func (b *Builder) budget(ctx context.Context) {
-	if b.o.Keep <= 0 || !b.pruning.TryLock() {
+	if !b.pruning.TryLock() {
 		return
 	}
 	b.work.Go(func() {
 		defer b.pruning.Unlock()
+		if err := b.solver.Sources().Tidy(); err != nil {
+			b.log.Warn("build contexts cannot be removed", "error", err)
+		}
+		if b.o.Keep <= 0 {
+			return
+		}
 		if _, err := b.Prune(context.WithoutCancel(ctx), solve.PruneOptions{Keep: b.o.Keep}); err != nil {
 			b.log.Warn("build cache cannot be pruned", "error", err)
 		}

@@ -80,6 +80,7 @@ type BuildContext struct {
 	Key  string
 	Slot string // the client's name for the directory, to itself
 	Name string // what people call it
+	Once bool   `json:",omitempty"` // the key is not used again: nothing need be kept
 	// Base is the sum of the list of the directory that the client sent before:
 	// then only the changes since follow. nil: the list is whole.
 	Base []byte `json:",omitempty"`

@@ -119,20 +119,24 @@ func (in *Incoming) open(dockerfile string) (*Context, error) {
 	return c, c.open(tree.Options{Flat: true, Sums: in.sums}, dockerfile)
 }
 
-// Release lets go of the directory, which stays for the next time.
+// Release lets go of the directory, which stays for the next time if there is one.
 func (in *Incoming) Release() {
-	in.once.Do(func() {
+	in.release.Do(func() {
 		if in.tree != nil {
 			in.tree.Close()
 		}
 		if in.sums != nil {
 			_ = in.sums.release() // what is forgotten is found out again
 		}
+		if in.m == nil {
+			return
+		}
 		in.r.mu.Lock()
-		defer in.r.mu.Unlock()
-		if in.m != nil {
-			in.m.busy = false
-			in.m.info.LastUsed = time.Now()
+		in.m.busy = false
+		in.m.info.LastUsed = time.Now()
+		in.r.mu.Unlock()
+		if in.once {
+			_, _ = in.r.store.Remove(in.m.name) // what cannot be removed now is later, with the rest
 		}
 	})
 }

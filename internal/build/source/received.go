@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -91,6 +92,7 @@ type Sent struct {
 	Key  string // secret of the client
 	Slot string // what it calls the directory to itself
 	Name string // what people call it
+	Once bool   // the secret is not used again: nothing is kept after the build
 	// Entries are all that is there, or with Base the changes since the list of
 	// that sum. Sum is that of the whole list.
 	Base    *[32]byte
@@ -123,7 +125,8 @@ type Incoming struct {
 	tree    *tree.Mirror
 	timer   *time.Timer
 	changed bool
-	once    sync.Once
+	once    bool // it goes with the build
+	release sync.Once
 }
 
 // Receive begins to take over a directory of a client. What it lacks is to be
@@ -157,7 +160,7 @@ func (s *Store) Receive(ctx context.Context, sent Sent) (*Incoming, error) {
 	if err := manifest.Check(list); err != nil {
 		return nil, err
 	}
-	in := &Incoming{r: r, list: list}
+	in := &Incoming{r: r, list: list, once: sent.Once}
 	if err := in.begin(ctx, owner, slot, sent.Name); err != nil {
 		in.Release()
 		return nil, fault.Wrap(op, sent.Name, err)
@@ -194,6 +197,27 @@ func (r *received) named(prefix string) int {
 		}
 	}
 	return n
+}
+
+// How long a directory is kept that no build asks for, and how many are: a client
+// that is new each time, as on build machines, never asks for any.
+const (
+	keptFor  = 14 * 24 * time.Hour
+	keptMost = 64
+)
+
+// Tidy removes what was not asked for in a long time, or is too much.
+func (s *Store) Tidy() error {
+	list := s.Kept()
+	slices.SortFunc(list, func(a, b Kept) int { return b.LastUsed.Compare(a.LastUsed) })
+	var err error
+	for i, k := range list {
+		if i >= keptMost || time.Since(k.LastUsed) > keptFor {
+			_, gone := s.Remove(k.ID)
+			err = errors.Join(err, gone)
+		}
+	}
+	return err
 }
 
 // take returns the slot's first directory that is free, or a new one.

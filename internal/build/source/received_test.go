@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"berth/internal/build/tree"
 	"berth/internal/fault"
@@ -239,5 +240,40 @@ func TestReceivedTellsWhatChangedMeanwhile(t *testing.T) {
 		t.Errorf("the changed list is no base: %v", err)
 	} else {
 		next.Release()
+	}
+}
+
+func TestReceivedGoesAgain(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	file := sentFile("a", "one")
+	for _, c := range []struct {
+		slot string
+		once bool
+		age  time.Duration
+	}{{"once", true, 0}, {"old", false, keptFor + time.Hour}, {"new", false, 0}} {
+		in, err := s.Receive(context.Background(), Sent{Key: keyOne, Slot: c.slot, Name: c.slot, Once: c.once, Sum: manifest.Sum([]manifest.Entry{file}), Entries: []manifest.Entry{file}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Claim(in.ID); err != nil {
+			t.Fatal(err)
+		}
+		if len(in.Missing) > 0 {
+			if err := give(in, "one"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		ready(t, in).Close()
+		in.m.info.LastUsed = in.m.info.LastUsed.Add(-c.age)
+	}
+	if err := s.Tidy(); err != nil {
+		t.Error(err)
+	}
+	if list := s.Kept(); len(list) != 1 || list[0].Name != "new" {
+		t.Errorf("kept is %+v", list)
+	}
+	if left, err := os.ReadDir(s.received.dir); err != nil || len(left) != 1 {
+		t.Errorf("%v is left: %v", left, err)
 	}
 }

@@ -85,7 +85,7 @@ func (c *cache) scan(ctx context.Context, dir, dockerfile string) ([]manifest.En
 		}
 		unknown = append(unknown, i)
 	}
-	err = each(ctx, unknown, func(i int) error { return w.read(&w.list[i], &w.stats[i]) })
+	err = each(ctx, unknown, func(i int) error { return w.read(ctx, &w.list[i], &w.stats[i]) })
 	if err != nil {
 		return nil, err
 	}
@@ -185,7 +185,7 @@ func each(ctx context.Context, list []int, fn func(i int) error) error {
 const tries = 3
 
 // read fills in what only the file itself tells.
-func (w *walked) read(e *manifest.Entry, v *version) error {
+func (w *walked) read(ctx context.Context, e *manifest.Entry, v *version) error {
 	path := filepath.Join(w.dir, e.Path)
 	buf := make([]byte, 64<<10)
 	for range tries {
@@ -193,7 +193,12 @@ func (w *walked) read(e *manifest.Entry, v *version) error {
 		if err != nil {
 			return err
 		}
-		if _, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, c, buf); err != nil {
+		for err == nil {
+			if _, err = c.Read(buf); err == nil {
+				err = ctx.Err()
+			}
+		}
+		if err != io.EOF {
 			c.f.Close()
 			return err
 		}

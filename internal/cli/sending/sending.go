@@ -36,7 +36,7 @@ type Directory struct {
 // Begin tells the engine what is in dir. dockerfile is the Dockerfile's path in it,
 // "" if it is elsewhere. What the engine lacks is to be sent with Reader after.
 func Begin(ctx context.Context, c *client.Client, dir, dockerfile string) (*Directory, error) {
-	key, err := keyFor(c.Endpoint().String())
+	key, kept, err := keyFor(c.Endpoint().String())
 	if err != nil {
 		return nil, err
 	}
@@ -46,7 +46,7 @@ func Begin(ctx context.Context, c *client.Client, dir, dockerfile string) (*Dire
 		return nil, err
 	}
 	sum := manifest.Sum(d.list)
-	head := &wire.BuildContext{Key: key, Slot: d.cache.name, Name: filepath.Base(dir), Sum: sum[:]}
+	head := &wire.BuildContext{Key: key, Slot: d.cache.name, Name: filepath.Base(dir), Once: !kept, Sum: sum[:]}
 	entries := d.list
 	if base != nil {
 		was := manifest.Sum(base)
@@ -96,44 +96,45 @@ func home() string {
 }
 
 // keyFor returns the secret with which an engine is sent contents. It is another
-// one for each engine, so that none can use it on another.
-func keyFor(engine string) (string, error) {
-	secret, err := secret()
+// one for each engine, so that none can use it on another. kept tells that it will
+// be the same the next time.
+func keyFor(engine string) (key string, kept bool, err error) {
+	secret, kept, err := secret()
 	if err != nil {
-		return "", err
+		return "", false, err
 	}
 	mac := hmac.New(sha256.New, secret)
 	mac.Write([]byte(engine))
-	return hex.EncodeToString(mac.Sum(nil)), nil
+	return hex.EncodeToString(mac.Sum(nil)), kept, nil
 }
 
 // secret returns this user's secret, made at its first use. Without a place to
 // keep it, it is new each time: nothing is found again then.
-func secret() ([]byte, error) {
+func secret() (secret []byte, known bool, err error) {
 	const length = 32
 	fresh := make([]byte, length)
 	_, _ = rand.Read(fresh) // never fails
 	dir := home()
 	if dir == "" {
-		return fresh, nil
+		return fresh, false, nil
 	}
 	path := filepath.Join(dir, "secret")
 	for range 2 {
 		kept, err := os.ReadFile(path)
 		if err == nil && len(kept) == length {
-			return kept, nil
+			return kept, true, nil
 		}
 		if err == nil {
-			return nil, fault.New(fault.Invalid, "read", path, "it has %d bytes instead of %d", len(kept), length).
+			return nil, false, fault.New(fault.Invalid, "read", path, "it has %d bytes instead of %d", len(kept), length).
 				WithHint("remove the file: a new one is made")
 		}
 		if !errors.Is(err, os.ErrNotExist) || os.MkdirAll(dir, 0o700) != nil {
-			return fresh, nil
+			return fresh, false, nil
 		}
 		// A link gives the whole file its name, or fails when somebody was faster.
 		f, err := os.CreateTemp(dir, "secret-")
 		if err != nil {
-			return fresh, nil
+			return fresh, false, nil
 		}
 		_, err = f.Write(fresh)
 		if cerr := f.Close(); err == nil && cerr == nil {
@@ -141,7 +142,7 @@ func secret() ([]byte, error) {
 		}
 		_ = os.Remove(f.Name())
 	}
-	return fresh, nil
+	return fresh, false, nil
 }
 
 // Reader returns the contents that the engine lacks. It fails when a file keeps

@@ -186,16 +186,21 @@ func TestChangesWhileReadingAreNoticed(t *testing.T) {
 
 func TestSecretsAreKeptAndDiffer(t *testing.T) {
 	inHome(t)
-	one, err := keyFor("tcp://one")
-	again, _ := keyFor("tcp://one")
-	other, _ := keyFor("tcp://other")
-	if err != nil || one != again || one == other || len(one) != 64 {
+	one, kept, err := keyFor("tcp://one")
+	again, _, _ := keyFor("tcp://one")
+	other, _, _ := keyFor("tcp://other")
+	if err != nil || !kept || one != again || one == other || len(one) != 64 {
 		t.Errorf("%q, %q, %q, %v", one, again, other, err)
 	}
 	if err := os.WriteFile(filepath.Join(home(), "secret"), []byte("short"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := keyFor("tcp://one"); err == nil || !strings.Contains(err.Error(), "remove the file") {
+	if _, _, err := keyFor("tcp://one"); err == nil || !strings.Contains(err.Error(), "remove the file") {
 		t.Errorf("a damaged secret: %v", err)
+	}
+	t.Setenv("XDG_CACHE_HOME", "/proc/nowhere")
+	one, kept, err = keyFor("tcp://one")
+	if again, _, _ = keyFor("tcp://one"); err != nil || kept || one == again {
+		t.Errorf("nowhere to keep it: %q, %q, %v, %v", one, again, kept, err)
 	}
 }
