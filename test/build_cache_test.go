@@ -168,3 +168,36 @@ func TestBuildCacheInADirectory(t *testing.T) {
 		t.Errorf("code %d, %s", o.code, o.stderr)
 	}
 }
+
+func TestBuildCacheIsPruned(t *testing.T) {
+	t.Parallel()
+	h := newEngine(t)
+	dir := h.context("app", map[string]string{"Dockerfile": "FROM " + busyboxImage + "\nRUN --mount=type=cache,id=tools,target=/k head -c 400000 /dev/urandom > /k/f\nRUN head -c 500000 /dev/urandom > /f\n"})
+	h.build("-t", "app", dir)
+	h.berth("rmi", "app")
+	items := func(args ...string) int {
+		t.Helper()
+		return len(strings.Fields(h.berth(append([]string{"build", "cache", "du", "--format", "{{.ID}}"}, args...)...)))
+	}
+	if all, mounts := items(), items("--mounts"); all != 3 || mounts != 1 {
+		t.Errorf("%d things, %d cache mounts", all, mounts)
+	}
+	contains(t, h.berth("system", "prune", "--dry-run"), "RUN head -c 500000", "cache mount tools")
+	contains(t, h.berth("system", "prune", "--explain"), "no build uses it")
+	h.berth("build", "cache", "prune", "-f", "--min-free-space", "1k")
+	if items() != 3 {
+		t.Error("there is room, and something went")
+	}
+	h.berth("build", "cache", "prune", "-f", "--min-free-space", "100000t", "--reserved-space", "1g")
+	if items() != 3 {
+		t.Error("something that is reserved went")
+	}
+	h.berth("build", "cache", "prune", "-f", "--mounts")
+	if items() != 2 || items("--mounts") != 0 {
+		t.Error("--mounts is for cache mounts alone")
+	}
+	h.berth("build", "cache", "prune", "-f", "--min-free-space", "100000t")
+	if items() != 0 {
+		t.Error("the disk is never as free as that, and something stays")
+	}
+}

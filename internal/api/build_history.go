@@ -113,10 +113,13 @@ func pruneBuilds(x *exchange) error {
 		return err
 	}
 	o := engine.BuildPruneOptions{All: x.flag("all"), Filters: f, DryRun: x.flag("dryRun")}
-	for _, key := range []string{"keep-storage", "reserved-space", "max-used-space"} {
-		if v := x.query(key); v != "" {
-			if o.Keep, err = strconv.ParseInt(v, 10, 64); err != nil || o.Keep < 0 {
-				return badQuery(key, v, "is not a number of bytes")
+	for _, p := range []struct {
+		key string
+		to  *int64
+	}{{"keep-storage", &o.Reserved}, {"reserved-space", &o.Reserved}, {"max-used-space", &o.MaxUsed}, {"min-free-space", &o.MinFree}} {
+		if v := x.query(p.key); v != "" {
+			if *p.to, err = strconv.ParseInt(v, 10, 64); err != nil || *p.to < 0 {
+				return badQuery(p.key, v, "is not a number of bytes")
 			}
 		}
 	}

@@ -133,7 +133,7 @@ func (b *Builder) budget(ctx context.Context) {
 		if b.o.Keep <= 0 {
 			return
 		}
-		if _, err := b.Prune(context.WithoutCancel(ctx), solve.PruneOptions{Keep: b.o.Keep}); err != nil {
+		if _, err := b.Prune(context.WithoutCancel(ctx), solve.PruneOptions{MaxUsed: b.o.Keep}); err != nil {
 			b.log.Warn("build cache cannot be pruned", "error", err)
 		}
 	})
@@ -411,4 +411,10 @@ func (b *Builder) Usage(ctx context.Context) ([]solve.Item, error) {
 func (b *Builder) Prune(ctx context.Context, o solve.PruneOptions) (solve.Pruned, error) {
 	o.Shared = b.uses(ctx)
 	return b.solver.Prune(ctx, o)
+}
+
+// PrunePlan tells what Prune would do now.
+func (b *Builder) PrunePlan(ctx context.Context, o solve.PruneOptions) ([]solve.Choice, error) {
+	o.Shared = b.uses(ctx)
+	return b.solver.Plan(ctx, o)
 }

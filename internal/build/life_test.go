@@ -271,7 +271,7 @@ func TestBudgetKeepsWhatWasUsedLast(t *testing.T) {
 	for i := range 4 {
 		h.build(fmt.Sprintf("FROM busybox\nRUN dd if=/dev/urandom of=/f bs=1k count=100; echo %d\n", i), nil, func(r *Request) { r.FilesOnly = true }).Release()
 	}
-	if _, err := h.b.Prune(context.Background(), solve.PruneOptions{Keep: 250 << 10}); err != nil {
+	if _, err := h.b.Prune(context.Background(), solve.PruneOptions{MaxUsed: 250 << 10}); err != nil {
 		t.Fatal(err)
 	}
 	items, err := h.b.Usage(context.Background())

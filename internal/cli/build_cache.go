@@ -22,7 +22,8 @@ func buildBuildCache(a *app, cmd *cobra.Command) { a.members(cmd, "build cache",
 func buildCacheDu(a *app, cmd *cobra.Command) {
 	var layout string
 	var filter []string
-	var noTrunc, verbose bool
+	var noTrunc, verbose, mounts bool
+	cmd.Flags().BoolVar(&mounts, "mounts", false, "cache mounts alone")
 	cmd.Flags().StringVar(&layout, "format", "", "`FORMAT` json, 'table TEMPLATE' or a Go template")
 	cmd.Flags().BoolVar(&noTrunc, "no-trunc", false, "do not shorten anything")
 	cmd.Flags().BoolVar(&verbose, "verbose", false, "same as --no-trunc")
@@ -33,7 +34,7 @@ func buildCacheDu(a *app, cmd *cobra.Command) {
 		if err != nil {
 			return err
 		}
-		filters, err := parseFilters(filter)
+		filters, err := cacheFilters(filter, mounts)
 		if err != nil {
 			return err
 		}
@@ -70,6 +71,18 @@ func buildCacheDu(a *app, cmd *cobra.Command) {
 	}
 }
 
+// cacheFilters reads filters; mounts means cache mounts alone.
+func cacheFilters(list []string, mounts bool) (client.Filters, error) {
+	filters, err := parseFilters(list)
+	if err == nil && mounts {
+		if filters == nil {
+			filters = client.Filters{}
+		}
+		filters.Add("type", "exec.cachemount")
+	}
+	return filters, err
+}
+
 func cacheRow(r *client.CacheRecord, now time.Time, noTrunc bool) format.Row {
 	id := r.ID
 	if !noTrunc {
@@ -85,36 +98,36 @@ func cacheRow(r *client.CacheRecord, now time.Time, noTrunc bool) format.Row {
 }
 
 func buildCachePrune(a *app, cmd *cobra.Command) {
-	var all, force, dryRun, verbose bool
+	var all, force, dryRun, verbose, mounts bool
 	var filter []string
-	var keep, most string
+	var keep, most, free string
 	cmd.Flags().BoolVarP(&all, "all", "a", false, "also what images have in common with it: frees nothing, and builds are slower")
 	cmd.Flags().BoolVarP(&force, "force", "f", false, "do not ask")
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "print what would go and how much comes back, and remove nothing")
+	cmd.Flags().BoolVar(&mounts, "mounts", false, "cache mounts alone")
 	cmd.Flags().BoolVar(&verbose, "verbose", false, "accepted for docker's sake")
 	_ = cmd.Flags().MarkHidden("verbose")
-	cmd.Flags().StringVar(&keep, "keep-storage", "", "`SIZE` remove the least recently used until no more is left")
-	cmd.Flags().StringVar(&keep, "reserved-space", "", "`SIZE` same as --keep-storage")
-	cmd.Flags().StringVar(&most, "max-used-space", "", "`SIZE` same as --keep-storage")
-	_ = cmd.Flags().MarkHidden("reserved-space")
+	cmd.Flags().StringVar(&most, "max-used-space", "", "`SIZE` remove the least recently used until no more is left")
+	cmd.Flags().StringVar(&free, "min-free-space", "", "`SIZE` remove the least recently used until so much of the disk is free")
+	cmd.Flags().StringVar(&keep, "reserved-space", "", "`SIZE` leave so much, whatever the others say")
+	cmd.Flags().StringVar(&keep, "keep-storage", "", "`SIZE` same as --reserved-space")
+	_ = cmd.Flags().MarkHidden("keep-storage")
 	spec.List(cmd.Flags(), &filter, "filter", "", "`NAME=VALUE` those with it alone: until=24h, type, id, description, inuse, shared")
 	cmd.Args = exactly(0, "no arguments")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		o := client.CachePrune{All: all, DryRun: dryRun}
 		var err error
-		if o.Filters, err = parseFilters(filter); err != nil {
+		if o.Filters, err = cacheFilters(filter, mounts); err != nil {
 			return err
 		}
-		for _, text := range []string{keep, most} {
-			if text == "" {
+		for text, to := range map[*string]*int64{&keep: &o.Reserved, &most: &o.MaxUsed, &free: &o.MinFree} {
+			if *text == "" {
 				continue
 			}
-			if o.Keep, err = spec.Size(text); err != nil {
+			if *to, err = spec.Size(*text); err != nil {
 				return wrong("%s", err)
 			}
-			if o.Keep == 0 {
-				o.Keep = 1 // nothing is a budget, too
-			}
+			*to = max(*to, 1) // nothing is a budget, too
 		}
 		c, err := a.engine()
 		if err != nil {

@@ -48,6 +48,8 @@ func pruneKind(name string) kindOfPrune {
 		return kindOfPrune{"networks", "Deleted Networks:", false}
 	case "volume":
 		return kindOfPrune{"volumes", "Deleted Volumes:", true}
+	case "build":
+		return kindOfPrune{"build", "Deleted build cache objects:", true}
 	}
 	return kindOfPrune{"images", "Deleted Images:", true}
 }
@@ -100,6 +102,8 @@ func (f *pruneFlags) filters(name string) (client.Filters, error) {
 		return nil, err
 	}
 	switch {
+	case name == "build":
+		return nil, nil // all that is unused goes
 	case name == "image" && f.all:
 		filters.Add("dangling", "false")
 	case name == "volume" && f.all:
@@ -171,7 +175,11 @@ const nothing = "berth.dry-run.probe.1f6c0d9b"
 // would take a dry run for the real thing.
 func hasDryRun(ctx context.Context, c *client.Client, kind kindOfPrune) error {
 	filters := client.Filters{}
-	filters.Add("label", nothing)
+	if kind.path == "build" { // which has no labels
+		filters.Add("id", nothing)
+	} else {
+		filters.Add("label", nothing)
+	}
 	probe, err := c.Prune(ctx, kind.path, filters, true)
 	if err != nil {
 		return err
@@ -316,7 +324,7 @@ func (a *app) pruneAll(cmd *cobra.Command, f *pruneFlags) error {
 	}
 	forKind := *f
 	if f.dryRun || f.explain {
-		return a.planned(cmd.Context(), c, f, names)
+		return a.planned(cmd.Context(), c, f, append(names, "build"))
 	}
 	if err := a.confirm(f, warning+"\n"); err != nil {
 		return err

@@ -211,10 +211,13 @@ func (c *Client) BuildCache(ctx context.Context, filters Filters) ([]CacheRecord
 
 // CachePrune says what of the build cache goes.
 type CachePrune struct {
-	All     bool  // also what images have in common with it
-	Keep    int64 // bytes that may stay
-	Filters Filters
-	DryRun  bool
+	All bool // also what images have in common with it
+	// Bytes; with none of them, everything goes. MaxUsed is what the cache may
+	// take, MinFree what is to be free on its file system, and Reserved what the
+	// cache may take whatever the others say.
+	MaxUsed, MinFree, Reserved int64
+	Filters                    Filters
+	DryRun                     bool
 }
 
 // BuildPrune removes from the cache of builds.
@@ -223,8 +226,10 @@ func (c *Client) BuildPrune(ctx context.Context, o CachePrune) (PruneReport, err
 	o.Filters.query(q)
 	setFlag(q, "all", o.All)
 	setFlag(q, "dryRun", o.DryRun)
-	if o.Keep > 0 {
-		q.Set("keep-storage", strconv.FormatInt(o.Keep, 10))
+	for key, n := range map[string]int64{"max-used-space": o.MaxUsed, "min-free-space": o.MinFree, "reserved-space": o.Reserved} {
+		if n > 0 {
+			q.Set(key, strconv.FormatInt(n, 10))
+		}
 	}
 	return fetch[PruneReport](ctx, c, "POST", "/build/prune", q, nil)
 }

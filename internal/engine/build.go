@@ -133,17 +133,18 @@ func cacheType(it solve.Item) string {
 
 // BuildPruneOptions say what of the build cache may go.
 type BuildPruneOptions struct {
-	All     bool  // also what images have in common with it, which frees nothing but slows the next build down
-	Keep    int64 // bytes that may stay
-	Filters filter.Set
-	DryRun  bool // only say what would go
+	All bool // also what images have in common with it, which frees nothing but slows the next build down
+	// Bytes, as in solve.PruneOptions.
+	MaxUsed, MinFree, Reserved int64
+	Filters                    filter.Set
+	DryRun                     bool // only say what would go
 }
 
 // BuildPruneReport is docker's answer and, of a dry run, the plan.
 type BuildPruneReport struct {
 	api.CachePruneReport
-	DryRun bool
-	Remove []reclaim.Item
+	DryRun       bool
+	Remove, Keep []reclaim.Item
 }
 
 // cacheFilters are the keys that filters of the build cache may have.
@@ -164,7 +165,7 @@ func (e *Engine) BuildPrune(ctx context.Context, o BuildPruneOptions) (*BuildPru
 	if err := o.Filters.Check(append([]string{"until", "unused-for"}, cacheFilters...)...); err != nil {
 		return nil, err
 	}
-	prune := solve.PruneOptions{Keep: o.Keep, Filter: func(it solve.Item) bool {
+	prune := solve.PruneOptions{MaxUsed: o.MaxUsed, MinFree: o.MinFree, Reserved: o.Reserved, Filter: func(it solve.Item) bool {
 		return isCacheWanted(o.Filters, it) && (o.All || !it.Shared)
 	}}
 	for _, key := range []string{"until", "unused-for"} {
@@ -189,36 +190,26 @@ func (e *Engine) BuildPrune(ctx context.Context, o BuildPruneOptions) (*BuildPru
 	}}, nil
 }
 
-// buildPlan goes through a prune that removes nothing.
+// buildPlan tells what a prune would do.
 func (e *Engine) buildPlan(ctx context.Context, prune solve.PruneOptions) (*BuildPruneReport, error) {
-	items, err := e.builder.Usage(ctx)
+	plan, err := e.builder.PrunePlan(ctx, prune)
 	if err != nil {
 		return nil, err
 	}
-	var left int64
-	for _, it := range items {
-		if !it.Shared {
-			left += it.Size
-		}
-	}
 	out := &BuildPruneReport{DryRun: true}
-	wanted, keep := prune.Filter, prune.Keep
-	prune.Filter = func(it solve.Item) bool {
-		if keep > 0 && left <= keep || !wanted(it) {
-			return false
+	for _, c := range plan {
+		item := reclaim.Item{Kind: "build-cache", ID: c.ID, Names: []string{c.Description}, Size: c.Size, Reason: c.Why}
+		if c.Shared {
+			item.Size = 0
 		}
-		item := reclaim.Item{Kind: "build-cache", ID: it.ID, Names: []string{it.Description}, Reason: "no build uses it"}
-		if it.Shared {
-			item.Reason += "; an image has the files, too"
-		} else {
-			item.Size, left = it.Size, left-it.Size
-			out.SpaceReclaimed += uint64(it.Size)
+		if !c.Goes {
+			out.Keep = append(out.Keep, item)
+			continue
 		}
 		out.Remove = append(out.Remove, item)
-		return false
+		out.SpaceReclaimed += uint64(max(0, item.Size))
 	}
-	_, err = e.builder.Prune(ctx, prune)
-	return out, err
+	return out, nil
 }
 
 // isWanted reports whether a yes-or-no filter agrees, or is not there.
