@@ -2,9 +2,11 @@ package test
 
 import (
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 func TestBuildCacheAtAForeignRegistry(t *testing.T) {
@@ -97,4 +99,80 @@ func TestBuildCacheOfTwoAtOnce(t *testing.T) {
 		}
 		m.berth("--host", m.second, "build", "cache", "prune", "-af")
 	}
+}
+
+// Whoever is killed in the middle, the engine or the client, leaves nothing that
+// the next build stumbles over, and a directory keeps the cache that it had.
+func TestBuildCacheSurvivesKills(t *testing.T) {
+	t.Parallel()
+	m := newMachines(t)
+	ref, kept := m.registry+"/app:cache", m.path("kept")
+	text := "FROM " + busyboxImage + "\nRUN --mount=type=cache,id=tools,target=/k head -c 9000000 /dev/urandom | tee /k/f > /f\nCOPY source /source\nRUN cat /source > /copied\n"
+	dir := m.context("app", map[string]string{"Dockerfile": text, "source": "0"})
+	both := []string{"--cache-to", "type=registry,mode=max,mounts=true,ref=" + ref, "--cache-to", "type=local,mode=max,mounts=true,dest=" + kept}
+	m.build(append(both, dir)...)
+	for i := range 8 {
+		m.write("app/source", strings.Repeat("x", i+1), 0o644)
+		args := append([]string{"--progress", "plain", "--cache-from", "type=local,mounts=true,src=" + kept}, both...)
+		cmd, _ := m.begin("#", append(args, dir)...)
+		time.Sleep(time.Duration(i*i) * 5 * time.Millisecond) // some instant
+		if i%2 == 0 {
+			m.killEngine()
+			_ = cmd.Wait()
+			m.startEngine()
+		} else {
+			_ = cmd.Process.Kill()
+			_ = cmd.Wait()
+		}
+		out := m.there("--cache-from", "type=local,src="+kept, dir)
+		if found(out, kept) == 0 && !strings.Contains(out, "CACHED") || strings.Contains(out, "cache-from") {
+			t.Fatalf("after kill %d:\n%s", i, out)
+		}
+		m.berth("--host", m.second, "build", "cache", "prune", "-af")
+	}
+	m.build(append(both, dir)...)
+	if out := m.there("--cache-from", ref, dir); found(out, ref) != 3 {
+		t.Errorf("at the end:\n%s", out)
+	}
+	m.nothingLeft()
+	if left, _ := filepath.Glob(filepath.Join(kept, ".berth-*")); len(left) > 0 {
+		t.Errorf("%v is left", left)
+	}
+	// What is unpacked and packed goes through here.
+	m.eventually("nothing is on its way", func() bool {
+		left, _ := filepath.Glob(m.path("data", "content", "ingest", "*"))
+		return len(left) == 0
+	})
+}
+
+func TestBuildCacheMountsTravel(t *testing.T) {
+	t.Parallel()
+	m := newMachines(t)
+	const mount = "RUN --mount=type=cache,id=tools,target=/k "
+	ref, kept := m.registry+"/app:cache", m.path("kept")
+	text := "FROM " + busyboxImage + "\n" + mount
+	fill := m.context("fill", map[string]string{"Dockerfile": text + "echo first > /k/f; mkdir /k/d; chown 5:6 /k/d; ln -s ../../../../etc /k/l\n"})
+	look := func(from, arg string) string {
+		t.Helper()
+		dir := m.context("look", map[string]string{"Dockerfile": text + "cat /k/f; stat -c %u:%g /k/d; readlink /k/l; echo " + arg + "\n"})
+		return m.there("--cache-from", from, dir)
+	}
+	m.build("--cache-to", "type=registry,mounts=true,ref="+ref, "--cache-to", "type=local,mounts=true,dest="+kept, fill)
+	if o := m.run("--host", m.second, "build", m.context("none", map[string]string{"Dockerfile": text + "cat /k/f\n"})); o.code == 0 {
+		t.Error("the second machine has it already")
+	}
+	m.berth("--host", m.second, "build", "cache", "prune", "-af")
+	for i, from := range []string{"type=registry,mounts=true,ref=" + ref, "type=local,mounts=true,src=" + kept} {
+		contains(t, look(from, "from "+from), " first\n", " 5:6\n", " ../../../../etc\n")
+		contains(t, m.berth("--host", m.second, "build", "cache", "ls", "--mounts"), "cache mount tools")
+		if i == 0 {
+			m.berth("--host", m.second, "build", "cache", "prune", "-af")
+		}
+	}
+	// What was used here since is newer, and who does not ask for mounts gets none.
+	m.there(m.context("newer", map[string]string{"Dockerfile": text + "echo second > /k/f\n"}))
+	contains(t, look("type=registry,mounts=true,ref="+ref, "newer"), " second\n")
+	m.berth("--host", m.second, "build", "cache", "prune", "-af")
+	dir := m.context("without", map[string]string{"Dockerfile": text + "[ ! -e /k/f ]\n"})
+	m.there("--cache-from", "type=registry,ref="+ref, dir)
 }
