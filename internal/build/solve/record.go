@@ -169,12 +169,7 @@ func (s *Solver) finish(r *Record) error {
 	if err != nil {
 		return err
 	}
-	p := filepath.Join(s.o.Dir, "fresh", r.Key+".json")
-	if err := os.WriteFile(p+".new", data, 0o600); err != nil {
-		_ = os.Remove(p + ".new")
-		return err
-	}
-	if err := os.Rename(p+".new", p); err != nil {
+	if err := s.keepFresh(r.Key+".json", data); err != nil {
 		return err
 	}
 	s.mu.Lock()
@@ -182,6 +177,27 @@ func (s *Solver) finish(r *Record) error {
 	s.add(r)
 	s.newer[r.Key] = true
 	return nil
+}
+
+// keepFresh writes a record's file. Builds that must not use the cache may record
+// the same step at the same time, so each writes to a file of its own first.
+func (s *Solver) keepFresh(name string, data []byte) error {
+	dir := filepath.Join(s.o.Dir, "fresh")
+	f, err := os.CreateTemp(dir, name+".new-")
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = os.Rename(f.Name(), filepath.Join(dir, name))
+	}
+	if err != nil {
+		_ = os.Remove(f.Name())
+	}
+	return err
 }
 
 // usesLate is for how long only memory may know that records were used: a commit
