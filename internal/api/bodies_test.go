@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -115,11 +116,15 @@ func TestWorkEndsWithItsClient(t *testing.T) {
 		},
 	}
 	s := serve(t, e)
-	var running atomic.Int64
+	var running, number atomic.Int64
+	var at sync.Map // what is being served, for the message
 	inner := s.api
 	counted := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		running.Add(1)
+		name := fmt.Sprintf("%d: %s %s, %d bytes", number.Add(1), r.Method, r.RequestURI, r.ContentLength)
+		at.Store(name, true)
 		defer running.Add(-1)
+		defer at.Delete(name)
 		inner.ServeHTTP(w, r)
 	})
 	ln, err := net.Listen("unix", s.socket+"2")
@@ -155,7 +160,9 @@ func TestWorkEndsWithItsClient(t *testing.T) {
 	}
 	for deadline := time.Now().Add(30 * time.Second); running.Load() > 0; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("%d requests of clients that are gone are still at work", running.Load())
+			var left []string
+			at.Range(func(k, _ any) bool { left = append(left, k.(string)); return true })
+			t.Fatalf("%d requests of clients that are gone are still at work: %v", running.Load(), left)
 		}
 	}
 }

@@ -69,7 +69,7 @@ func buildImage(x *exchange) error {
 		}
 		defer x.api.builds.remove(id)
 	}
-	return x.progress(func(out io.Writer) error {
+	return x.report(func(out io.Writer) error {
 		c := &classic{out: out, quiet: x.flag("q"), by: map[int]*section{}}
 		req.Progress = c.event
 		res, err := x.api.engine.Build(ctx, *req, engine.BuildOptions{

@@ -139,7 +139,7 @@ func (x *exchange) upload(work func(out io.Writer) error) error {
 	// Without this the server would drop what it has not yet read of the body
 	// as soon as the answer starts. Servers that cannot do it do not need it.
 	_ = http.NewResponseController(x.ResponseWriter).EnableFullDuplex()
-	err := x.progress(work)
+	err := x.report(work)
 	if err != nil && x.ctx().Err() == nil {
 		x.Header().Set("Connection", "close")
 		x.fail(err)
@@ -163,10 +163,20 @@ func (x *exchange) drain() {
 	_, _ = io.CopyN(io.Discard, x.r.Body, drainBytes)
 }
 
-// progress runs work that reports as a stream of JSON lines. An error before the
+// progress runs work that needs no body and reports as report has it. A body there is
+// all the same is read first: as long as some of it may come, the server does not
+// notice that the client is gone.
+func (x *exchange) progress(work func(out io.Writer) error) error {
+	if _, err := io.Copy(io.Discard, http.MaxBytesReader(x.ResponseWriter, x.r.Body, maxBody)); err != nil {
+		return fault.New(fault.Invalid, "read request body", "", "%w", err)
+	}
+	return x.report(work)
+}
+
+// report runs work that reports as a stream of JSON lines. An error before the
 // first line is returned, to be answered with its status; a later one becomes
 // the last line.
-func (x *exchange) progress(work func(out io.Writer) error) error {
+func (x *exchange) report(work func(out io.Writer) error) error {
 	s := newStream(x, true)
 	x.Header()["Content-Type"] = jsonType
 	err := work(s)
