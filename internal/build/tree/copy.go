@@ -109,14 +109,12 @@ func (c *copier) directory(m *Match, dest string) error {
 	}
 	// Times of directories last: what is put into them changes those.
 	var late []*Entry
-	files := batch{c: c}
+	var files plain
 	for i := 1; i < len(m.Entries); i++ {
 		e := &m.Entries[i]
 		p := path.Join(dest, e.Rel)
 		if e.format() == unix.S_IFREG && e.Stat.Nlink == 1 {
-			if err := files.add(e, p); err != nil {
-				return err
-			}
+			files.add(e, path.Dir(p))
 			continue
 		}
 		if err := c.entry(e, p); err != nil {
@@ -126,7 +124,7 @@ func (c *copier) directory(m *Match, dest string) error {
 			late = append(late, e)
 		}
 	}
-	if err := files.copy(); err != nil {
+	if err := files.copy(c); err != nil {
 		return err
 	}
 	for i := len(late) - 1; i >= 0; i-- {
@@ -241,47 +239,100 @@ func (r *Root) directory(p string, a Attributes) error {
 	return classify("make directory", p, err)
 }
 
-// batch is files of one directory, which are copied several at once. Files of
-// different directories are not: a link may make both the same one, and then the
-// last file of a name stays.
+// plain is regular files with one name, which are copied side by side: those of
+// one directory one after another, since the kernel lets only one process at a
+// time make files there.
+type plain struct {
+	dirs []*batch
+}
+
+// batch is files that go into one directory.
 type batch struct {
-	c     *copier
 	dir   string
 	files []*Entry
 }
 
-// add adds the file e, whose copy is p. Files of another directory are copied
-// before.
-func (b *batch) add(e *Entry, p string) error {
-	if dir := path.Dir(p); dir != b.dir {
-		if err := b.copy(); err != nil {
-			return err
-		}
-		b.dir = dir
+// add adds a file that goes into dir.
+func (l *plain) add(e *Entry, dir string) {
+	if n := len(l.dirs); n == 0 || l.dirs[n-1].dir != dir {
+		l.dirs = append(l.dirs, &batch{dir: dir})
 	}
-	b.files = append(b.files, e)
-	return nil
+	last := l.dirs[len(l.dirs)-1]
+	last.files = append(last.files, e)
 }
 
-func (b *batch) copy() error {
-	if len(b.files) == 0 {
-		return nil
+// copy copies the files into their directories, which are there.
+func (l *plain) copy(c *copier) error {
+	groups, err := l.groups(c.r)
+	if err != nil {
+		return err
 	}
-	parent, err := b.c.r.dir(b.dir)
+	return parallel(c.ctx, len(groups), 1, func(ctx context.Context, i int) error {
+		for _, b := range groups[i] {
+			if err := b.copy(ctx, c, len(groups) == 1); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// groups puts together what goes into the same directory: a link in the root may
+// make two of them one, and then the last file of a name stays.
+func (l *plain) groups(r *Root) ([][]*batch, error) {
+	var groups [][]*batch
+	index := map[[2]uint64]int{}
+	for _, b := range l.dirs {
+		fd, err := r.dir(b.dir)
+		if err != nil {
+			return nil, classify("open directory", b.dir, err)
+		}
+		var st unix.Stat_t
+		err = unix.Fstat(fd, &st)
+		unix.Close(fd)
+		if err != nil {
+			return nil, classify("look at", b.dir, err)
+		}
+		id := [2]uint64{uint64(st.Dev), st.Ino}
+		i, ok := index[id]
+		if !ok {
+			i = len(groups)
+			index[id] = i
+			groups = append(groups, nil)
+		}
+		groups[i] = append(groups[i], b)
+	}
+	return groups, nil
+}
+
+// copy copies the files one after another, or side by side when there is nothing
+// else to do meanwhile.
+func (b *batch) copy(ctx context.Context, c *copier, aside bool) error {
+	parent, err := c.r.dir(b.dir)
 	if err != nil {
 		return classify("open directory", b.dir, err)
 	}
 	defer unix.Close(parent)
-	err = parallel(b.c.ctx, len(b.files), func(ctx context.Context, i int) error {
+	one := func(ctx context.Context, i int) error {
 		e := b.files[i]
-		a, err := b.c.attributes(e)
+		a, err := c.attributes(e)
 		if err != nil {
 			return err
 		}
-		return b.c.file(ctx, e, parent, path.Join(b.dir, path.Base(e.Rel)), a)
-	})
-	b.files = b.files[:0]
-	return err
+		return c.file(ctx, e, parent, path.Join(b.dir, path.Base(e.Rel)), a)
+	}
+	if aside {
+		return parallel(ctx, len(b.files), 16, one)
+	}
+	for i := range b.files {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := one(ctx, i); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // file copies a regular file to p, which is in the open directory parent.

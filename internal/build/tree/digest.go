@@ -152,19 +152,19 @@ func (d *Dir) sums(ctx context.Context, matches []Match) ([]Sum, error) {
 			unknown = append(unknown, i)
 		}
 	}
-	return out, parallel(ctx, len(unknown), func(ctx context.Context, n int) (err error) {
+	return out, parallel(ctx, len(unknown), 16, func(ctx context.Context, n int) (err error) {
 		i := unknown[n]
 		out[i], err = d.sum(ctx, entries[i])
 		return err
 	})
 }
 
-// parallel calls do with 0 to n-1, on all processors when that is worth it, until
-// the first error.
-func parallel(ctx context.Context, n int, do func(ctx context.Context, i int) error) error {
+// parallel calls do with 0 to n-1 until the first error, on as many processors as
+// there are times each that are worth one.
+func parallel(ctx context.Context, n, each int, do func(ctx context.Context, i int) error) error {
 	var next atomic.Int64
 	g, ctx := errgroup.WithContext(ctx)
-	for range min(runtime.GOMAXPROCS(0), 1+n/16) {
+	for range min(runtime.GOMAXPROCS(0), 1+n/each) {
 		g.Go(func() error {
 			for {
 				i := int(next.Add(1)) - 1
