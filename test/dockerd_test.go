@@ -28,18 +28,7 @@ func (h *host) dockerdArgs(more ...string) []string {
 
 func (h *host) startDockerd(more ...string) {
 	h.t.Helper()
-	argv := append(h.dockerdArgs("--containerd", "/run/containerd.sock"), more...)
-	h.daemon = h.within(argv...)
-	log, err := os.OpenFile(h.path("engine.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	defer log.Close()
-	h.daemon.Stdout, h.daemon.Stderr = log, log
-	if err := h.daemon.Start(); err != nil {
-		h.t.Fatal(err)
-	}
-	h.eventually("dockerd answers", func() bool { return h.get("/_ping", nil) == nil })
+	h.startDaemon(append(h.dockerdArgs("--containerd", "/run/containerd.sock"), more...))
 }
 
 func (h *host) writeFile(name, text string) string {

@@ -101,6 +101,12 @@ func (h *host) path(elem ...string) string {
 func (h *host) startEngine() {
 	h.t.Helper()
 	argv := append([]string{binary(h.t, "berthd"), "--root", h.path("data"), "--run", h.path("run")}, h.args...)
+	h.startDaemon(argv)
+}
+
+// startDaemon starts an engine by any name and returns when it answers.
+func (h *host) startDaemon(argv []string) {
+	h.t.Helper()
 	h.daemon = h.within(argv...)
 	log, err := os.OpenFile(h.path("engine.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
