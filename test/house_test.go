@@ -57,6 +57,7 @@ var siblings = map[string][]string{
 	"registries": {},
 	"images":     {"filter", "intake"},
 	"reclaim":    {"filter", "images", "intake"},
+	"networks":   {"filter", "reclaim", "vocabulary"},
 	"machine":    {"vocabulary"},
 	"measure":    {"spec", "vocabulary"},
 	"why":        {"spec"},

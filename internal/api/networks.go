@@ -4,8 +4,8 @@ import (
 	"context"
 	"net/http"
 
-	"berth/internal/engine"
 	"berth/internal/engine/filter"
+	"berth/internal/engine/networks"
 	"berth/internal/fault"
 
 	"github.com/moby/moby/api/types/network"
@@ -19,7 +19,7 @@ type networkEngine interface {
 	NetworkRemove(ctx context.Context, ref string) error
 	NetworkConnect(ctx context.Context, ref string, req network.ConnectRequest) error
 	NetworkDisconnect(ctx context.Context, ref string, req network.DisconnectRequest) error
-	NetworkPrune(ctx context.Context, f filter.Set, dryRun bool) (engine.NetworkPruneReport, error)
+	NetworkPrune(ctx context.Context, f filter.Set, dryRun bool) (networks.PruneReport, error)
 }
 
 func listNetworks(x *exchange) error {

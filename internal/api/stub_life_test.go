@@ -10,6 +10,7 @@ import (
 	"berth/internal/build/source"
 	"berth/internal/engine"
 	"berth/internal/engine/filter"
+	"berth/internal/engine/networks"
 	"berth/internal/fault"
 	"berth/internal/wire"
 
@@ -95,8 +96,8 @@ func (s *lifeStub) NetworkDisconnect(_ context.Context, _ string, req network.Di
 	return missing(req.Container)
 }
 
-func (s *lifeStub) NetworkPrune(context.Context, filter.Set, bool) (engine.NetworkPruneReport, error) {
-	return engine.NetworkPruneReport{}, nil
+func (s *lifeStub) NetworkPrune(context.Context, filter.Set, bool) (networks.PruneReport, error) {
+	return networks.PruneReport{}, nil
 }
 
 func (s *lifeStub) DiskUsage(context.Context, engine.DiskUsageOptions) (engine.DiskUsageReport, error) {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"berth/internal/container"
+	"berth/internal/engine/networks"
 	"berth/internal/engine/vocabulary"
 	"berth/internal/fault"
 	"berth/internal/image"
@@ -121,9 +122,9 @@ func (e *Engine) newRecord(r *vocabulary.Request, img *image.Image) (*container.
 		if rec.Networks == nil {
 			rec.Networks = make(map[string]*network.EndpointSettings)
 		}
-		rec.Networks[net] = wished(ep)
+		rec.Networks[net] = networks.Wished(ep)
 	}
-	if err := e.resolveNetworks(rec); err != nil {
+	if err := e.nets.Resolve(rec); err != nil {
 		return nil, err
 	}
 	if err := e.setHostname(rec); err != nil {
@@ -131,12 +132,6 @@ func (e *Engine) newRecord(r *vocabulary.Request, img *image.Image) (*container.
 	}
 	rec.Mounts, err = e.planMounts(rec)
 	return rec, err
-}
-
-// wished keeps what a user may ask of an endpoint and drops what only the engine
-// says about one.
-func wished(ep *network.EndpointSettings) *network.EndpointSettings {
-	return &network.EndpointSettings{IPAMConfig: ep.IPAMConfig, Aliases: ep.Aliases, Links: ep.Links, MacAddress: ep.MacAddress, GwPriority: ep.GwPriority}
 }
 
 func command(c *api.Config) (string, []string) {

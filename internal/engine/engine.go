@@ -31,6 +31,7 @@ import (
 	"berth/internal/engine/images"
 	"berth/internal/engine/intake"
 	"berth/internal/engine/measure"
+	"berth/internal/engine/networks"
 	"berth/internal/engine/reclaim"
 	"berth/internal/engine/registries"
 	"berth/internal/engine/spec"
@@ -46,9 +47,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// imageCases are the use cases that have a room of their own; callers find them in
-// the engine.
-type imageCases = images.Service
+// The use cases that have rooms of their own; callers find them in the engine.
+type (
+	imageCases   = images.Service
+	networkCases = networks.Service
+)
 
 // Engine is one container engine on one data directory.
 type Engine struct {
@@ -78,6 +81,8 @@ type Engine struct {
 	volumes    *volume.Store
 	monitor    *monitor.Client
 	network    *network.Manager
+	nets       *networks.Set
+	*networkCases
 
 	containers *container.Index
 	execs      container.Execs
@@ -90,8 +95,6 @@ type Engine struct {
 	forwards   forwards
 	sampler    *measure.Sampler
 	counters   measure.Counters
-	nets       networks
-	netRecords metadata.Bucket[netRecord]
 
 	life context.Context // ends with Close
 	end  context.CancelFunc
@@ -103,8 +106,7 @@ type Engine struct {
 // returns an engine ready to serve. There is no other start path.
 func Open(ctx context.Context, cfg Config) (_ *Engine, err error) {
 	e := &Engine{cfg: cfg, log: cfg.Logger, containers: container.NewIndex(),
-		opened: time.Now(), records: metadata.NewBucket[container.Record]("containers"),
-		netRecords: metadata.NewBucket[netRecord]("networks")}
+		opened: time.Now(), records: metadata.NewBucket[container.Record]("containers")}
 	if e.log == nil {
 		e.log = slog.New(slog.DiscardHandler)
 	}
@@ -136,7 +138,7 @@ func Open(ctx context.Context, cfg Config) (_ *Engine, err error) {
 	if err := e.bus.Keep(filepath.Join(cfg.RunDir, "events.log")); err != nil {
 		e.log.Warn("events will not outlive this engine", "error", err)
 	}
-	if err := e.readNetworks(); err != nil {
+	if err := e.openNetworks(); err != nil {
 		return nil, err
 	}
 	if err := e.reconcile(ctx); err != nil {
@@ -219,6 +221,16 @@ func (e *Engine) openImages() (err error) {
 	e.imageCases = images.New(e.stock, e.reach, e.intake)
 	e.unused = reclaim.NewImages(e.stock, e.own, e.log)
 	return nil
+}
+
+// openNetworks opens what stands between the networks and whoever asks about one.
+func (e *Engine) openNetworks() (err error) {
+	e.nets, err = networks.Open(networks.Stores{
+		Manager: e.network, DB: e.db, Containers: e.containers, Records: e.records, Bus: &e.bus, Log: e.log,
+		Dir: filepath.Join(e.cfg.Root, "containers"),
+	})
+	e.networkCases = networks.NewService(e.nets)
+	return err
 }
 
 // networkConfig completes the network's configuration with the directories.

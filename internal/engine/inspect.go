@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"cmp"
 	"context"
 	"path/filepath"
 	"slices"
@@ -13,7 +12,6 @@ import (
 	"berth/internal/engine/images"
 	"berth/internal/engine/spec"
 	"berth/internal/engine/vocabulary"
-	netroom "berth/internal/network"
 	"berth/internal/volume"
 
 	api "github.com/moby/moby/api/types/container"
@@ -126,35 +124,6 @@ func fromTmpfsMap(rec *container.Record, m volume.Mount) bool {
 	return false
 }
 
-// endpoint returns the container's place in its own network while it has one.
-func (e *Engine) endpoint(rec *container.Record) *netroom.Endpoint {
-	if !rec.State.Alive() || !rec.OwnsNetwork() {
-		return nil
-	}
-	ep, _ := e.network.Endpoint(rec.ID)
-	return ep
-}
-
-// ports returns what is published now; exposed ports which are not have no
-// bindings.
-func (e *Engine) ports(rec *container.Record) network.PortMap {
-	ports := network.PortMap{}
-	ep := e.endpoint(rec)
-	if ep == nil {
-		return ports
-	}
-	for p := range rec.Config.ExposedPorts {
-		ports[p] = nil
-	}
-	for _, b := range e.network.Ports(rec.ID) {
-		p, ok := network.PortFrom(b.ContainerPort, network.IPProtocol(cmp.Or(b.Proto, "tcp")))
-		if ok {
-			ports[p] = append(ports[p], network.PortBinding{HostIP: b.HostIP, HostPort: strconv.Itoa(int(b.HostPort))})
-		}
-	}
-	return ports
-}
-
 func portSummary(rec *container.Record, ports network.PortMap) []api.PortSummary {
 	out := []api.PortSummary{}
 	for p, bindings := range ports {
@@ -179,11 +148,11 @@ func portSummary(rec *container.Record, ports network.PortMap) []api.PortSummary
 }
 
 func (e *Engine) networkSettings(rec *container.Record) *api.NetworkSettings {
-	n := &api.NetworkSettings{Ports: e.ports(rec), Networks: e.networksOf(rec)}
+	n := &api.NetworkSettings{Ports: e.nets.Ports(rec), Networks: e.nets.Of(rec)}
 	if !rec.State.Alive() {
 		return n
 	}
-	if ep := e.endpoint(rec); ep != nil {
+	if ep := e.nets.Endpoint(rec); ep != nil {
 		n.SandboxID = ep.SandboxID
 		n.SandboxKey = filepath.Join("/proc", strconv.Itoa(rec.State.Pid), "ns/net")
 	} else if rec.HostConfig.NetworkMode == network.NetworkHost {

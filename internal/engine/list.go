@@ -10,6 +10,7 @@ import (
 
 	"berth/internal/container"
 	"berth/internal/engine/filter"
+	"berth/internal/engine/networks"
 	"berth/internal/fault"
 
 	api "github.com/moby/moby/api/types/container"
@@ -208,12 +209,12 @@ func (s *selection) onNetwork(rec *container.Record) bool {
 	if !s.filters.Has("network") {
 		return true
 	}
-	names := networkNames(rec)
+	names := networks.NamesOf(rec)
 	if mode := rec.HostConfig.NetworkMode; mode.IsContainer() {
 		names = append(names, string(mode))
 	}
 	return slices.ContainsFunc(names, func(name string) bool {
-		id := s.e.networkID(name)
+		id := s.e.nets.ID(name)
 		return slices.ContainsFunc(s.filters.Get("network"), func(v string) bool {
 			return v == name || (v != "" && id != "" && strings.HasPrefix(id, v))
 		})
@@ -249,7 +250,7 @@ func (s *selection) hasPorts(rec *container.Record) bool {
 		return false
 	}
 	return in("expose", func(p network.Port) bool { _, ok := rec.Config.ExposedPorts[p]; return ok }) &&
-		in("publish", func(p network.Port) bool { return publishes(s.e.ports(rec), p) })
+		in("publish", func(p network.Port) bool { return publishes(s.e.nets.Ports(rec), p) })
 }
 
 func publishes(ports network.PortMap, p network.Port) bool {
@@ -275,14 +276,14 @@ func (e *Engine) summary(ctx context.Context, rec *container.Record, names image
 		ImageID: rec.ImageID.String(),
 		Command: commandLine(rec),
 		Created: rec.Created.Unix(),
-		Ports:   portSummary(rec, e.ports(rec)),
+		Ports:   portSummary(rec, e.nets.Ports(rec)),
 		Labels:  rec.Config.Labels,
 		State:   rec.State.Status,
 		Status:  rec.State.Describe(time.Now()),
 		Health:  &api.HealthSummary{Status: api.NoHealthcheck},
 		Mounts:  mountPoints(rec),
 		NetworkSettings: &api.NetworkSettingsSummary{
-			Networks: e.networksOf(rec),
+			Networks: e.nets.Of(rec),
 		},
 	}
 	if s.Labels == nil {

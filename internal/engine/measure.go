@@ -49,7 +49,7 @@ func (e *Engine) Metrics(ctx context.Context, out io.Writer) error {
 		return err
 	}
 	now := measure.Census{Version: e.cfg.Version, Commit: e.cfg.Commit, Opened: e.opened, Images: usage,
-		Volumes: len(e.volumes.List()), Networks: len(e.nets.all()), EventReaders: e.bus.Readers()}
+		Volumes: len(e.volumes.List()), Networks: e.nets.Count(), EventReaders: e.bus.Readers()}
 	for _, c := range e.containers.All() {
 		now.Containers = append(now.Containers, c.State())
 	}

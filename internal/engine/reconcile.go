@@ -54,7 +54,7 @@ func (e *Engine) reconcile(ctx context.Context) error {
 	}
 	for id := range live {
 		if c := e.containers.Get(id); c != nil && c.Record().OwnsNetwork() {
-			e.settleNetworks(ctx, c.Record())
+			e.nets.Settle(ctx, c.Record())
 		}
 	}
 	e.sweep(live)

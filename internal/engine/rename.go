@@ -46,7 +46,7 @@ func (e *Engine) ContainerRename(ctx context.Context, ref, name string) error {
 	}
 	rec = c.Edit(func(r *container.Record) { r.Name = name })
 	e.containers.Release(old.Name, c.ID)
-	e.renamed(rec)
+	e.nets.Renamed(rec)
 	e.emit(rec, events.ActionRename, map[string]string{"oldName": "/" + old.Name})
 	return nil
 }

@@ -272,12 +272,7 @@ func (e *Engine) release(ctx context.Context, c *container.Container) {
 		e.log.Warn("forget container", "container", rec.ID, "error", err)
 	}
 	if rec.OwnsNetwork() {
-		for _, ep := range e.network.Joined(rec.ID) {
-			if r, _ := e.joinable(ep.NetworkID); r != nil {
-				e.publishNetwork(events.ActionDisconnect, r, rec.ID)
-			}
-		}
-		if err := e.network.Detach(ctx, rec.ID); err != nil {
+		if err := e.nets.Detach(ctx, rec); err != nil {
 			e.log.Warn("detach container from its network", "container", rec.ID, "error", err)
 		}
 	}

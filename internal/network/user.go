@@ -16,7 +16,7 @@ import (
 // Definition is a user-defined bridge network as it is written down. The engine
 // keeps it; here it has a bridge, addresses and rules.
 type Definition struct {
-	ID     string // 64 hex digits
+	ID     string // 64 hex digits; Create chooses it
 	Name   string
 	Bridge string `json:",omitempty"` // name of the interface
 
@@ -108,6 +108,7 @@ func (m *Manager) Create(ctx context.Context, d Definition) (Definition, error) 
 		return d, err
 	}
 	defer unlock()
+	d.ID = randomID(32)
 	if err := m.complete(&d); err != nil {
 		return d, err
 	}
