@@ -6,11 +6,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // both are the engines in the table with their command lines.
@@ -91,16 +91,11 @@ func (b *bench) psAndPrune() error {
 func (e *engine) cpu() float64 {
 	total := 0.0
 	for _, pid := range pidsWith(e.marker) {
-		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-		if err != nil {
-			continue
-		}
-		// After the name in parentheses come the state and then utime and
-		// stime as the 12th and 13th field, in hundredths of a second (proc(5)).
-		fields := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
-		for _, f := range fields[11:13] {
-			ticks, _ := strconv.ParseFloat(f, 64)
-			total += ticks * 10
+		// The clock of another process's processor time: the kernel counts
+		// hundredths of a second in /proc, nanoseconds here (clock_getcpuclockid(3)).
+		var used unix.Timespec
+		if unix.ClockGettime(int32((^pid)<<3|2), &used) == nil {
+			total += float64(used.Nano()) / 1e6
 		}
 	}
 	return total

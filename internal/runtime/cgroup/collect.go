@@ -44,8 +44,9 @@ func readUint(dir, file string) uint64 {
 
 // readMap reads lines of "key value".
 func readMap(dir, file string) map[string]uint64 {
-	out := map[string]uint64{}
-	for line := range strings.SplitSeq(read(dir, file), "\n") {
+	text := read(dir, file)
+	out := make(map[string]uint64, strings.Count(text, "\n")+1)
+	for line := range strings.SplitSeq(text, "\n") {
 		if k, v, ok := strings.Cut(line, " "); ok {
 			if n, err := strconv.ParseUint(v, 10, 64); err == nil {
 				out[k] = n

@@ -5,7 +5,9 @@
 package smallfile
 
 import (
+	"bytes"
 	"os"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -20,6 +22,14 @@ func retry(call func() (int, error)) (int, error) {
 	}
 }
 
+// firstSize is what most files have room in.
+const firstSize = 4096
+
+// firsts are buffers for beginnings of files. A file of the kernel holds a few bytes
+// and is read thousands of times a second when many containers are watched: a buffer
+// of its own for each would be most of what the collector has to do.
+var firsts = sync.Pool{New: func() any { return new([firstSize]byte) }}
+
 // Read returns the content of a file, at most limit+1 bytes of it: a longer
 // result than limit tells that the file is too large.
 func Read(name string, limit int) ([]byte, error) {
@@ -28,7 +38,9 @@ func Read(name string, limit int) ([]byte, error) {
 		return nil, &os.PathError{Op: "open", Path: name, Err: err}
 	}
 	defer unix.Close(fd)
-	buf := make([]byte, 0, 4096)
+	first := firsts.Get().(*[firstSize]byte)
+	defer firsts.Put(first)
+	buf := first[:0]
 	for len(buf) <= limit {
 		if len(buf) == cap(buf) {
 			buf = append(buf, 0)[:len(buf)]
@@ -38,11 +50,14 @@ func Read(name string, limit int) ([]byte, error) {
 			return nil, &os.PathError{Op: "read", Path: name, Err: err}
 		}
 		if n == 0 {
-			return buf, nil
+			break
 		}
 		buf = buf[:len(buf)+n]
 	}
-	return buf[:limit+1], nil
+	if buf = buf[:min(len(buf), limit+1)]; cap(buf) == firstSize {
+		buf = bytes.Clone(buf)
+	}
+	return buf, nil
 }
 
 // Write creates or truncates a file and writes data to it.
