@@ -14,6 +14,7 @@ import (
 
 	"berth/internal/container"
 	"berth/internal/engine/filter"
+	"berth/internal/engine/networks"
 	"berth/internal/fault"
 	"berth/internal/runtime"
 
@@ -110,7 +111,7 @@ func TestListFiltersWithoutOtherRooms(t *testing.T) {
 	rec := &container.Record{ID: "abc", Name: "web-1", Config: &api.Config{
 		Labels: map[string]string{"k": "v"}, ExposedPorts: network.PortSet{port: {}},
 	}, HostConfig: &api.HostConfig{NetworkMode: "container:x"}, State: container.State{Status: "exited", ExitCode: 3}}
-	e := &Engine{containers: container.NewIndex()}
+	e := &Engine{containers: container.NewIndex(), nets: new(networks.Set)}
 	for in, want := range map[string]bool{
 		`{}`:                               true,
 		`{"name":{"web":true}}`:            true,
