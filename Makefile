@@ -36,10 +36,10 @@ test: ## every test: unit under the race detector, then end to end (needs root)
 	@scripts/test.sh
 
 .PHONY: test-differential
-test-differential: ## some fifty Dockerfiles built by berth, docker's first builder and buildah, images compared (needs root)
-	@scripts/deps.sh $(DEMO_DEPS) dockerd=docker.io docker=docker.io buildah=buildah
+test-differential: ## fifty Dockerfiles built by berth, docker's first builder and buildah; docker's API beside ours (needs root)
+	@scripts/deps.sh $(DEMO_DEPS) dockerd=docker.io docker=docker.io buildah=buildah docker-registry=docker-registry
 	@$(MAKE) --no-print-directory build
-	@BERTH_DIFFERENTIAL=all $(GO) test -count=1 -timeout 20m -v -run TestBuildMakesWhatOthersMake ./test/
+	@BERTH_DIFFERENTIAL=all $(GO) test -count=1 -timeout 20m -v -run 'TestBuildMakesWhatOthersMake|BesideDocker' ./test/
 
 .PHONY: lint
 lint: ## formatting, vet, staticcheck

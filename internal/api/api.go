@@ -9,6 +9,8 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"net/url"
+	"path"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -105,10 +107,21 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	if !clean(r.URL.Path) {
-		x.fail(notFound(x))
+		x.redirect(named)
 		return
 	}
 	a.mux.ServeHTTP(x, r)
+}
+
+// redirect names the path without empty, "." and ".." parts, as docker does. It is
+// not served at once: whoever lets only some paths through must see which it is.
+func (x *exchange) redirect(versioned bool) {
+	to := url.URL{Path: path.Clean("/" + x.r.URL.Path), RawQuery: x.r.URL.RawQuery}
+	if versioned {
+		to.Path = "/v" + x.version.String() + to.Path
+	}
+	x.Header()["Location"] = []string{to.String()}
+	x.WriteHeader(http.StatusMovedPermanently)
 }
 
 // logAccess records a request after its end; only debugging engines pay for it.

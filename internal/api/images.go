@@ -59,7 +59,7 @@ func listImages(x *exchange) error {
 	if o.Filters, err = filter.Parse(x.query("filters")); err != nil {
 		return err
 	}
-	if name := x.query("filter"); name != "" && x.version.before(25) && !o.Filters.Has("reference") {
+	if name := x.query("filter"); name != "" && x.version.before(41) && !o.Filters.Has("reference") {
 		if o.Filters == nil {
 			o.Filters = filter.Set{}
 		}
@@ -187,9 +187,7 @@ func tagImage(x *exchange, name string) error {
 	if target == "" {
 		return fault.New(fault.Invalid, "", "", "the new name of the image (parameter repo) is missing")
 	}
-	if tag := x.query("tag"); tag != "" {
-		target += ":" + tag
-	}
+	target, _ = wholeName(target, x.query("tag"))
 	if err := x.api.engine.ImageTag(x.ctx(), name, target); err != nil {
 		return err
 	}

@@ -77,8 +77,8 @@ func pushImage(x *exchange, name string) error {
 func importImage(x *exchange, platform *ocispec.Platform) error {
 	src := x.query("fromSrc")
 	o := images.ImportOptions{Ref: x.query("repo"), Message: x.query("message"), Changes: x.queries("changes"), Platform: platform}
-	if tag := x.query("tag"); tag != "" && o.Ref != "" {
-		o.Ref += ":" + tag
+	if o.Ref != "" {
+		o.Ref, _ = wholeName(o.Ref, x.query("tag"))
 	}
 	if o.Message == "" {
 		o.Message = "Imported from " + src

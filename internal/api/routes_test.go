@@ -89,12 +89,24 @@ func wantMessage(t *testing.T, what string, h http.Header, body []byte) {
 func TestUnknownPathsAndMethodsGetDockersAnswer(t *testing.T) {
 	for _, c := range [][2]string{
 		{"GET", "/nothing"}, {"GET", "/v1.44/nothing"}, {"GET", "/"}, {"GET", "/v1.44"}, {"GET", "/v1.44/"},
-		{"PUT", "/containers/create"}, {"GET", "/containers//json"}, {"GET", "/v1.40/../etc/passwd"},
+		{"PUT", "/containers/create"},
 		{"GET", "/images/x/nothing"}, {"POST", "/images/x/json"}, {"GET", "/version1/info"}, {"DELETE", "/v1.44/info"},
 	} {
 		w := ask(t, &stub{}, c[0], c[1], "")
 		if w.Code != http.StatusNotFound || !strings.Contains(w.Body.String(), "page not found") {
 			t.Errorf("%s %s: %d %s", c[0], c[1], w.Code, w.Body)
+		}
+	}
+}
+
+func TestUncleanPathsAreRedirected(t *testing.T) {
+	for from, to := range map[string]string{
+		"/v1.41//containers/json?all=1": "/v1.41/containers/json?all=1", "/containers//json": "/containers/json",
+		"/v1.40/../etc/passwd": "/v1.40/etc/passwd", "/images/./json": "/images/json", "//evil.example/x": "/evil.example/x",
+	} {
+		w := ask(t, &stub{}, "GET", from, "")
+		if w.Code != http.StatusMovedPermanently || w.Header().Get("Location") != to {
+			t.Errorf("%s: %d %s, want %s", from, w.Code, w.Header().Get("Location"), to)
 		}
 	}
 }
