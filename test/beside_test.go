@@ -67,6 +67,8 @@ func newBeside(t *testing.T, args ...string) *beside {
 	if err != nil {
 		t.Skipf("docker's own engine does not start here: %v", err)
 	}
+	// Docker's engine gives a container ten seconds to end.
+	t.Cleanup(func() { _ = h.within("sh", "-c", "docker -H "+socket+" rm -f $(docker -H "+socket+" ps -aq)").Run() })
 	return &beside{host: h, peer: strings.TrimPrefix(socket, "unix://"), words: map[string][2]string{}, used: map[int]bool{}}
 }
 
@@ -92,8 +94,20 @@ func (b *beside) socketOf(side int) string {
 	return []string{b.peer, b.path("run", "berth.sock")}[side]
 }
 
-// know gives a name to what the two engines call differently.
-func (b *beside) know(name, docker, ours string) { b.words[name] = [2]string{docker, ours} }
+// know gives a name to what the two engines call differently: a member of their
+// answers to one request.
+func (b *beside) know(name, member string, both [2]answer) {
+	b.t.Helper()
+	var word [2]string
+	for side, a := range both {
+		var members map[string]any
+		if err := json.Unmarshal(a.body, &members); err != nil {
+			b.t.Fatalf("%s: %v in %s", name, err, a.body)
+		}
+		word[side] = fmt.Sprint(members[member])
+	}
+	b.words[name] = word
+}
 
 // fill puts what a side knows into a text.
 func (b *beside) fill(side int, text string) string {

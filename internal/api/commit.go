@@ -35,8 +35,11 @@ func (b *commitBody) config() *container.Config {
 // configuration that goes before the container's own.
 func commitContainer(x *exchange) error {
 	o := images.CommitOptions{
-		Container: x.query("container"), Repo: x.query("repo"), Tag: x.query("tag"),
-		Comment: x.query("comment"), Author: x.query("author"), Changes: x.queries("changes"), Pause: true,
+		Container: x.query("container"),
+		Comment:   x.query("comment"), Author: x.query("author"), Changes: x.queries("changes"), Pause: true,
+	}
+	if repo := x.query("repo"); repo != "" {
+		o.Ref, _ = wholeName(repo, x.query("tag"))
 	}
 	if o.Container == "" {
 		return fault.New(fault.Invalid, "", "", "the parameter container is missing")

@@ -19,7 +19,7 @@ import (
 // imageEngine is what the image endpoints call.
 type imageEngine interface {
 	ImageList(ctx context.Context, o images.ListOptions) ([]image.Summary, error)
-	ImageInspect(ctx context.Context, ref string, o images.InspectOptions) (image.InspectResponse, error)
+	ImageInspect(ctx context.Context, ref string, o images.InspectOptions) (images.Inspection, error)
 	ImageHistory(ctx context.Context, ref string, platform *ocispec.Platform) ([]image.HistoryResponseItem, error)
 	ImageRemove(ctx context.Context, ref string, force, prune bool) ([]image.DeleteResponse, error)
 	ImageTag(ctx context.Context, src, target string) error
@@ -164,7 +164,7 @@ func inspectImage(x *exchange, name string) error {
 	if x.version.before(52) {
 		return x.reply(http.StatusOK, imageBefore52(x.version, img))
 	}
-	return x.reply(http.StatusOK, img)
+	return x.reply(http.StatusOK, img.InspectResponse)
 }
 
 func imageHistory(x *exchange, name string) error {

@@ -3,6 +3,8 @@ package api
 import (
 	"time"
 
+	"berth/internal/engine/images"
+
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/image"
@@ -44,8 +46,8 @@ type legacyImageConfig struct {
 	OnBuild []string
 }
 
-func imageBefore52(v apiVersion, img image.InspectResponse) legacyImage {
-	out := legacyImage{InspectResponse: img, Comment: img.Comment, Created: img.Created, Author: img.Author, Config: imageConfig(img.Config)}
+func imageBefore52(v apiVersion, img images.Inspection) legacyImage {
+	out := legacyImage{InspectResponse: img.InspectResponse, Parent: img.Parent, Comment: img.Comment, Created: img.Created, Author: img.Author, Config: imageConfig(img.Config)}
 	if v.before(45) {
 		out.Container = new(string)
 		out.ContainerConfig = imageConfig(img.Config)

@@ -77,11 +77,12 @@ func (s *stub) ImageList(_ context.Context, o images.ListOptions) ([]image.Summa
 	}
 	return nil, nil
 }
-func (s *stub) ImageInspect(_ context.Context, ref string, o images.InspectOptions) (image.InspectResponse, error) {
+func (s *stub) ImageInspect(_ context.Context, ref string, o images.InspectOptions) (images.Inspection, error) {
 	if s.img.inspect != nil {
-		return s.img.inspect(ref, o)
+		img, err := s.img.inspect(ref, o)
+		return images.Inspection{InspectResponse: img}, err
 	}
-	return image.InspectResponse{}, noImage(ref)
+	return images.Inspection{}, noImage(ref)
 }
 func (s *stub) ImageHistory(_ context.Context, ref string, p *ocispec.Platform) ([]image.HistoryResponseItem, error) {
 	if s.img.history != nil {

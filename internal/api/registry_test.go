@@ -253,7 +253,7 @@ func TestCommitTakesItsParameters(t *testing.T) {
 		{"&pause=1", `{"Entrypoint":["a","b"]}`, func() bool { return got.Pause && len(got.Config.Entrypoint) == 2 }},
 	} {
 		w := ask(t, e, "POST", path+c.query, c.body)
-		if w.Code != 201 || strings.TrimSpace(w.Body.String()) != `{"Id":"sha256:1"}` || got.Container != "web" || got.Repo != "a/b" || got.Tag != "1" || !c.check() {
+		if w.Code != 201 || strings.TrimSpace(w.Body.String()) != `{"Id":"sha256:1"}` || got.Container != "web" || got.Ref != "a/b:1" || !c.check() {
 			t.Errorf("%q %s: %d %s; engine saw %+v", c.query, c.body, w.Code, w.Body, got)
 		}
 	}

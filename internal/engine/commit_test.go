@@ -36,7 +36,7 @@ func TestCommitMakesAnImageOfWhatChanged(t *testing.T) {
 	b.change(id, "srv/new", "text")
 	b.change(id, "etc/hosts", "") // where the engine mounts its own
 	heard := imagestest.Heard(t, &b.bus)
-	made, err := b.ImageCommit(t.Context(), images.CommitOptions{Container: "work", Repo: "made", Tag: "1", Comment: "why", Author: "me", Pause: true,
+	made, err := b.ImageCommit(t.Context(), images.CommitOptions{Container: "work", Ref: "made:1", Comment: "why", Author: "me", Pause: true,
 		Changes: []string{"ENV ADDED=2"}, Config: &container.Config{User: "www"}})
 	if err != nil {
 		t.Fatal(err)
@@ -70,7 +70,7 @@ func TestCommitMakesAnImageOfWhatChanged(t *testing.T) {
 	// What only the engine mounts over is no change at all.
 	idle := b.create("idle", nil)
 	b.change(idle, "etc/resolv.conf", "")
-	if _, err := b.ImageCommit(t.Context(), images.CommitOptions{Container: "idle", Repo: "same"}); err != nil {
+	if _, err := b.ImageCommit(t.Context(), images.CommitOptions{Container: "idle", Ref: "same"}); err != nil {
 		t.Fatal(err)
 	}
 	if same, err := b.ImageInspect(t.Context(), "same", images.InspectOptions{}); err != nil || len(same.RootFS.Layers) != 1 {
@@ -165,10 +165,10 @@ func TestCommitsThatCannotBe(t *testing.T) {
 		says string
 	}{
 		{images.CommitOptions{Container: "nosuch"}, fault.NotFound, "No such container: nosuch"},
-		{images.CommitOptions{Container: "work", Repo: "UPPER"}, fault.Invalid, "lowercase"},
-		{images.CommitOptions{Container: "work", Repo: "a", Tag: "b c"}, fault.Invalid, "a:b c"},
-		{images.CommitOptions{Container: "work", Repo: "a", Tag: "sha256:x"}, fault.Invalid, ""},
-		{images.CommitOptions{Container: "work", Repo: "a@sha256:" + strings.Repeat("a", 64)}, fault.Invalid, "digest"},
+		{images.CommitOptions{Container: "work", Ref: "UPPER"}, fault.Invalid, "lowercase"},
+		{images.CommitOptions{Container: "work", Ref: "a:b c"}, fault.Invalid, "a:b c"},
+		{images.CommitOptions{Container: "work", Ref: "a@sha256:x"}, fault.Invalid, ""},
+		{images.CommitOptions{Container: "work", Ref: "a@sha256:" + strings.Repeat("a", 64)}, fault.Invalid, "digest"},
 		{images.CommitOptions{Container: "work", Changes: []string{"RUN true"}}, fault.Invalid, "RUN is not a valid change command"},
 	} {
 		if _, err := b.ImageCommit(t.Context(), c.o); !fault.Is(err, c.kind) || !strings.Contains(err.Error(), c.says) {

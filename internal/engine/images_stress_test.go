@@ -45,7 +45,7 @@ func TestEverythingAtOnceWithImages(t *testing.T) {
 			ok("import", b.ImageImport(t.Context(), images.ImportOptions{Ref: ref}, bytes.NewReader(imagestest.OneFile(t, "f", strings.Repeat("x", n%4))), io.Discard))
 		},
 		func(n int) {
-			_, err := b.ImageCommit(t.Context(), images.CommitOptions{Container: "base", Repo: "made", Tag: fmt.Sprint(n % 3), Changes: []string{fmt.Sprintf("ENV N=%d", n%5)}})
+			_, err := b.ImageCommit(t.Context(), images.CommitOptions{Container: "base", Ref: fmt.Sprint("made:", n%3), Changes: []string{fmt.Sprintf("ENV N=%d", n%5)}})
 			ok("commit", err)
 		},
 		func(n int) {

@@ -15,7 +15,7 @@ import (
 // CommitOptions describe an image made of a container.
 type CommitOptions struct {
 	Container string      // id or name
-	Repo, Tag string      // name for the new image; may be empty
+	Ref       string      // name for the new image; may be empty
 	Comment   string      // in its history
 	Author    string      //
 	Changes   []string    // Dockerfile instructions applied to its config
@@ -26,12 +26,8 @@ type CommitOptions struct {
 // Check refuses what no image can be made with, before gigabytes are read for it, and
 // returns what the new image will be called, "" for nothing.
 func (o *CommitOptions) Check() (ref string, err error) {
-	if o.Repo != "" {
-		ref = o.Repo
-		if o.Tag != "" {
-			ref += ":" + o.Tag
-		}
-		named, err := image.ParseName(ref)
+	if o.Ref != "" {
+		named, err := image.ParseName(o.Ref)
 		if err != nil {
 			return "", err
 		}

@@ -20,14 +20,20 @@ type InspectOptions struct {
 	Platform  *ocispec.Platform // tell of this one
 }
 
+// Inspection is all about an image, with what only clients older than 1.52 ask for.
+type Inspection struct {
+	api.InspectResponse
+	Parent string // ID of the image that it was made from, "" for none
+}
+
 // Tree is all images by the layers that they are stacked of.
 type Tree = image.Tree
 
 // ImageInspect tells all about an image.
-func (s *Service) ImageInspect(ctx context.Context, ref string, o InspectOptions) (api.InspectResponse, error) {
+func (s *Service) ImageInspect(ctx context.Context, ref string, o InspectOptions) (Inspection, error) {
 	img, err := s.stock.Images.GetPlatform(ctx, ref, o.Platform)
 	if err != nil {
-		return api.InspectResponse{}, err
+		return Inspection{}, err
 	}
 	config := img.Config.Config
 	out := api.InspectResponse{
@@ -52,12 +58,12 @@ func (s *Service) ImageInspect(ctx context.Context, ref string, o InspectOptions
 	if o.Manifests {
 		members, raw, err := s.stock.Images.Members(ctx, ref)
 		if err != nil {
-			return api.InspectResponse{}, err
+			return Inspection{}, err
 		}
 		out.Manifests = s.manifestSummaries(ctx, members)
 		out.Descriptor = targetOf(members, raw)
 	}
-	return out, nil
+	return Inspection{out, img.Parent.String()}, nil
 }
 
 // ImageHistory tells of what steps an image was made, the last one first.
