@@ -19,7 +19,7 @@ import (
 	"berth/internal/build/solve"
 	"berth/internal/build/source"
 	"berth/internal/build/tree"
-	"berth/internal/engine"
+	"berth/internal/engine/builds"
 	"berth/internal/engine/filter"
 	"berth/internal/fault"
 	"berth/internal/wire"
@@ -33,14 +33,14 @@ import (
 
 // buildEngine is what the endpoints about builds call.
 type buildEngine interface {
-	Build(ctx context.Context, req build.Request, o engine.BuildOptions) (*build.Result, error)
+	Build(ctx context.Context, req build.Request, o builds.Options) (*build.Result, error)
 	BuildReceive(ctx context.Context, sent source.Sent) (*source.Incoming, error)
 	BuildFiles(ctx context.Context, res *build.Result, split bool, w io.Writer) error
-	BuildShell(ctx context.Context, failed solve.Step, o engine.BuildShellOptions, conn *os.File) error
+	BuildShell(ctx context.Context, failed solve.Step, o builds.ShellOptions, conn *os.File) error
 	BuildShellResize(ctx context.Context, failed solve.Step, height, width uint16) error
 	BuildHistory() *build.History
 	BuildCache(ctx context.Context, f filter.Set) ([]api.CacheRecord, error)
-	BuildPrune(ctx context.Context, o engine.BuildPruneOptions) (*engine.BuildPruneReport, error)
+	BuildPrune(ctx context.Context, o builds.PruneOptions) (*builds.PruneReport, error)
 }
 
 type connKey struct{}
@@ -115,7 +115,7 @@ func startBuild(x *exchange) error {
 	for key, a := range w.Auths {
 		auths[key] = registry.AuthConfig(a)
 	}
-	res, err := x.api.engine.Build(x.ctx(), *req, engine.BuildOptions{
+	res, err := x.api.engine.Build(x.ctx(), *req, builds.Options{
 		Auth: func(ref string) registry.AuthConfig { return authFor(auths, ref) }, CacheFrom: w.CacheFrom, CacheTo: w.CacheTo,
 		Blob: func(ctx context.Context, entry int, d digest.Digest) (io.ReadCloser, error) {
 			return x.api.blobs.ask(ctx, func(id string) error {

@@ -14,7 +14,7 @@ import (
 
 	"berth/internal/build"
 	"berth/internal/build/solve"
-	"berth/internal/engine"
+	"berth/internal/engine/builds"
 	"berth/internal/fault"
 	"berth/internal/wire"
 
@@ -72,7 +72,7 @@ func buildImage(x *exchange) error {
 	return x.report(func(out io.Writer) error {
 		c := &classic{out: out, quiet: x.flag("q"), by: map[int]*section{}}
 		req.Progress = c.event
-		res, err := x.api.engine.Build(ctx, *req, engine.BuildOptions{
+		res, err := x.api.engine.Build(ctx, *req, builds.Options{
 			Auth: func(ref string) registry.AuthConfig { return authFor(all, ref) }, CacheFrom: from,
 		})
 		defer res.Release()
@@ -172,7 +172,7 @@ func (x *exchange) classicMaps(req *build.Request) error {
 		}
 	}
 	r.CpusetCpus, r.CpusetMems, r.CgroupParent, r.Ulimits = x.query("cpusetcpus"), x.query("cpusetmems"), x.query("cgroupparent"), ulimits
-	req.Limits = engine.BuildLimits(r, shm)
+	req.Limits = builds.Limits(r, shm)
 	return nil
 }
 

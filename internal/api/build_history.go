@@ -5,7 +5,7 @@ import (
 	"strconv"
 	"unsafe"
 
-	"berth/internal/engine"
+	"berth/internal/engine/builds"
 	"berth/internal/engine/filter"
 
 	"golang.org/x/sys/unix"
@@ -84,7 +84,7 @@ func buildTrace(x *exchange) error {
 	switch form := x.query("form"); form {
 	case "svg":
 		x.Header().Set("Content-Type", "image/svg+xml")
-		return engine.BuildPicture(b, x)
+		return builds.Picture(b, x)
 	case "", "chrome":
 		x.Header()["Content-Type"] = jsonType
 		return x.api.engine.BuildHistory().Trace(b.ID, x)
@@ -112,7 +112,7 @@ func pruneBuilds(x *exchange) error {
 	if err != nil {
 		return err
 	}
-	o := engine.BuildPruneOptions{All: x.flag("all"), Filters: f, DryRun: x.flag("dryRun")}
+	o := builds.PruneOptions{All: x.flag("all"), Filters: f, DryRun: x.flag("dryRun")}
 	for _, p := range []struct {
 		key string
 		to  *int64

@@ -10,7 +10,7 @@ import (
 
 	"berth/internal/build"
 	"berth/internal/build/solve"
-	"berth/internal/engine"
+	"berth/internal/engine/builds"
 	"berth/internal/fault"
 )
 
@@ -96,7 +96,7 @@ func buildShell(x *exchange) error {
 		return fault.New(fault.Conflict, "open shell", "", "somebody has it already")
 	}
 	defer close(one.done)
-	o := engine.BuildShellOptions{Header: x.upgradeHeader(true), Height: uint(height), Width: uint(width)}
+	o := builds.ShellOptions{Header: x.upgradeHeader(true), Height: uint(height), Width: uint(width)}
 	conn, err := x.takeOver()
 	if err != nil {
 		return err

@@ -9,6 +9,7 @@ import (
 	"berth/internal/build/solve"
 	"berth/internal/build/source"
 	"berth/internal/engine"
+	"berth/internal/engine/builds"
 	"berth/internal/engine/filter"
 	"berth/internal/engine/networks"
 	"berth/internal/fault"
@@ -113,7 +114,7 @@ func (s *lifeStub) Metrics(context.Context, io.Writer) error { return nil }
 // buildStub is the part of the stub behind routesBuild.
 type buildStub struct{}
 
-func (buildStub) Build(context.Context, build.Request, engine.BuildOptions) (*build.Result, error) {
+func (buildStub) Build(context.Context, build.Request, builds.Options) (*build.Result, error) {
 	return nil, fault.New(fault.Invalid, "", "", "the stub builds nothing")
 }
 
@@ -123,7 +124,7 @@ func (buildStub) BuildReceive(context.Context, source.Sent) (*source.Incoming, e
 
 func (buildStub) BuildFiles(context.Context, *build.Result, bool, io.Writer) error { return nil }
 
-func (buildStub) BuildShell(context.Context, solve.Step, engine.BuildShellOptions, *os.File) error {
+func (buildStub) BuildShell(context.Context, solve.Step, builds.ShellOptions, *os.File) error {
 	return nil
 }
 
@@ -135,6 +136,6 @@ func (buildStub) BuildCache(context.Context, filter.Set) ([]api.CacheRecord, err
 	return nil, nil
 }
 
-func (buildStub) BuildPrune(context.Context, engine.BuildPruneOptions) (*engine.BuildPruneReport, error) {
-	return &engine.BuildPruneReport{}, nil
+func (buildStub) BuildPrune(context.Context, builds.PruneOptions) (*builds.PruneReport, error) {
+	return &builds.PruneReport{}, nil
 }

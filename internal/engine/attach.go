@@ -1,22 +1,19 @@
 package engine
 
 import (
-	"bytes"
 	"context"
-	"encoding/binary"
 	"io"
-	"net"
 	"os"
 	"strconv"
 
 	"berth/internal/container"
+	"berth/internal/engine/session"
 	"berth/internal/engine/vocabulary"
 	"berth/internal/fault"
 	"berth/internal/monitor"
 
 	api "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
-	"golang.org/x/sys/unix"
 )
 
 // ContainerAttach hands a connection to the monitor, which from then on moves
@@ -58,7 +55,7 @@ func (e *Engine) ContainerAttach(ctx context.Context, ref string, o AttachOption
 		return err
 	}
 	c.Hold() // until the container runs, the monitor keeps the connection for it
-	if err := e.handOver(ctx, req, conn, o.Prefix); err != nil {
+	if err := session.HandOver(ctx, e.monitor, req, conn, o.Prefix); err != nil {
 		return err
 	}
 	e.emit(rec, events.ActionAttach, nil)
@@ -85,7 +82,7 @@ func (e *Engine) writeHistory(ctx context.Context, rec *container.Record, o Atta
 	if _, err := conn.Write(o.Header); err != nil {
 		return // the client went away
 	}
-	var stdout, stderr io.Writer = frameWriter{conn, 1}, frameWriter{conn, 2}
+	var stdout, stderr io.Writer = session.Frames{To: conn, Stream: 1}, session.Frames{To: conn, Stream: 2}
 	if rec.Tty() {
 		stdout, stderr = conn, conn
 	}
@@ -96,74 +93,6 @@ func (e *Engine) writeHistory(ctx context.Context, rec *container.Record, o Atta
 	if err := e.ContainerLogs(ctx, rec.ID, lo, stdout, stderr); err != nil {
 		e.log.Debug("write a container's history", "container", rec.ID, "error", err)
 	}
-}
-
-// frameWriter writes docker's multiplexed frames.
-type frameWriter struct {
-	to     io.Writer
-	stream byte
-}
-
-func (f frameWriter) Write(p []byte) (int, error) {
-	buf := make([]byte, 8, 8+len(p))
-	buf[0] = f.stream
-	binary.BigEndian.PutUint32(buf[4:], uint32(len(p)))
-	if _, err := f.to.Write(append(buf, p...)); err != nil {
-		return 0, err
-	}
-	return len(p), nil
-}
-
-// handOver gives a connection to the monitor. Input that was read from it too
-// early can't be put back, so such a connection is carried by this process.
-func (e *Engine) handOver(ctx context.Context, req monitor.AttachRequest, conn *os.File, early []byte) error {
-	ctx = context.WithoutCancel(ctx)
-	if len(early) == 0 || !req.Stdin {
-		return e.monitor.Attach(ctx, req, conn)
-	}
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return fault.New(fault.Internal, "carry connection", "", "%w", err)
-	}
-	near, far := os.NewFile(uintptr(fds[0]), "carried"), os.NewFile(uintptr(fds[1]), "carried")
-	defer far.Close()
-	inner, err := net.FileConn(near)
-	near.Close()
-	if err != nil {
-		return fault.New(fault.Internal, "carry connection", "", "%w", err)
-	}
-	outer, err := net.FileConn(conn) // a copy: the caller closes its own
-	if err != nil {
-		inner.Close()
-		return fault.New(fault.Internal, "carry connection", "", "%w", err)
-	}
-	if err := e.monitor.Attach(ctx, req, far); err != nil {
-		inner.Close()
-		outer.Close()
-		return err
-	}
-	go carry(inner, outer, early)
-	return nil
-}
-
-// carry copies between two connections until both directions have ended.
-func carry(inner, outer net.Conn, early []byte) {
-	type halfCloser interface{ CloseWrite() error }
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		_, _ = io.Copy(outer, inner)
-		if h, ok := outer.(halfCloser); ok {
-			_ = h.CloseWrite()
-		}
-	}()
-	_, _ = io.Copy(inner, io.MultiReader(bytes.NewReader(early), outer))
-	if h, ok := inner.(halfCloser); ok {
-		_ = h.CloseWrite()
-	}
-	<-done
-	inner.Close()
-	outer.Close()
 }
 
 // typedKeys are the keys that detach a client. Only a terminal has any: what is

@@ -28,6 +28,7 @@ import (
 	"berth/internal/build"
 	"berth/internal/container"
 	"berth/internal/content"
+	"berth/internal/engine/builds"
 	"berth/internal/engine/images"
 	"berth/internal/engine/intake"
 	"berth/internal/engine/measure"
@@ -50,6 +51,7 @@ import (
 // The use cases that have rooms of their own; callers find them in the engine.
 type (
 	imageCases   = images.Service
+	buildCases   = builds.Service
 	networkCases = networks.Service
 )
 
@@ -76,6 +78,7 @@ type Engine struct {
 	stock   *images.Stock
 	unused  *reclaim.Images // removes them
 	*imageCases
+	*buildCases
 
 	liveConfig atomic.Pointer[Live] // nil until Reconfigure; see live
 	volumes    *volume.Store
@@ -141,9 +144,14 @@ func Open(ctx context.Context, cfg Config) (_ *Engine, err error) {
 	if err := e.openNetworks(); err != nil {
 		return nil, err
 	}
+	steps := e.steps()
+	if err := e.openBuilder(steps); err != nil {
+		return nil, err
+	}
 	if err := e.reconcile(ctx); err != nil {
 		return nil, err
 	}
+	steps.Sweep() // reconcile has ended those that still ran
 	e.forwards.startAll(e)
 	e.work.Go(func() { e.follow(happenings) })
 	e.work.Go(e.saveLaggards)
@@ -190,9 +198,6 @@ func (e *Engine) openStores(ctx context.Context) (err error) {
 	if e.images, err = image.Open(ctx, image.Options{DB: e.db, Content: e.content, Layers: e.layers, Logger: e.log}); err != nil {
 		return err
 	}
-	if err := e.openBuilder(); err != nil {
-		return err
-	}
 	if err := e.openImages(); err != nil {
 		return err
 	}
@@ -230,6 +235,25 @@ func (e *Engine) openNetworks() (err error) {
 		Dir: filepath.Join(e.cfg.Root, "containers"),
 	})
 	e.networkCases = networks.NewService(e.nets)
+	return err
+}
+
+// steps is what runs the programs of builds: on the same monitor and the same networks
+// as containers.
+func (e *Engine) steps() *builds.Steps {
+	return builds.NewSteps(builds.Machine{
+		Life: e.life, RunDir: e.cfg.RunDir, Host: e.host, LastCap: e.lastCap,
+		Monitor: e.monitor, Networks: e.nets, Specs: &e.specs, Log: e.log,
+	})
+}
+
+// openBuilder opens the builder on the engine's stores.
+func (e *Engine) openBuilder(steps *builds.Steps) (err error) {
+	e.builder, err = build.Open(build.Options{
+		Dir: filepath.Join(e.cfg.Root, "build"), DB: e.db, Layers: e.layers, Images: e.images,
+		Executor: steps, Keep: e.cfg.BuildCacheKeep, Logger: e.log,
+	})
+	e.buildCases = builds.New(e.builder, steps, e.stock, e.imageCases, e.reach, e.intake)
 	return err
 }
 

@@ -3,15 +3,16 @@ package engine
 import (
 	"bytes"
 	"context"
-	"net"
 	"os"
 	"strconv"
 	"strings"
 	"time"
 
 	"berth/internal/container"
+	"berth/internal/engine/session"
 	"berth/internal/engine/spec"
 	"berth/internal/engine/vocabulary"
+	"berth/internal/engine/why"
 	"berth/internal/fault"
 	"berth/internal/monitor"
 
@@ -95,7 +96,7 @@ func (e *Engine) ExecStart(ctx context.Context, id string, o ExecStartOptions, c
 	if err == nil {
 		return nil
 	}
-	code, _ := explainExec(err)
+	code, _ := why.ExecFailed(err)
 	x.Ended(code)
 	return err
 }
@@ -125,7 +126,7 @@ func (e *Engine) runExec(ctx context.Context, x *container.Exec, rec *container.
 		x.Began(started.PID)
 		return nil
 	}
-	code, cause := explainExec(err)
+	code, cause := why.ExecFailed(err)
 	if over := ended(e.containers.Get(rec.ID)); over != nil && fault.KindOf(cause) == fault.Internal {
 		cause = over
 	}
@@ -133,7 +134,7 @@ func (e *Engine) runExec(ctx context.Context, x *container.Exec, rec *container.
 	if !attached {
 		return cause
 	}
-	tellOnConnection(conn, cause, o.Tty)
+	session.Tell(conn, cause, o.Tty)
 	return nil
 }
 
@@ -168,28 +169,11 @@ func (e *Engine) attachExec(ctx context.Context, x *container.Exec, rec *contain
 	if err != nil {
 		return err
 	}
-	return e.handOver(ctx, monitor.AttachRequest{
+	return session.HandOver(ctx, e.monitor, monitor.AttachRequest{
 		ContainerID: rec.ID, ExecID: x.ID,
 		Stdin: x.Request.AttachStdin, Stdout: x.Request.AttachStdout, Stderr: x.Request.AttachStderr,
 		DetachKeys: keys, Prefix: o.Header,
 	}, conn, o.Prefix)
-}
-
-// tellOnConnection writes why an exec failed where its output would have gone,
-// and ends the connection.
-func tellOnConnection(conn *os.File, cause error, tty bool) {
-	text := []byte(cause.Error() + "\r\n")
-	if tty {
-		_, _ = conn.Write(text)
-	} else {
-		_, _ = frameWriter{conn, 2}.Write(text)
-	}
-	if c, err := net.FileConn(conn); err == nil {
-		if h, ok := c.(interface{ CloseWrite() error }); ok {
-			_ = h.CloseWrite()
-		}
-		c.Close()
-	}
 }
 
 // ended returns the conflict of a container whose process is over, though the

@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"slices"
 	"strconv"
 	"time"
 
@@ -87,24 +86,15 @@ func (e *Engine) stillThere(c *container.Container) bool {
 // knownToRun asks the monitor whether a container runs; it does when the monitor
 // can't be asked.
 func (e *Engine) knownToRun(id string) bool {
-	known, err := e.monitor.List(e.life)
-	if err != nil {
-		return true
-	}
-	return slices.ContainsFunc(known, func(s monitor.ContainerState) bool { return s.ID == id && !s.Exited })
+	s, known, err := e.monitor.State(e.life, id)
+	return err != nil || known && !s.Exited
 }
 
-// monitorState returns what the monitor knows of one container.
+// monitorState returns what the monitor knows of one container; nothing when it can't
+// be asked.
 func (e *Engine) monitorState(id string) (monitor.ContainerState, bool) {
-	known, err := e.monitor.List(e.life)
-	if err != nil {
-		return monitor.ContainerState{}, false
-	}
-	at := slices.IndexFunc(known, func(s monitor.ContainerState) bool { return s.ID == id })
-	if at < 0 {
-		return monitor.ContainerState{}, false
-	}
-	return known[at], true
+	s, known, err := e.monitor.State(e.life, id)
+	return s, known && err == nil
 }
 
 // handleExit records the end of a container and does what follows from it. The

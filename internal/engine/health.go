@@ -5,11 +5,11 @@ import (
 	"context"
 	"errors"
 	"io"
-	"os"
 	"sync"
 	"time"
 
 	"berth/internal/container"
+	"berth/internal/engine/session"
 
 	api "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
@@ -217,11 +217,10 @@ var errProbeTimeout = errors.New("timeout")
 // runProbe starts the check's process with its output on a socket and waits for
 // its end.
 func (e *Engine) runProbe(ctx context.Context, x *container.Exec, rec *container.Record, timeout time.Duration) (string, error) {
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	near, far, err := session.Pair()
 	if err != nil {
-		return "", os.NewSyscallError("socketpair", err)
+		return "", err
 	}
-	near, far := os.NewFile(uintptr(fds[0]), "probe"), os.NewFile(uintptr(fds[1]), "probe")
 	defer near.Close()
 	x.Claim()
 	err = e.runExec(ctx, x, rec, ExecStartOptions{}, far)

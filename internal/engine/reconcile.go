@@ -20,7 +20,6 @@ func (e *Engine) reconcile(ctx context.Context) error {
 	if err := e.readRecords(); err != nil {
 		return err
 	}
-	defer e.sweepSecrets() // after the steps that had them are over
 	known, err := e.monitor.List(ctx)
 	if err != nil {
 		return err

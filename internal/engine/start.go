@@ -10,6 +10,7 @@ import (
 	"berth/internal/engine/cdi"
 	"berth/internal/engine/spec"
 	"berth/internal/engine/vocabulary"
+	"berth/internal/engine/why"
 	"berth/internal/fault"
 	"berth/internal/monitor"
 	"berth/internal/runtime"
@@ -244,7 +245,7 @@ func (e *Engine) startFailed(ctx context.Context, c *container.Container, cause 
 	rec := c.Record()
 	e.counters.StartFailures.Add(1)
 	e.release(ctx, c)
-	code, cause := explain(cause, "failed to start container", 128)
+	code, cause := why.StartFailed(cause)
 	if rec.HostConfig.AutoRemove {
 		e.emit(rec, events.ActionDie, map[string]string{"exitCode": strconv.Itoa(code)})
 		c.SetState(rec.State.FailedStart(code, cause.Error()))

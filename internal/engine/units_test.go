@@ -3,7 +3,6 @@ package engine
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -15,8 +14,8 @@ import (
 	"berth/internal/container"
 	"berth/internal/engine/filter"
 	"berth/internal/engine/networks"
+	"berth/internal/engine/session"
 	"berth/internal/fault"
-	"berth/internal/runtime"
 
 	api "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
@@ -64,23 +63,6 @@ func TestPolicies(t *testing.T) {
 	} {
 		if got := policyWants(tt.policy, tt.code, tt.n); got != tt.restarts {
 			t.Errorf("%+v", tt)
-		}
-	}
-}
-
-func TestExecErrorsKeepTheWordsThatClientsLookFor(t *testing.T) {
-	for _, tt := range []struct {
-		err  *runtime.ExecError
-		want string
-	}{
-		{&runtime.ExecError{Path: "nope", Code: 127, Err: fmt.Errorf("not found")}, notInPath},
-		{&runtime.ExecError{Path: "/nope", Code: 127, Err: fmt.Errorf("it is not there")}, notThere},
-		{&runtime.ExecError{Path: "/etc", Code: 126, Err: fmt.Errorf("is a directory")}, "is a directory"},
-		{&runtime.ExecError{Path: "x", Code: 127, Err: fmt.Errorf("executable file not found in $PATH")}, notInPath},
-	} {
-		text := execError(tt.err).Error()
-		if strings.Count(text, tt.want) != 1 {
-			t.Errorf("%q", text)
 		}
 	}
 }
@@ -182,7 +164,7 @@ func TestTheSecondEngineIsRefusedByName(t *testing.T) {
 func TestReadFramesKeepsTheBeginning(t *testing.T) {
 	var b bytes.Buffer
 	for _, text := range []string{"one\n", strings.Repeat("x", probeOutput), "last"} {
-		if _, err := (frameWriter{&b, 1}).Write([]byte(text)); err != nil {
+		if _, err := (session.Frames{To: &b, Stream: 1}).Write([]byte(text)); err != nil {
 			t.Fatal(err)
 		}
 	}

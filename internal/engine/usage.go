@@ -58,7 +58,7 @@ func (e *Engine) DiskUsage(ctx context.Context, o DiskUsageOptions) (DiskUsageRe
 		}
 	}
 	if want(system.BuildCacheObject) {
-		u, err := e.buildUsage(ctx)
+		u, err := e.BuildUsage(ctx)
 		if err != nil {
 			return out, err
 		}

@@ -2,7 +2,6 @@ package engine
 
 import (
 	"errors"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -11,13 +10,9 @@ import (
 
 	"berth/internal/container"
 	"berth/internal/container/identity"
-	"berth/internal/container/rootview"
 
 	"golang.org/x/sys/unix"
 )
-
-// maxUserFile bounds /etc/passwd and /etc/group, in bytes.
-const maxUserFile = 16 << 20
 
 // userCache remembers who a user specification is in an image: reading its
 // files for each of a thousand containers would be most of their start.
@@ -63,24 +58,11 @@ func (e *Engine) identity(rec *container.Record, user string, groups []string) (
 	if !untouched {
 		lower = append([]string{upper}, lower...)
 	}
-	id, err := lookUp(lower, user, groups)
+	id, err := identity.InLayers(lower, user, groups)
 	if err == nil && untouched {
 		e.users.put(key, id)
 	}
 	return id, err
-}
-
-// lookUp finds out who a user is in a stack of layers, top first.
-func lookUp(layers []string, user string, groups []string) (identity.Identity, error) {
-	view, err := rootview.Open(layers)
-	if err != nil {
-		return identity.Identity{}, err
-	}
-	defer view.Close()
-	open := func(path string) func() (io.ReadCloser, error) {
-		return func() (io.ReadCloser, error) { return view.OpenFile(path, maxUserFile) }
-	}
-	return identity.Resolve(user, groups, identity.Files{Passwd: open("/etc/passwd"), Group: open("/etc/group")})
 }
 
 // changedUsers reports whether a writable layer may hide the image's user files:

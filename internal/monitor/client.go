@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"os"
+	"slices"
 	"sync"
 
 	"berth/internal/fault"
@@ -111,6 +112,15 @@ func (c *Client) List(ctx context.Context) ([]ContainerState, error) {
 	var all []ContainerState
 	err := c.link.call(ctx, proto.KindList, struct{}{}, nil, &all)
 	return all, err
+}
+
+// State returns what List has of one container, and whether it has it.
+func (c *Client) State(ctx context.Context, id string) (ContainerState, bool, error) {
+	all, err := c.List(ctx)
+	if at := slices.IndexFunc(all, func(s ContainerState) bool { return s.ID == id }); at >= 0 {
+		return all[at], true, err
+	}
+	return ContainerState{}, false, err
 }
 
 // Forget frees everything of a container that ended or never started: its run

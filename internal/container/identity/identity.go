@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 
+	"berth/internal/container/rootview"
 	"berth/internal/fault"
 )
 
@@ -37,6 +38,19 @@ type Identity struct {
 type Files struct {
 	Passwd func() (io.ReadCloser, error)
 	Group  func() (io.ReadCloser, error)
+}
+
+// InLayers is Resolve with the files of a stack of layer directories, top first.
+func InLayers(layers []string, spec string, extra []string) (Identity, error) {
+	view, err := rootview.Open(layers)
+	if err != nil {
+		return Identity{}, err
+	}
+	defer view.Close()
+	open := func(path string) func() (io.ReadCloser, error) {
+		return func() (io.ReadCloser, error) { return view.OpenFile(path, maxFile) }
+	}
+	return Resolve(spec, extra, Files{Passwd: open("/etc/passwd"), Group: open("/etc/group")})
 }
 
 // user is one line of passwd.

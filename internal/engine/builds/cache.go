@@ -1,81 +1,27 @@
-package engine
+package builds
 
 import (
 	"context"
-	"io"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
-	"berth/internal/build"
 	"berth/internal/build/solve"
-	"berth/internal/build/source"
 	"berth/internal/engine/filter"
 	"berth/internal/engine/reclaim"
 	"berth/internal/fault"
-	"berth/internal/image"
 
-	"github.com/distribution/reference"
 	api "github.com/moby/moby/api/types/build"
 	"github.com/moby/moby/api/types/events"
 )
 
-// openBuilder opens the builder on the engine's stores. Its steps run through the
-// monitor, which is there before anybody can ask for a build.
-func (e *Engine) openBuilder() (err error) {
-	e.builder, err = build.Open(build.Options{
-		Dir: filepath.Join(e.cfg.Root, "build"), DB: e.db, Layers: e.layers, Images: e.images,
-		Find: &bases{e: e}, Executor: steps{e}, Keep: e.cfg.BuildCacheKeep, Logger: e.log,
-	})
-	return err
-}
-
-// Build builds an image, or files. The result must be released.
-func (e *Engine) Build(ctx context.Context, req build.Request, o BuildOptions) (res *build.Result, err error) {
-	ctx, room := e.intake.Begin(ctx, "build")
-	defer func() { err = room.End(ctx, err) }()
-	b := &bases{e: e, o: o, tell: req.Progress}
-	if b.tell != nil {
-		req.Progress = b.event
-	}
-	req.Find = b
-	caches := b.caches(ctx, &req)
-	defer caches.close()
-	if res, err = e.builder.Build(ctx, req); err != nil || req.Check {
-		return res, err
-	}
-	for _, t := range req.Tags {
-		if named, err := image.ParseName(t); err == nil && res.Image != nil {
-			e.stock.Tell(events.ActionTag, reference.FamiliarString(named), reference.FamiliarString(named), res.Image)
-		}
-	}
-	return res, caches.export(ctx, res)
-}
-
-// BuildReceive begins to take over a directory of a client elsewhere.
-func (e *Engine) BuildReceive(ctx context.Context, sent source.Sent) (in *source.Incoming, err error) {
-	ctx, room := e.intake.Begin(ctx, "build")
-	defer func() { err = room.End(ctx, err) }()
-	return e.builder.Receive(ctx, sent)
-}
-
-// BuildFiles writes the files of a build's result as one tar archive; with split
-// those of each platform are in a directory of their own.
-func (e *Engine) BuildFiles(ctx context.Context, res *build.Result, split bool, w io.Writer) error {
-	return e.builder.ExportTar(ctx, res.Outputs, split, w)
-}
-
-// BuildHistory is what was built.
-func (e *Engine) BuildHistory() *build.History { return e.builder.History() }
-
 // BuildCache lists what the cache of builds keeps, the least recently used first.
-func (e *Engine) BuildCache(ctx context.Context, f filter.Set) ([]api.CacheRecord, error) {
+func (s *Service) BuildCache(ctx context.Context, f filter.Set) ([]api.CacheRecord, error) {
 	if err := f.Check(cacheFilters...); err != nil {
 		return nil, err
 	}
-	items, err := e.builder.Usage(ctx)
+	items, err := s.builder.Usage(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -96,10 +42,10 @@ func (e *Engine) BuildCache(ctx context.Context, f filter.Set) ([]api.CacheRecor
 	return out, nil
 }
 
-// buildUsage is what the build cache takes, for docker's system df. What images
+// BuildUsage is what the build cache takes, for docker's system df. What images
 // have in common with it is theirs.
-func (e *Engine) buildUsage(ctx context.Context) (*api.DiskUsage, error) {
-	list, err := e.BuildCache(ctx, nil)
+func (s *Service) BuildUsage(ctx context.Context) (*api.DiskUsage, error) {
+	list, err := s.BuildCache(ctx, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -131,8 +77,8 @@ func cacheType(it solve.Item) string {
 	return "regular"
 }
 
-// BuildPruneOptions say what of the build cache may go.
-type BuildPruneOptions struct {
+// PruneOptions say what of the build cache may go.
+type PruneOptions struct {
 	All bool // also what images have in common with it, which frees nothing but slows the next build down
 	// Bytes, as in solve.PruneOptions.
 	MaxUsed, MinFree, Reserved int64
@@ -140,8 +86,8 @@ type BuildPruneOptions struct {
 	DryRun                     bool // only say what would go
 }
 
-// BuildPruneReport is docker's answer and, of a dry run, the plan.
-type BuildPruneReport struct {
+// PruneReport is docker's answer and, of a dry run, the plan.
+type PruneReport struct {
 	api.CachePruneReport
 	DryRun       bool
 	Remove, Keep []reclaim.Item
@@ -161,7 +107,7 @@ func hasPrefix(ids []string, id string) bool {
 }
 
 // BuildPrune removes from the build cache what nobody uses.
-func (e *Engine) BuildPrune(ctx context.Context, o BuildPruneOptions) (*BuildPruneReport, error) {
+func (s *Service) BuildPrune(ctx context.Context, o PruneOptions) (*PruneReport, error) {
 	if err := o.Filters.Check(append([]string{"until", "unused-for"}, cacheFilters...)...); err != nil {
 		return nil, err
 	}
@@ -178,25 +124,25 @@ func (e *Engine) BuildPrune(ctx context.Context, o BuildPruneOptions) (*BuildPru
 		}
 	}
 	if o.DryRun {
-		return e.buildPlan(ctx, prune)
+		return s.prunePlan(ctx, prune)
 	}
-	went, err := e.builder.Prune(ctx, prune)
+	went, err := s.builder.Prune(ctx, prune)
 	if err != nil {
 		return nil, err
 	}
-	e.bus.Publish(events.BuilderEventType, events.ActionPrune, "", map[string]string{"reclaimed": strconv.FormatInt(went.Freed, 10)})
-	return &BuildPruneReport{CachePruneReport: api.CachePruneReport{
+	s.stock.Bus.Publish(events.BuilderEventType, events.ActionPrune, "", map[string]string{"reclaimed": strconv.FormatInt(went.Freed, 10)})
+	return &PruneReport{CachePruneReport: api.CachePruneReport{
 		CachesDeleted: slices.Clone(went.Items), SpaceReclaimed: uint64(max(0, went.Freed)),
 	}}, nil
 }
 
-// buildPlan tells what a prune would do.
-func (e *Engine) buildPlan(ctx context.Context, prune solve.PruneOptions) (*BuildPruneReport, error) {
-	plan, err := e.builder.PrunePlan(ctx, prune)
+// prunePlan tells what a prune would do.
+func (s *Service) prunePlan(ctx context.Context, prune solve.PruneOptions) (*PruneReport, error) {
+	plan, err := s.builder.PrunePlan(ctx, prune)
 	if err != nil {
 		return nil, err
 	}
-	out := &BuildPruneReport{DryRun: true}
+	out := &PruneReport{DryRun: true}
 	for _, c := range plan {
 		item := reclaim.Item{Kind: "build-cache", ID: c.ID, Names: []string{c.Description}, Size: c.Size, Reason: c.Why}
 		if c.Shared {

@@ -1,4 +1,4 @@
-package engine
+package builds
 
 import (
 	"archive/tar"
@@ -43,22 +43,22 @@ func (c *caches) export(ctx context.Context, res *build.Result) error {
 }
 
 func (c *caches) exportTo(ctx context.Context, res *build.Result, entry int, to wire.BuildCacheTo) error {
-	e := c.b.e
-	doc, layers, err := e.builder.Share(res)
+	stock, builder := c.b.s.stock, c.b.s.builder
+	doc, layers, err := builder.Share(res)
 	if err != nil {
 		return err
 	}
 	bundle := transfer.Bundle{Type: wire.BuildCacheType, Document: doc}
-	hold := e.layers.Hold()
-	defer func() { e.images.Release(hold) }()
+	hold := stock.Layers.Hold()
+	defer func() { stock.Images.Release(hold) }()
 	hold.Add(layers...)
 	for _, d := range layers {
 		if !to.Max && !slices.Contains(res.Layers, d) {
 			continue
 		}
 		part := transfer.Part{DiffID: d, Annotations: map[string]string{transfer.Uncompressed: d.String()}}
-		part.Known, part.At = e.builder.Cache().Packed(d)
-		if !e.layers.Has(d) {
+		part.Known, part.At = builder.Cache().Packed(d)
+		if !stock.Layers.Has(d) {
 			if part.Known, part.At = c.known(d); part.Known == nil {
 				continue // nobody has it any more: its step will be run again
 			}
@@ -88,7 +88,7 @@ func (c *caches) known(d digest.Digest) (*ocispec.Descriptor, string) {
 // mountParts are the contents of cache mounts.
 func (c *caches) mountParts(ids []string) []transfer.Part {
 	var parts []transfer.Part
-	cache := c.b.e.builder.Cache()
+	cache := c.b.s.builder.Cache()
 	for _, id := range ids {
 		used := cache.MountUsed(id)
 		if used.IsZero() {
@@ -106,7 +106,7 @@ func (c *caches) mountParts(ids []string) []transfer.Part {
 func (c *caches) push(ctx context.Context, bundle transfer.Bundle, ref string) error {
 	p := &pullTeller{b: c.b, name: "build cache to " + ref, push: true, layers: map[string]*jsonstream.Progress{}}
 	p.send("")
-	m, _, err := c.b.e.reach.Transfers().PushBundle(ctx, ref, bundle, transfer.PushOptions{Auth: c.b.o.auth(ref), Progress: p.message})
+	m, _, err := c.b.s.remote.Transfers().PushBundle(ctx, ref, bundle, transfer.PushOptions{Auth: c.b.o.auth(ref), Progress: p.message})
 	if err != nil {
 		return err
 	}
@@ -121,8 +121,8 @@ func (c *caches) push(ctx context.Context, bundle transfer.Bundle, ref string) e
 	if err != nil {
 		return err
 	}
-	c.b.e.builder.Cache().NotePacked(packed, named.Name())
-	return c.b.e.builder.Cache().Commit()
+	c.b.s.builder.Cache().NotePacked(packed, named.Name())
+	return c.b.s.builder.Cache().Commit()
 }
 
 // write writes an archive of an OCI layout, without the blobs that the client has
@@ -189,7 +189,7 @@ func (c *caches) writePart(ctx context.Context, part *transfer.Part, has map[dig
 			return ocispec.Descriptor{}, err
 		}
 	}
-	client := c.b.e.reach.Transfers()
+	client := c.b.s.remote.Transfers()
 	var p *transfer.Packed
 	var err error
 	if part.DiffID != "" {
@@ -202,7 +202,7 @@ func (c *caches) writePart(ctx context.Context, part *transfer.Part, has map[dig
 	}
 	defer p.Close()
 	if part.DiffID != "" {
-		c.b.e.builder.Cache().NotePacked(map[digest.Digest]ocispec.Descriptor{part.DiffID: p.Descriptor}, part.At)
+		c.b.s.builder.Cache().NotePacked(map[digest.Digest]ocispec.Descriptor{part.DiffID: p.Descriptor}, part.At)
 	}
 	return p.Descriptor, blob(p.Descriptor, p)
 }

@@ -1,4 +1,4 @@
-package engine
+package builds
 
 import (
 	"context"
@@ -52,7 +52,7 @@ type cache struct {
 // caches reads the records of the caches that a build names, all at once, and has
 // the build use them. One that cannot be had makes a build slower and not wrong.
 func (b *bases) caches(ctx context.Context, req *build.Request) *caches {
-	c := &caches{b: b, hold: b.e.content.Hold(), warned: map[*cache]bool{}}
+	c := &caches{b: b, hold: b.s.stock.Content.Hold(), warned: map[*cache]bool{}}
 	if req.Check || len(b.o.CacheFrom) == 0 {
 		return c
 	}
@@ -86,7 +86,7 @@ func (b *bases) caches(ctx context.Context, req *build.Request) *caches {
 	return c
 }
 
-func (c *caches) close() { _, _ = c.b.e.content.Collect(c.hold.Release()...) }
+func (c *caches) close() { _, _ = c.b.s.stock.Content.Collect(c.hold.Release()...) }
 
 // cache opens one cache.
 func (b *bases) cache(ctx context.Context, entry int, from wire.BuildCacheFrom, platform ocispec.Platform) (*cache, error) {
@@ -109,11 +109,11 @@ func (b *bases) cache(ctx context.Context, entry int, from wire.BuildCacheFrom, 
 
 // imageHere takes the cache in an image that is here, with its layers.
 func (b *bases) imageHere(ctx context.Context, ref string, platform *ocispec.Platform) (*cache, error) {
-	img, err := b.e.images.GetPlatform(ctx, ref, platform)
+	img, err := b.s.stock.Images.GetPlatform(ctx, ref, platform)
 	if err != nil {
 		return nil, err
 	}
-	config, err := b.e.images.Document(ctx, img.ID)
+	config, err := b.s.stock.Images.Document(ctx, img.ID)
 	if err != nil {
 		return nil, err
 	}
@@ -123,7 +123,7 @@ func (b *bases) imageHere(ctx context.Context, ref string, platform *ocispec.Pla
 
 // remote looks at what a name means at its registry.
 func (b *bases) remote(ctx context.Context, from wire.BuildCacheFrom, platform *ocispec.Platform) (*cache, error) {
-	opened, err := b.e.reach.Transfers().OpenManifest(ctx, from.Ref, platform, b.o.auth(from.Ref))
+	opened, err := b.s.remote.Transfers().OpenManifest(ctx, from.Ref, platform, b.o.auth(from.Ref))
 	if err != nil {
 		return nil, err
 	}
@@ -190,7 +190,7 @@ func (b *bases) directory(entry int, from wire.BuildCacheFrom) (*cache, error) {
 			return err
 		}
 		defer r.Close()
-		_, err = b.e.layers.Apply(ctx, diffID, r)
+		_, err = b.s.stock.Layers.Apply(ctx, diffID, r)
 		return err
 	}
 	return one, one.read(doc.Manifest, from.Document, from.Mounts)
@@ -247,7 +247,7 @@ func (c *caches) fetch(ctx context.Context, layers []digest.Digest) error {
 	}
 	var jobs []job
 	for _, d := range layers {
-		if c.b.e.layers.Has(d) || slices.ContainsFunc(jobs, func(j job) bool { return j.diffID == d }) {
+		if c.b.s.stock.Layers.Has(d) || slices.ContainsFunc(jobs, func(j job) bool { return j.diffID == d }) {
 			continue
 		}
 		i := slices.IndexFunc(c.from, func(one *cache) bool { _, ok := one.layers[d]; return ok && one.layer != nil })
@@ -263,7 +263,7 @@ func (c *caches) fetch(ctx context.Context, layers []digest.Digest) error {
 			d := j.from.layers[j.diffID]
 			err := j.from.layer(ctx, d, j.diffID)
 			if err == nil && j.from.at != "" {
-				c.b.e.builder.Cache().NotePacked(map[digest.Digest]ocispec.Descriptor{j.diffID: d}, j.from.at)
+				c.b.s.builder.Cache().NotePacked(map[digest.Digest]ocispec.Descriptor{j.diffID: d}, j.from.at)
 			}
 			if err != nil && ctx.Err() == nil {
 				c.failed(j.from, err)
@@ -307,12 +307,12 @@ func (c *caches) restore(ctx context.Context, id string, used time.Time) (io.Rea
 			return nil, err
 		}
 		c.hold.Add(d.Digest)
-		_, err = c.b.e.content.Ingest(ctx, r, d.Digest, d.Size)
+		_, err = c.b.s.stock.Content.Ingest(ctx, r, d.Digest, d.Size)
 		r.Close()
 		if err != nil {
 			return nil, err
 		}
-		return c.b.e.content.Open(d.Digest)
+		return c.b.s.stock.Content.Open(d.Digest)
 	}
 	return nil, nil
 }

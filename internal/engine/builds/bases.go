@@ -1,4 +1,4 @@
-package engine
+package builds
 
 import (
 	"bytes"
@@ -14,42 +14,16 @@ import (
 	"berth/internal/engine/images"
 	"berth/internal/fault"
 	"berth/internal/image"
-	"berth/internal/wire"
 
 	"github.com/distribution/reference"
 	"github.com/moby/moby/api/types/jsonstream"
-	"github.com/moby/moby/api/types/registry"
-	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// Authorizer returns the credentials for the registry of a name, empty ones for
-// nobody's.
-type Authorizer func(ref string) registry.AuthConfig
-
-// BuildOptions are what builds need of the engine besides the request.
-type BuildOptions struct {
-	Auth      Authorizer // nil: nobody
-	CacheFrom []wire.BuildCacheFrom
-	CacheTo   []wire.BuildCacheTo
-	// Blob asks the client for a blob of an entry of CacheFrom.
-	Blob func(ctx context.Context, entry int, d digest.Digest) (io.ReadCloser, error)
-	// CacheData takes the archive for an entry of CacheTo.
-	CacheData func(entry int) io.Writer
-}
-
-// auth returns the credentials for a name's registry.
-func (o *BuildOptions) auth(ref string) registry.AuthConfig {
-	if o.Auth == nil {
-		return registry.AuthConfig{}
-	}
-	return o.Auth(ref)
-}
-
 // bases finds base images for one build.
 type bases struct {
-	e *Engine
-	o BuildOptions
+	s *Service
+	o Options
 
 	mu   sync.Mutex // guards tell, which is not called concurrently
 	tell func(build.Event)
@@ -60,7 +34,7 @@ func (b *bases) Find(ctx context.Context, ref string, platform ocispec.Platform,
 	var here error
 	if !pull {
 		var img *image.Image
-		img, here = b.e.images.GetPlatform(ctx, ref, &platform)
+		img, here = b.s.stock.Images.GetPlatform(ctx, ref, &platform)
 		if here == nil || !fault.Is(here, fault.NotFound) {
 			return img, here
 		}
@@ -72,14 +46,14 @@ func (b *bases) Find(ctx context.Context, ref string, platform ocispec.Platform,
 	foreign := !image.Matches(image.HostPlatform(), platform)
 	o := images.PullOptions{Platform: &platform, Join: foreign, Auth: b.o.auth(named.String())} // a base for another platform takes nobody's name away
 	p := &pullTeller{b: b, name: reference.FamiliarString(named), layers: map[string]*jsonstream.Progress{}}
-	if err := b.e.ImagePull(ctx, named.String(), o, p.out()); err != nil {
+	if err := b.s.images.ImagePull(ctx, named.String(), o, p.out()); err != nil {
 		if errors.Is(here, image.ErrPlatform) && !errors.Is(err, image.ErrPlatform) {
 			err = fault.New(fault.KindOf(err), "", "", "%w; it is needed because %w", err, here)
 		}
 		return nil, err
 	}
 	p.send("done")
-	return b.e.images.GetPlatform(ctx, ref, &platform)
+	return b.s.stock.Images.GetPlatform(ctx, ref, &platform)
 }
 
 func (b *bases) event(e build.Event) {

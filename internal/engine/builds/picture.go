@@ -1,4 +1,4 @@
-package engine
+package builds
 
 import (
 	"bytes"
@@ -20,8 +20,8 @@ const (
 	traceHead  = 56
 )
 
-// BuildPicture draws when which step of a build ran, as SVG.
-func BuildPicture(b *build.Build, w io.Writer) error {
+// Picture draws when which step of a build ran, as SVG.
+func Picture(b *build.Build, w io.Writer) error {
 	total := b.Finished.Sub(b.Started)
 	if total <= 0 {
 		total = time.Millisecond
