@@ -169,10 +169,6 @@ func (r *run) attached(ctx context.Context) error {
 	if err != nil {
 		return startFailure(r.discard(ctx, err))
 	}
-	if r.flags.sigProxy && !config.Tty {
-		s.early = catchSignals()
-		s.signal = func(name string) { _ = r.client.ContainerKill(context.Background(), r.id, name) }
-	}
 	err = r.client.ContainerStart(ctx, r.id, r.flags.DetachKeys)
 	if client.Broken(err) {
 		waiting, err = r.resume(ctx, s)
@@ -237,7 +233,8 @@ func (r *run) session() *session {
 	return s
 }
 
-// openStreams asks for the streams and the exit status in one go.
+// openStreams asks for the streams and the exit status in one go, and begins to hold
+// the signals for the container.
 func (r *run) openStreams(ctx context.Context, s *session) (*client.Waiting, error) {
 	config := r.request.Config
 	var pending *client.Pending
@@ -250,6 +247,10 @@ func (r *run) openStreams(ctx context.Context, s *session) (*client.Waiting, err
 		}
 	}
 	waiting, err := r.client.BeginWait(ctx, r.id, r.condition())
+	if r.flags.sigProxy && !config.Tty && s.early == nil {
+		s.early = catchSignals() // while the engine works on its answers
+		s.signal = func(name string) { _ = r.client.ContainerKill(context.Background(), r.id, name) }
+	}
 	if err == nil && pending != nil {
 		s.stream, err = pending.Stream()
 	}

@@ -213,11 +213,14 @@ func catchSignals() chan os.Signal {
 	return caught
 }
 
-// dropSignals gives signals their usual meaning back.
+// dropSignals gives signals their usual meaning back. Nobody waits for it: each signal
+// costs two switches between threads, and most commands are over now.
 func (s *session) dropSignals() {
 	if s.early != nil {
-		signal.Stop(s.early)
-		close(s.early)
+		go func() {
+			signal.Stop(s.early)
+			close(s.early)
+		}()
 	}
 }
 
