@@ -251,7 +251,7 @@ func TestDockerCommitsContainers(t *testing.T) {
 	d := newDockerImages(t)
 	d.ok("run", "-d", "--name", "work", "-e", "KEPT=1", "-l", "tier=made", busyboxImage, "sleep", "1000")
 	if changed := d.ok("diff", "work"); changed != "" {
-		t.Logf("a fresh container differs: %q", changed)
+		t.Errorf("a fresh container differs: %q", changed)
 	}
 	d.ok("exec", "work", "sh", "-c", "echo new > /data; rm /www/index.html; mkdir -p /deep/er")
 	id := d.ok("commit", "-m", "what changed", "-a", "A. Uthor", "--change", `CMD ["cat","/data"]`, "--change", "ENV ADDED=2", "work", "made:1")

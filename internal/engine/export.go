@@ -47,7 +47,7 @@ func (e *Engine) ContainerChanges(ctx context.Context, ref string) ([]api.Filesy
 	if err != nil {
 		return nil, err
 	}
-	changes, err := layer.Changes(ctx, upper, lower)
+	changes, err := layer.Changes(ctx, upper, lower, mountPointsOnly(upper))
 	if err != nil {
 		return nil, err
 	}

@@ -34,11 +34,12 @@ type Change struct {
 // directory is Added; of a deleted directory only itself is Deleted. A file is
 // Modified when its mode, owner, device, capability, size or modification time
 // are others, so that one that was opened for writing and not written to is
-// not; of directories size and time do not count. Sorted by path, a directory
+// not; of directories size and time do not count. What is new and ours, by its path
+// relative to the root, with all below it, is left out. Sorted by path, a directory
 // before what is in it.
-func Changes(ctx context.Context, upper string, lower []string) ([]Change, error) {
+func Changes(ctx context.Context, upper string, lower []string, ours func(path string) bool) ([]Change, error) {
 	const op = "compare with the image"
-	c := &comparer{ctx: ctx}
+	c := &comparer{ctx: ctx, ours: ours}
 	defer c.close()
 	var all []int
 	for i, dir := range lower {
@@ -62,6 +63,7 @@ func Changes(ctx context.Context, upper string, lower []string) ([]Change, error
 type comparer struct {
 	ctx     context.Context
 	lower   []int // descriptors of the lower directories, top first
+	ours    func(path string) bool
 	changes []Change
 }
 
@@ -168,6 +170,8 @@ func (c *comparer) child(dirfd int, dir, name string, lower []int) error {
 	}
 	before := len(c.changes)
 	switch {
+	case old == nil && c.ours(path):
+		return nil
 	case old == nil:
 		c.add(Added, path)
 	case c.differ(dirfd, name, path, &st, old, below):

@@ -17,7 +17,7 @@ func changesOf(t testing.TB, s *Store, id string, ids []digest.Digest) []string 
 	if err != nil {
 		t.Fatal(err)
 	}
-	all, err := Changes(context.Background(), filepath.Join(s.containers, id, "upper"), lower)
+	all, err := Changes(context.Background(), filepath.Join(s.containers, id, "upper"), lower, func(string) bool { return false })
 	if err != nil {
 		t.Fatal(err)
 	}
