@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"net/http"
+	"strconv"
 
 	"berth/internal/engine/filter"
 	"berth/internal/engine/networks"
@@ -48,6 +49,11 @@ func listNetworks(x *exchange) error {
 }
 
 func inspectNetwork(x *exchange) error {
+	if v := x.query("verbose"); v != "" { // what it adds is about swarms
+		if _, err := strconv.ParseBool(v); err != nil {
+			return fault.New(fault.Invalid, "", "", "invalid value for verbose: %s", v)
+		}
+	}
 	n, err := x.api.engine.NetworkInspect(x.ctx(), x.path("id"))
 	if err != nil {
 		return err

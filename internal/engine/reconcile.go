@@ -52,7 +52,7 @@ func (e *Engine) reconcile(ctx context.Context) error {
 		}
 	}
 	for id := range live {
-		if c := e.containers.Get(id); c != nil && c.Record().OwnsNetwork() {
+		if c := e.containers.Get(id); c != nil {
 			e.nets.Settle(ctx, c.Record())
 		}
 	}

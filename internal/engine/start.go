@@ -192,7 +192,11 @@ func (e *Engine) specInput(ctx context.Context, rec *container.Record) (spec.Inp
 	if err := e.joinNamespaces(rec, &in); err != nil {
 		return in, err
 	}
-	return in, e.connect(ctx, rec, &in)
+	if err := e.connect(ctx, rec, &in); err != nil {
+		return in, err
+	}
+	e.nets.Announce(rec)
+	return in, nil
 }
 
 // joinNamespaces resolves the pid, ipc and uts modes.
@@ -272,10 +276,8 @@ func (e *Engine) release(ctx context.Context, c *container.Container) {
 	if err := e.monitor.Forget(ctx, rec.ID); err != nil {
 		e.log.Warn("forget container", "container", rec.ID, "error", err)
 	}
-	if rec.OwnsNetwork() {
-		if err := e.nets.Detach(ctx, rec); err != nil {
-			e.log.Warn("detach container from its network", "container", rec.ID, "error", err)
-		}
+	if err := e.nets.Detach(ctx, rec); err != nil {
+		e.log.Warn("detach container from its network", "container", rec.ID, "error", err)
 	}
 	for _, m := range rec.Mounts {
 		e.unmountIdle(m.Name)

@@ -1,6 +1,7 @@
 package network
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -96,7 +97,7 @@ func (m *Manager) Join(ctx context.Context, id string, r JoinRequest) (*Endpoint
 	if len(mac) == 0 {
 		mac = hardwareAddr(j.IPv4)
 	}
-	j.MAC, j.Inside = mac.String(), a.freeInterface()
+	j.MAC, j.Inside = mac.String(), a.freeInterface(n.def.Inside)
 	if err := m.plugJoined(a, j, mac); err != nil {
 		m.unplugJoined(j)
 		return nil, err
@@ -125,10 +126,11 @@ func (m *Manager) attached(id string) (*attachment, error) {
 	return a, nil
 }
 
-// freeInterface returns the first name of ethN that is not in use.
-func (a *attachment) freeInterface() string {
+// freeInterface returns the first name that begins so and is not in use.
+func (a *attachment) freeInterface(begin string) string {
+	begin = cmp.Or(begin, "eth")
 	for i := 0; ; i++ {
-		name := "eth" + strconv.Itoa(i)
+		name := begin + strconv.Itoa(i)
 		if name == insideName && !a.sandbox.bare() {
 			continue
 		}

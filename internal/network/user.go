@@ -24,6 +24,7 @@ type Definition struct {
 	Range4   netip.Prefix // what addresses are taken from; zero means Subnet4
 	Gateway4 netip.Addr
 	Subnet6  netip.Prefix // zero without IPv6
+	Range6   netip.Prefix `json:",omitzero"` // as Range4
 	Gateway6 netip.Addr
 	Reserved []netip.Addr `json:",omitempty"` // never given out
 
@@ -33,6 +34,7 @@ type Definition struct {
 	NoMasq   bool       `json:",omitempty"` // containers go out under their own addresses
 	HostIP   netip.Addr `json:",omitzero"`  // where ports are published that name no address
 	MTU      int        `json:",omitempty"`
+	Inside   string     `json:",omitempty"` // what names of interfaces in containers begin with; "" means eth
 }
 
 // userNet is a network in use.
@@ -134,6 +136,9 @@ func (m *Manager) complete(d *Definition) error {
 	if !validIfName(d.Bridge) {
 		return fault.New(fault.Invalid, "use bridge", d.Bridge, "an interface name has 1 to %d characters, no slash, no colon and no blank", maxIfName)
 	}
+	if d.Inside != "" && !validIfName(d.Inside+"99") {
+		return fault.New(fault.Invalid, "name interfaces", d.Inside, "with a number behind it, it must be the name of an interface")
+	}
 	used, err := occupied(0)
 	if err != nil {
 		return err
@@ -179,39 +184,59 @@ func (d *Definition) check() error {
 	if b := d.Subnet4.Bits(); b > 30 || b < 8 {
 		return wrong("invalid subnet %s: an IPv4 subnet has a length from 8 to 30 bits", d.Subnet4)
 	}
-	if !d.Gateway4.IsValid() {
-		from := d.Subnet4
-		if d.Range4.IsValid() {
-			from = d.Range4
-		}
-		if d.Gateway4 = from.Masked().Addr(); d.Gateway4 == d.Subnet4.Addr() {
-			d.Gateway4 = d.Gateway4.Next()
-		}
+	if d.Gateway4 = gatewayIn(d.Gateway4, d.Subnet4, d.Range4); d.Gateway4 == lastAddr4(d.Subnet4) {
+		return wrong("invalid gateway %s: it is the broadcast address of %s", d.Gateway4, d.Subnet4)
 	}
-	if d.Range4.IsValid() && !(d.Subnet4.Contains(d.Range4.Addr()) && d.Range4.Bits() >= d.Subnet4.Bits()) {
-		return wrong("invalid ip-range %s: it is outside of the subnet %s", d.Range4, d.Subnet4)
-	}
-	if !d.Subnet4.Contains(d.Gateway4) {
-		return wrong("no matching subnet for gateway %s", d.Gateway4)
-	}
+	ends := []subnetEnd{{d.Subnet4, d.Range4, d.Gateway4}}
 	if d.Subnet6.IsValid() {
 		d.Subnet6 = d.Subnet6.Masked()
 		if b := d.Subnet6.Bits(); b > 126 || !d.Subnet6.Addr().Is6() {
 			return wrong("invalid subnet %s: an IPv6 subnet has a length of at most 126 bits", d.Subnet6)
 		}
-		if !d.Gateway6.IsValid() {
-			d.Gateway6 = d.Subnet6.Addr().Next()
-		}
-		if !d.Subnet6.Contains(d.Gateway6) {
-			return wrong("no matching subnet for gateway %s", d.Gateway6)
+		d.Gateway6 = gatewayIn(d.Gateway6, d.Subnet6, d.Range6)
+		ends = append(ends, subnetEnd{d.Subnet6, d.Range6, d.Gateway6})
+	}
+	for _, e := range ends {
+		switch {
+		case e.part.IsValid() && !(e.subnet.Contains(e.part.Addr()) && e.part.Bits() >= e.subnet.Bits()):
+			return wrong("invalid ip-range %s: it is outside of the subnet %s", e.part, e.subnet)
+		case !e.subnet.Contains(e.gateway):
+			return wrong("no matching subnet for gateway %s", e.gateway)
+		case e.gateway == e.subnet.Addr():
+			return wrong("invalid gateway %s: it is the address of the subnet itself", e.gateway)
 		}
 	}
 	for _, a := range d.Reserved {
-		if !d.Subnet4.Contains(a) && !(d.Subnet6.IsValid() && d.Subnet6.Contains(a)) {
+		switch {
+		case !d.Subnet4.Contains(a) && !(d.Subnet6.IsValid() && d.Subnet6.Contains(a)):
 			return wrong("no matching subnet for aux-address %s", a)
+		case a == d.Gateway4 || a == d.Gateway6:
+			return wrong("invalid aux-address %s: it is the gateway", a)
 		}
 	}
 	return nil
+}
+
+// subnetEnd is one address family of a definition.
+type subnetEnd struct {
+	subnet, part netip.Prefix
+	gateway      netip.Addr
+}
+
+// gatewayIn returns the gateway that was asked for or the first address that the
+// network gives out.
+func gatewayIn(asked netip.Addr, subnet, part netip.Prefix) netip.Addr {
+	first := subnet.Addr()
+	if part.IsValid() {
+		first = part.Masked().Addr()
+	}
+	switch {
+	case asked.IsValid():
+		return asked
+	case first == subnet.Addr():
+		return first.Next()
+	}
+	return first
 }
 
 // userBits is the length of the subnets that networks get: 1,021 addresses, what
@@ -321,16 +346,20 @@ func (n *userNet) take4() (netip.Addr, error) {
 
 // take6 derives an address from the IPv4 one, or the next free one after it.
 func (n *userNet) take6(ip4 netip.Addr) (netip.Addr, error) {
-	b, v4 := n.def.Subnet6.Addr().As16(), ip4.As4()
+	from := n.def.Subnet6
+	if n.def.Range6.IsValid() {
+		from = n.def.Range6.Masked()
+	}
+	b, v4 := from.Addr().As16(), ip4.As4()
 	host := binary.BigEndian.Uint32(v4[:]) & (1<<(32-n.def.Subnet4.Bits()) - 1)
-	if room := 128 - n.def.Subnet6.Bits(); room < 32 {
+	if room := 128 - from.Bits(); room < 32 {
 		host &= 1<<room - 1
 	}
 	binary.BigEndian.PutUint32(b[12:], binary.BigEndian.Uint32(b[12:])|host)
 	a := netip.AddrFrom16(b)
 	for range 1 << 16 {
-		if !n.def.Subnet6.Contains(a) {
-			a = n.def.Subnet6.Addr().Next()
+		if !from.Contains(a) {
+			a = from.Addr()
 		}
 		if !n.used[a] && a != n.def.Subnet6.Addr() {
 			n.used[a] = true

@@ -6,6 +6,7 @@ package filter
 import (
 	"encoding/json"
 	"path"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -81,14 +82,17 @@ func (f Set) Exact(key, value string) bool {
 	return !f.Has(key) || f[key][value]
 }
 
-// Match reports whether the key is unused or one of its values is equal to or
-// part of value.
+// Match reports whether the key is unused or one of its values is equal to, part of
+// or a pattern (a regular expression) for value.
 func (f Set) Match(key, value string) bool {
 	if !f.Has(key) || f[key][value] {
 		return true
 	}
 	for v := range f[key] {
 		if strings.Contains(value, v) {
+			return true
+		}
+		if re, err := regexp.Compile(v); err == nil && re.MatchString(value) {
 			return true
 		}
 	}

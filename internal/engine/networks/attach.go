@@ -88,7 +88,6 @@ func (s *Set) joinOthers(ctx context.Context, rec *container.Record, own *netroo
 			return err
 		}
 		some = true
-		s.tell(events.ActionConnect, r, rec.ID)
 	}
 	if !some {
 		return nil
@@ -194,6 +193,7 @@ func (s *Set) Renamed(rec *container.Record) {
 // Settle makes a living container's networks those that its record names: a connect
 // or disconnect may have been cut short.
 func (s *Set) Settle(ctx context.Context, rec *container.Record) {
+	s.announced.Store(rec.ID, true) // by the engine that started it
 	own, ok := s.Manager.Endpoint(rec.ID)
 	if !ok {
 		return
@@ -216,14 +216,30 @@ func (s *Set) Settle(ctx context.Context, rec *container.Record) {
 	s.refresh(rec)
 }
 
+// Announce tells that a container which is being started is on its networks.
+func (s *Set) Announce(rec *container.Record) {
+	s.announced.Store(rec.ID, true)
+	s.tellAll(events.ActionConnect, rec)
+}
+
 // Detach takes a container that has ended off its networks and frees its namespace.
 func (s *Set) Detach(ctx context.Context, rec *container.Record) error {
-	for _, ep := range s.Manager.Joined(rec.ID) {
-		if r, _ := s.find(ep.NetworkID); r != nil {
-			s.tell(events.ActionDisconnect, r, rec.ID)
-		}
+	if _, ok := s.announced.LoadAndDelete(rec.ID); ok {
+		s.tellAll(events.ActionDisconnect, rec)
+	}
+	if !rec.OwnsNetwork() {
+		return nil
 	}
 	return s.Manager.Detach(ctx, rec.ID)
+}
+
+// tellAll publishes an event of each network that a container is on.
+func (s *Set) tellAll(action events.Action, rec *container.Record) {
+	for _, name := range NamesOf(rec) {
+		if r, _ := s.find(name); r != nil {
+			s.tell(action, r, rec.ID)
+		}
+	}
 }
 
 // addresses are a running container's on all of its networks.

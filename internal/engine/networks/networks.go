@@ -41,6 +41,8 @@ type Set struct {
 	opened  time.Time
 	records metadata.Bucket[record]
 
+	announced sync.Map // ids of the containers whose connects were told, and whose disconnects are to be
+
 	mu   sync.Mutex // guards the rest; nothing else is locked under it
 	by   map[string]*record
 	busy map[string]bool // names of networks being made
@@ -231,7 +233,7 @@ func (r *record) describe() network.Network {
 		aux    map[string]string
 	}{
 		{network.IPAMConfig{Subnet: r.Subnet4, IPRange: r.Range4, Gateway: r.Gateway4}, r.Aux[0]},
-		{network.IPAMConfig{Subnet: r.Subnet6, Gateway: r.Gateway6}, r.Aux[1]},
+		{network.IPAMConfig{Subnet: r.Subnet6, IPRange: r.Range6, Gateway: r.Gateway6}, r.Aux[1]},
 	} {
 		if !c.config.Subnet.IsValid() {
 			continue

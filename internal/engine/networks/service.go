@@ -30,6 +30,11 @@ func (x *Service) NetworkList(_ context.Context, f filter.Set) ([]network.Summar
 	if err != nil {
 		return nil, err
 	}
+	for _, v := range f.Get("type") {
+		if v != "builtin" && v != "custom" {
+			return nil, fault.New(fault.Invalid, "", "", "invalid filter: 'type'='%s'", v)
+		}
+	}
 	out := []network.Summary{}
 	for _, r := range x.set.all() {
 		own := userDefined(r.Name)
@@ -44,7 +49,7 @@ func (x *Service) NetworkList(_ context.Context, f filter.Set) ([]network.Summar
 
 // matches applies the filters that are about what a network is by itself.
 func matches(f filter.Set, n network.Network) bool {
-	id := !f.Has("id") || slices.ContainsFunc(f.Get("id"), func(v string) bool { return v != "" && strings.HasPrefix(n.ID, v) })
+	id := !f.Has("id") || slices.ContainsFunc(f.Get("id"), func(v string) bool { return strings.HasPrefix(n.ID, v) })
 	return id && f.Match("name", n.Name) && f.Exact("driver", n.Driver) && f.Exact("scope", n.Scope) && f.Labels("label", n.Labels)
 }
 
