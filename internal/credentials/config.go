@@ -44,19 +44,7 @@ func (a Auth) Header() string {
 		return ""
 	}
 	a.Auth = ""
-	return header(a)
-}
-
-// ConfigHeader returns the value of X-Registry-Config for credentials by host.
-func ConfigHeader(all map[string]Auth) string {
-	if len(all) == 0 {
-		return ""
-	}
-	return header(all)
-}
-
-func header(v any) string {
-	text, _ := json.Marshal(v) // strings always encode
+	text, _ := json.Marshal(a) // strings always encode
 	return base64.URLEncoding.EncodeToString(text)
 }
 

@@ -5,9 +5,7 @@ import (
 	"context"
 	"io"
 	"os"
-	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -332,14 +330,4 @@ func (p *packer) omit(i *item) (gone bool, err error) {
 		return false, nil
 	}
 	return true, fault.Wrap("remove file", quote(i.path()), new(remover).at(i.dirfd, i.name))
-}
-
-// ExcludePaths returns an Exclude that leaves out exactly the given absolute
-// paths, with what is below them.
-func ExcludePaths(paths ...string) func(string) bool {
-	set := make(map[string]bool, len(paths))
-	for _, p := range paths {
-		set[strings.TrimPrefix(filepath.Clean(p), "/")] = true
-	}
-	return func(p string) bool { return set[p] }
 }

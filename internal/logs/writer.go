@@ -214,22 +214,3 @@ func move(from, to string) error {
 	}
 	return unix.Rename(from, to)
 }
-
-// Remove deletes a log with all its rotated files.
-func Remove(path string) error {
-	_ = unix.Unlink(path + temporarySuffix)
-	for i := 0; ; i++ {
-		found := false
-		for _, form := range []string{"", compressedSuffix} {
-			name := rotated(path, i) + form
-			err := unix.Unlink(name)
-			if err != nil && err != unix.ENOENT {
-				return fault.New(fault.Internal, "remove log file", name, "%w", err)
-			}
-			found = found || err == nil
-		}
-		if !found && i > 0 {
-			return nil
-		}
-	}
-}

@@ -212,6 +212,3 @@ func (c *Conn) Receive() (Message, error) {
 	}
 	return m, failed
 }
-
-// Close closes the worker's end.
-func (c *Conn) Close() error { return c.file.Close() }
