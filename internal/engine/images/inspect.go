@@ -60,7 +60,7 @@ func (s *Service) ImageInspect(ctx context.Context, ref string, o InspectOptions
 		if err != nil {
 			return Inspection{}, err
 		}
-		out.Manifests = s.manifestSummaries(ctx, members)
+		out.Manifests = s.manifestSummaries(ctx, members, s.stock.AllUsers())
 		out.Descriptor = targetOf(members, raw)
 	}
 	return Inspection{out, img.Parent.String()}, nil
@@ -98,7 +98,7 @@ func targetOf(members []image.Member, raw []byte) *ocispec.Descriptor {
 
 // manifestSummaries tells of each image of an index; an image without a manifest
 // has none to tell of.
-func (s *Service) manifestSummaries(ctx context.Context, members []image.Member) []api.ManifestSummary {
+func (s *Service) manifestSummaries(ctx context.Context, members []image.Member, users map[digest.Digest][]image.User) []api.ManifestSummary {
 	var list []api.ManifestSummary
 	for _, m := range members {
 		if m.Descriptor.Digest == "" {
@@ -109,7 +109,7 @@ func (s *Service) manifestSummaries(ctx context.Context, members []image.Member)
 		if m.Image != nil {
 			sum.Size.Content = s.contentSize(ctx, m)
 			props.Size.Unpacked = m.Image.Size
-			for _, u := range s.stock.Users(m.Image.ID) {
+			for _, u := range users[m.Image.ID] {
 				props.Containers = append(props.Containers, u.ID)
 			}
 		}

@@ -142,6 +142,10 @@ func (s *Service) ImageList(ctx context.Context, o ListOptions) ([]api.Summary, 
 	if o.SharedSize {
 		shared = layerUses(images)
 	}
+	var users map[digest.Digest][]image.User
+	if o.ContainerCount || o.Manifests {
+		users = s.stock.AllUsers()
+	}
 	out := []api.Summary{}
 	for _, img := range images {
 		if !f.admits(img) {
@@ -151,14 +155,17 @@ func (s *Service) ImageList(ctx context.Context, o ListOptions) ([]api.Summary, 
 		if nameless := len(tags)+len(digests) == 0; nameless && (len(f.references) > 0 || !o.All && parents[img.ID]) {
 			continue
 		}
-		sum := s.summary(img, o)
+		sum := summary(img)
 		sum.RepoTags, sum.RepoDigests = tags, digests
+		if o.ContainerCount {
+			sum.Containers = int64(len(users[img.ID]))
+		}
 		if o.SharedSize {
 			sum.SharedSize = s.sharedSize(img, shared)
 		}
 		if o.Manifests {
 			if members, raw, err := s.stock.Images.Members(ctx, cmp.Or(img.Index, img.ID).String()); err == nil {
-				sum.Manifests, sum.Descriptor = s.manifestSummaries(ctx, members), targetOf(members, raw)
+				sum.Manifests, sum.Descriptor = s.manifestSummaries(ctx, members, users), targetOf(members, raw)
 			}
 		}
 		out = append(out, sum)
@@ -210,15 +217,12 @@ func (s *Service) sharedSize(img *image.Image, uses map[digest.Digest]int) int64
 	return total
 }
 
-func (s *Service) summary(img *image.Image, o ListOptions) api.Summary {
-	sum := api.Summary{
+// summary is what can be told of an image without looking at others, or at containers.
+func summary(img *image.Image) api.Summary {
+	return api.Summary{
 		ID: img.ID.String(), ParentID: img.Parent.String(),
 		Created: unixOrZero(img.Created), Size: img.Size, SharedSize: -1, Containers: -1, Labels: img.Config.Config.Labels,
 	}
-	if o.ContainerCount {
-		sum.Containers = int64(len(s.stock.Users(img.ID)))
-	}
-	return sum
 }
 
 func notNil(list []string) []string { return append([]string{}, list...) }

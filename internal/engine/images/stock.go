@@ -93,7 +93,17 @@ func (s *Stock) tellRemoval(gone []apiimage.DeleteResponse, known []*image.Image
 	}
 }
 
-// Users returns the containers made from an image.
+// AllUsers returns the containers made from each image, for who asks about many.
+func (s *Stock) AllUsers() map[digest.Digest][]image.User {
+	users := map[digest.Digest][]image.User{}
+	for _, c := range s.Containers.All() {
+		rec := c.Record()
+		users[rec.ImageID] = append(users[rec.ImageID], image.User{ID: rec.ID, Running: rec.State.Up()})
+	}
+	return users
+}
+
+// Users returns the containers made from one image.
 func (s *Stock) Users(id digest.Digest) []image.User {
 	var users []image.User
 	for _, c := range s.Containers.All() {
