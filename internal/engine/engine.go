@@ -38,6 +38,7 @@ import (
 	"berth/internal/engine/spec"
 	"berth/internal/engine/vocabulary"
 	"berth/internal/events"
+	"berth/internal/fault"
 	"berth/internal/image"
 	"berth/internal/layer"
 	"berth/internal/metadata"
@@ -167,7 +168,7 @@ func (e *Engine) openDirs() error {
 		mode os.FileMode
 	}{{e.cfg.Root, 0o710}, {e.cfg.RunDir, 0o711}} {
 		if err := os.MkdirAll(d.path, d.mode); err != nil {
-			return wrapFS("create directory", d.path, err)
+			return fault.Wrap("create directory", d.path, err)
 		}
 	}
 	// Others must not pass: what has setuid bits in images and volumes would
@@ -177,7 +178,7 @@ func (e *Engine) openDirs() error {
 		e.log.Error("the data directory is on a read-only file system: what there is is shown and what runs goes on, but nothing can be made, started or removed",
 			"directory", e.cfg.Root)
 	case err != nil:
-		return wrapFS("protect directory", e.cfg.Root, err)
+		return fault.Wrap("protect directory", e.cfg.Root, err)
 	}
 	var err error
 	e.lock, err = lockRoot(filepath.Join(e.cfg.Root, "lock"))

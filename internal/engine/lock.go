@@ -25,7 +25,7 @@ func lockRoot(path string) (*os.File, error) {
 		f, err = os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW, 0)
 	}
 	if err != nil {
-		return nil, wrapFS("lock data directory", path, err)
+		return nil, fault.Wrap("lock data directory", path, err)
 	}
 	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 	if errors.Is(err, unix.EWOULDBLOCK) {
@@ -43,7 +43,7 @@ func lockRoot(path string) (*os.File, error) {
 	}
 	if err != nil {
 		f.Close()
-		return nil, wrapFS("lock data directory", path, err)
+		return nil, fault.Wrap("lock data directory", path, err)
 	}
 	return f, nil
 }
@@ -62,7 +62,7 @@ func (e *Engine) readIdentity() error {
 		return nil
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return wrapFS("read", path, err)
+		return fault.Wrap("read", path, err)
 	}
 	b := make([]byte, 16)
 	_, _ = rand.Read(b) // never fails

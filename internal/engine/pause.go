@@ -78,10 +78,10 @@ func (e *Engine) unpause(ctx context.Context, c *container.Container) error {
 func (e *Engine) freeze(ctx context.Context, c *container.Container) (thaw func() error, err error) {
 	mark := e.freezeMark(c.ID)
 	if err := os.MkdirAll(filepath.Dir(mark), 0o700); err != nil {
-		return nil, wrapFS("pause", c.ID, err)
+		return nil, fault.Wrap("pause", c.ID, err)
 	}
 	if err := os.WriteFile(mark, nil, 0o600); err != nil {
-		return nil, wrapFS("pause", c.ID, err)
+		return nil, fault.Wrap("pause", c.ID, err)
 	}
 	err = e.ContainerPause(ctx, c.ID)
 	if err != nil {
@@ -95,7 +95,7 @@ func (e *Engine) freeze(ctx context.Context, c *container.Container) (thaw func(
 		// The client may be gone; the container goes on whatever happens.
 		err := e.unpause(context.WithoutCancel(ctx), c)
 		if err == nil || !c.State().Alive() {
-			return wrapFS("unpause", c.ID, ignoreMissing(os.Remove(mark)))
+			return fault.Wrap("unpause", c.ID, ignoreMissing(os.Remove(mark)))
 		}
 		return err
 	}, nil
