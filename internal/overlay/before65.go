@@ -18,7 +18,7 @@ func allAtOnce(s Stack, attrs int) (int, error) {
 		err error
 	}
 	done := make(chan result, 1)
-	onSpoiltThread(func() {
+	OnSpoiltThread(func() {
 		fd, err := mountAside(s, attrs)
 		done <- result{fd, err}
 	})
@@ -26,10 +26,11 @@ func allAtOnce(s Stack, attrs int) (int, error) {
 	return r.fd, r.err
 }
 
-// onSpoiltThread runs do in a thread that ends afterwards. It is never the main
-// thread, which cannot end, and whose namespaces are what /proc shows of the
-// whole process.
-func onSpoiltThread(do func()) {
+// OnSpoiltThread has a thread run do that ends afterwards, with whatever was changed
+// about it (its namespaces, its rights), and does not wait for it. It is never the main
+// thread, which cannot end, and whose namespaces are what /proc shows of the whole
+// process.
+func OnSpoiltThread(do func()) {
 	go func() {
 		runtime.LockOSThread()
 		if unix.Gettid() != unix.Getpid() {
@@ -38,7 +39,7 @@ func onSpoiltThread(do func()) {
 		}
 		// While this goroutine holds the main thread, others run elsewhere.
 		other := make(chan struct{})
-		onSpoiltThread(func() {
+		OnSpoiltThread(func() {
 			defer close(other)
 			do()
 		})

@@ -3,13 +3,13 @@ package tree
 import (
 	"io"
 	"os"
-	"runtime"
 	"strconv"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 
 	"berth/internal/fault"
+	"berth/internal/overlay"
 )
 
 // Credentials is whose rights apply when files are read.
@@ -30,14 +30,13 @@ type actor struct {
 func newActor(c Credentials) *actor {
 	a := &actor{calls: make(chan func())}
 	up := make(chan struct{})
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+	overlay.OnSpoiltThread(func() {
 		a.ready = assume(c)
 		close(up)
 		for fn := range a.calls {
 			fn()
 		}
-	}()
+	})
 	<-up
 	return a
 }

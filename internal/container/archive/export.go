@@ -7,6 +7,7 @@ import (
 	"io"
 
 	"berth/internal/fault"
+	"berth/internal/overlay"
 
 	"golang.org/x/sys/unix"
 )
@@ -16,7 +17,7 @@ import (
 func (r *Root) Bare() (*Root, error) {
 	bare := &Root{dir: -1, space: -1, pid: -1}
 	done := make(chan error, 1)
-	onOwnThread(func() {
+	overlay.OnSpoiltThread(func() {
 		done <- func() (err error) {
 			// Entering a mount namespace needs a working directory of one's own.
 			if err := unix.Unshare(unix.CLONE_FS); err != nil {

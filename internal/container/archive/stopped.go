@@ -3,7 +3,6 @@ package archive
 import (
 	"errors"
 	"path"
-	"runtime"
 	"slices"
 	"strings"
 
@@ -112,7 +111,7 @@ func openMounts(mounts []volume.Mount) (out openedMounts, err error) {
 // ends afterwards; a descriptor of the namespace keeps it.
 func (r *Root) assemble(mounts openedMounts, create bool, attrs int) error {
 	done := make(chan error, 1)
-	onOwnThread(func() {
+	overlay.OnSpoiltThread(func() {
 		done <- func() error {
 			if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
 				return fault.New(fault.Internal, "make mount namespace", "", "%w", err)
@@ -208,20 +207,4 @@ func (r *Root) makeDirs(name string) (int, error) {
 		return -1, err
 	}
 	return r.open(name, unix.O_PATH|unix.O_DIRECTORY)
-}
-
-// onOwnThread runs do in a thread that ends afterwards; never in the main thread,
-// whose namespaces are what /proc shows of the process.
-func onOwnThread(do func()) {
-	go func() {
-		runtime.LockOSThread()
-		if unix.Gettid() != unix.Getpid() {
-			do() // and never unlock: the thread ends with its namespace
-			return
-		}
-		other := make(chan struct{})
-		onOwnThread(func() { defer close(other); do() })
-		<-other
-		runtime.UnlockOSThread()
-	}()
 }
