@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"net/http"
-	"strconv"
 	"sync"
 
 	"berth/internal/build"
@@ -114,7 +113,7 @@ func resizeBuildShell(x *exchange) error {
 	if err != nil {
 		return err
 	}
-	height, width, err := x.terminalSize()
+	height, width, err := x.consoleSize()
 	if err != nil {
 		return err
 	}
@@ -124,19 +123,10 @@ func resizeBuildShell(x *exchange) error {
 	return x.done(http.StatusOK)
 }
 
-// terminalSize reads h and w; 0 is not known.
-func (x *exchange) terminalSize() (height, width uint16, err error) {
-	for _, p := range []struct {
-		key string
-		to  *uint16
-	}{{"h", &height}, {"w", &width}} {
-		if v := x.query(p.key); v != "" {
-			n, err := strconv.ParseUint(v, 10, 16)
-			if err != nil {
-				return 0, 0, badQuery(p.key, v, "is not a number of characters")
-			}
-			*p.to = uint16(n)
-		}
+// terminalSize is consoleSize for clients that may not know it: 0 then.
+func (x *exchange) terminalSize() (h, w uint16, err error) {
+	if x.query("h") == "" && x.query("w") == "" {
+		return 0, 0, nil
 	}
-	return height, width, nil
+	return x.consoleSize()
 }

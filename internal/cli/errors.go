@@ -14,6 +14,7 @@ import (
 	"berth/internal/cli/terminal"
 	"berth/internal/client"
 	"berth/internal/fault"
+	"berth/internal/spelling"
 )
 
 // complain prints an error as "berth: what" and, on a line of its own, what to
@@ -103,7 +104,7 @@ func unknownMember(g *group, name string) error {
 func nearest(word string, candidates []string) string {
 	best, distance := "", max(1, len(word)/3)+1
 	for _, c := range candidates {
-		d := editDistance(strings.ToLower(word), strings.ToLower(c))
+		d := spelling.Distance(strings.ToLower(word), strings.ToLower(c))
 		if len(word) >= 3 && strings.HasPrefix(c, word) {
 			d = min(d, 1)
 		}
@@ -112,31 +113,6 @@ func nearest(word string, candidates []string) string {
 		}
 	}
 	return best
-}
-
-// editDistance counts the insertions, deletions, replacements and swaps of
-// neighbours that turn a into b.
-func editDistance(a, b string) int {
-	before, previous := make([]int, len(b)+1), make([]int, len(b)+1)
-	for j := range previous {
-		previous[j] = j
-	}
-	for i := 1; i <= len(a); i++ {
-		current := make([]int, len(b)+1)
-		current[0] = i
-		for j := 1; j <= len(b); j++ {
-			cost := 1
-			if a[i-1] == b[j-1] {
-				cost = 0
-			}
-			current[j] = min(previous[j]+1, current[j-1]+1, previous[j-1]+cost)
-			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
-				current[j] = min(current[j], before[j-2]+1)
-			}
-		}
-		before, previous = previous, current
-	}
-	return previous[len(b)]
 }
 
 // lister fetches the names of all things of a kind.

@@ -13,6 +13,7 @@ import (
 	"berth/internal/container"
 	"berth/internal/container/rootview"
 	"berth/internal/runtime/smallfile"
+	"berth/internal/spelling"
 )
 
 const (
@@ -123,33 +124,8 @@ func likeness(want, have string) (far int, ok bool) {
 	if len(a) > 5 {
 		most = 2
 	}
-	d := distance(a, b)
+	d := spelling.Distance(a, b)
 	return 2 + d, d <= most
-}
-
-// distance counts the letters to insert, delete or replace, and neighbours to
-// swap, between two words.
-func distance(a, b string) int {
-	before, last := make([]int, len(b)+1), make([]int, len(b)+1)
-	for j := range last {
-		last[j] = j
-	}
-	for i := 1; i <= len(a); i++ {
-		row := make([]int, len(b)+1)
-		row[0] = i
-		for j := 1; j <= len(b); j++ {
-			cost := 1
-			if a[i-1] == b[j-1] {
-				cost = 0
-			}
-			row[j] = min(last[j]+1, row[j-1]+1, last[j-1]+cost)
-			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
-				row[j] = min(row[j], before[j-2]+1)
-			}
-		}
-		before, last = last, row
-	}
-	return last[len(b)]
 }
 
 // listenerOn names the program of this machine that has a port such as
