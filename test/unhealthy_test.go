@@ -9,14 +9,17 @@ func TestUnhealthyContainersAreRestartedOrStopped(t *testing.T) {
 	t.Parallel()
 	h := newEngine(t)
 	health := []string{"--health-cmd", "test ! -e /sick", "--health-interval", "200ms", "--health-retries", "2"}
-	run := func(name, action string) {
+	run := func(with func(...string) string, name string, action ...string) {
 		t.Helper()
-		args := append([]string{"run", "-d", "--name", name, "-l", "berth.on-unhealthy=" + action}, health...)
-		h.ok(append(args, busyboxImage, "sh", "-c", "trap 'exit 0' TERM; rm -f /sick; while :; do sleep 0.1; done")...)
+		args := append(append([]string{"run", "-d", "--name", name}, action...), health...)
+		with(append(args, busyboxImage, "sh", "-c", "trap 'exit 0' TERM; rm -f /sick; touch /ready; while :; do sleep 0.1; done")...)
 	}
-	run("again", "restart")
-	run("ends", "stop")
-	run("stays", "none")
+	run(h.berth, "again", "--on-unhealthy", "restart")
+	run(h.ok, "ends", "--label", "berth.on-unhealthy=stop") // as a Compose file says it
+	run(h.berth, "stays", "--on-unhealthy", "none")
+	for _, name := range []string{"again", "ends", "stays"} {
+		h.eventually(name+" has come past its rm", func() bool { return h.docker("exec", name, "test", "-e", "/ready").code == 0 })
+	}
 	pid := h.ok("inspect", "--format", "{{.State.Pid}}", "again")
 	for _, name := range []string{"again", "ends", "stays"} {
 		h.ok("exec", name, "touch", "/sick")

@@ -63,7 +63,7 @@ var runGroups = []flagGroup{
 		"device-read-bps device-write-bps device-read-iops device-write-iops", false},
 	{"Security and devices", "privileged cap-add cap-drop security-opt group-add userns device device-cgroup-rule gpus " +
 		"pid ipc uts cgroupns cgroup-parent sysctl", false},
-	{"Health", "health-cmd health-interval health-timeout health-retries health-start-period health-start-interval no-healthcheck", false},
+	{"Health", "health-cmd health-interval health-timeout health-retries health-start-period health-start-interval no-healthcheck on-unhealthy", false},
 	{"Logs", "log-driver log-opt", false},
 }
 

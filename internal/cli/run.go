@@ -313,6 +313,16 @@ func (r *run) create(ctx context.Context, warm int) error {
 		return err
 	}
 	f := r.flags
+	if f.OnUnhealthy != "" { // others would take it for a note
+		ours, err := r.client.IsBerth(ctx)
+		if err == nil && !ours {
+			err = wrong("this engine has no --on-unhealthy").WithHint("nothing was created")
+		}
+		if err != nil {
+			cid.drop()
+			return err
+		}
+	}
 	if f.Pull == spec.PullAlways {
 		if err := r.app.pullFor(ctx, r.client, f, r.request.Image); err != nil {
 			return err

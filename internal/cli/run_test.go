@@ -72,6 +72,17 @@ func (e *fakeEngine) invoke(in *os.File, args ...string) outcome {
 	return outcome{code: code, stdout: out.String(), stderr: errs.String()}
 }
 
+// TestOnUnhealthyIsForEnginesThatKnowIt: others take it for an annotation that means
+// nothing to them.
+func TestOnUnhealthyIsForEnginesThatKnowIt(t *testing.T) {
+	t.Parallel()
+	e := newFakeEngine(t)
+	o := e.berth("", "run", "--on-unhealthy", "restart", "image", "true")
+	if o.code != 125 || !strings.Contains(o.stderr, "no --on-unhealthy") || len(e.recorded("POST", "/containers/create")) != 0 {
+		t.Errorf("code %d, %s", o.code, o.stderr)
+	}
+}
+
 func TestRunOutputAndExitCodes(t *testing.T) {
 	t.Parallel()
 	e := newFakeEngine(t)

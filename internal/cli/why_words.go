@@ -148,7 +148,7 @@ func explainAsked(w *wire.Why, c *wire.WhyCause, now time.Time) (title, text, ad
 	case "hand":
 		title = "It was stopped by hand."
 	case "policy":
-		title = "The engine stopped it, since its health check failed and berth.on-unhealthy says so."
+		title = "The engine stopped it, since its health check failed and --on-unhealthy says so."
 	case "shutdown":
 		title = "The engine stopped it, because the engine itself was stopped."
 	}
@@ -276,7 +276,7 @@ func explainRunning(w *wire.Why, c *wire.WhyCause) (title, text, advice string) 
 		if w.Health != nil {
 			text = fmt.Sprintf("%s in a row of: %s", format.Plural(streak, "failure"), format.Truncate(format.Printable(strings.Join(w.Health.Test, " ")), 200))
 			if w.Health.Action == "" || w.Health.Action == "none" {
-				advice = "with the label berth.on-unhealthy=restart the engine starts it anew when that happens"
+				advice = "created with --on-unhealthy restart, the engine starts it anew when that happens"
 			}
 		}
 		return title, text, advice

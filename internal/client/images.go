@@ -191,6 +191,15 @@ func (c *Client) Ping(ctx context.Context) error {
 	return c.call(ctx, "GET", "/_ping", nil, nil, nil)
 }
 
+// IsBerth tells whether the engine is one of ours, by what it calls itself.
+func (c *Client) IsBerth(ctx context.Context) (bool, error) {
+	a, err := c.do(ctx, &request{method: "GET", path: "/_ping"})
+	if err != nil {
+		return false, err
+	}
+	return strings.HasPrefix(a.header.Get("server"), "Berth/"), a.Close()
+}
+
 // Indent lays raw JSON out for a person.
 func Indent(raw json.RawMessage, prefix, indent string) string {
 	var b bytes.Buffer

@@ -73,6 +73,7 @@ type Flags struct {
 	HealthStartInterval       time.Duration
 	HealthRetries             int
 	NoHealthcheck             bool
+	OnUnhealthy               string
 	LogDriver                 string
 	LogOpt                    []string
 	IPC, PID, UTS, Userns     string
@@ -125,6 +126,7 @@ func (f *Flags) registerProcess(fs *pflag.FlagSet) {
 	fs.DurationVar(&f.HealthStartInterval, "health-start-interval", 0, "`TIME` between checks in the start period")
 	fs.IntVar(&f.HealthRetries, "health-retries", 0, "failures in a row that make it unhealthy")
 	fs.BoolVar(&f.NoHealthcheck, "no-healthcheck", false, "ignore the image's health check")
+	fs.StringVar(&f.OnUnhealthy, "on-unhealthy", "", "`ACTION` when it is unhealthy: restart, stop or none")
 	fs.StringVar(&f.LogDriver, "log-driver", "", "`DRIVER` where output goes: json-file, local, syslog, none")
 	List(fs, &f.LogOpt, "log-opt", "", "`NAME=VALUE` tell the log driver: max-size=10m, max-file=3 ...")
 	fs.BoolVar(&f.DisableContentTrust, "disable-content-trust", true, "accepted for docker's sake")

@@ -102,6 +102,12 @@ func (f *Flags) process(c *client.Config, h *client.HostConfig) (err error) {
 	if h.Annotations, err = pairs("annotation", f.Annotation); err != nil {
 		return err
 	}
+	if f.OnUnhealthy != "" {
+		if h.Annotations == nil {
+			h.Annotations = make(map[string]string, 1)
+		}
+		h.Annotations["berth.on-unhealthy"] = f.OnUnhealthy
+	}
 	if h.LogConfig.Config, err = pairs("log-opt", f.LogOpt); err != nil {
 		return err
 	}
