@@ -70,9 +70,6 @@ func TestImagesBesideDocker(t *testing.T) {
 	}
 	b.know("bareid", "Id", b.make(call{method: "GET", path: "/images/bare/json"}))
 	bare, nothing := b.words["bareid"][0], strings.Repeat("ab", 32)
-	get := func(path string, values ...string) call { return call{method: "GET", path: path, values: values} }
-	post := func(path string) call { return call{method: "POST", path: path} }
-	del := func(path string) call { return call{method: "DELETE", path: path} }
 	b.compare([]call{
 		get("/images/json", "[].Id", "[].RepoTags[]", "[].Created", "[].SharedSize", "[].Containers", "[].ParentId"),
 		get("/images/json?all=1"), get("/images/json?digests=1"), get("/images/json?all=maybe"), get("/images/json?shared-size=1"),

@@ -75,21 +75,25 @@ func listContainers(x *exchange) error {
 		list = []container.Summary{}
 	}
 	for i := range list {
-		c := &list[i]
-		if x.version.before(46) {
-			c.HostConfig.Annotations = nil
-		}
-		if x.version.before(48) {
-			c.ImageManifestDescriptor = nil
-		}
-		if x.version.before(52) {
-			c.Health = nil
-		}
+		adaptListed(x.version, &list[i])
 	}
 	if x.flag("brief") {
 		return x.reply(http.StatusOK, heads(list))
 	}
 	return x.reply(http.StatusOK, list)
+}
+
+// adaptListed takes out of a list's item what older clients do not know.
+func adaptListed(v apiVersion, c *container.Summary) {
+	if v.before(46) {
+		c.HostConfig.Annotations = nil
+	}
+	if v.before(48) {
+		c.ImageManifestDescriptor = nil
+	}
+	if v.before(52) {
+		c.Health = nil
+	}
 }
 
 func inspectContainer(x *exchange) error {

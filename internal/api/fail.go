@@ -107,7 +107,11 @@ func (x *exchange) logFailure(status int, err error) {
 	}
 }
 
-// notFound answers for paths and methods which the API does not have.
-func notFound(*exchange) error {
+// notFound answers for paths and methods which the API does not have. What browsers
+// ask before a request is answered for whatever path, as docker does.
+func notFound(x *exchange) error {
+	if x.r.Method == http.MethodOptions {
+		return x.done(http.StatusOK)
+	}
 	return fault.New(fault.NotFound, "", "", "page not found")
 }

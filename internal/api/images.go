@@ -72,13 +72,23 @@ func listImages(x *exchange) error {
 	if list == nil {
 		list = []image.Summary{}
 	}
+	if x.version.before(51) {
+		for i := range list {
+			list[i].Containers = -1
+		}
+	}
+	return x.reply(http.StatusOK, listedImages(x.version, list))
+}
+
+// listedImages gives a list the shape of the client's version.
+func listedImages(v apiVersion, list []image.Summary) any {
 	for i := range list {
-		adaptSummary(x.version, &list[i])
+		adaptSummary(v, &list[i])
 	}
-	if x.version.before(44) {
-		return x.reply(http.StatusOK, withVirtualSize(list))
+	if v.before(44) {
+		return withVirtualSize(list)
 	}
-	return x.reply(http.StatusOK, list)
+	return list
 }
 
 func adaptSummary(v apiVersion, s *image.Summary) {
@@ -93,9 +103,6 @@ func adaptSummary(v apiVersion, s *image.Summary) {
 	}
 	if v.before(48) {
 		s.Descriptor = nil
-	}
-	if v.before(51) {
-		s.Containers = -1
 	}
 }
 

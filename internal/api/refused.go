@@ -3,6 +3,7 @@ package api
 import (
 	"net/http"
 
+	"berth/internal/engine/filter"
 	"berth/internal/fault"
 )
 
@@ -75,4 +76,16 @@ func notOffered(what, instead string) error {
 
 // listPlugins answers that there are none: clients list them to find out what
 // they can use.
-func listPlugins(x *exchange) error { return x.reply(http.StatusOK, []struct{}{}) }
+func listPlugins(x *exchange) error {
+	f, err := filter.Parse(x.query("filters"))
+	if err != nil {
+		return err
+	}
+	if err := f.Check("capability", "enabled"); err != nil {
+		return err
+	}
+	if _, err := f.Bool("enabled", false); err != nil {
+		return err
+	}
+	return x.reply(http.StatusOK, []struct{}{})
+}

@@ -126,6 +126,14 @@ func TestSwarmAndPluginsAnswerInDockersWords(t *testing.T) {
 	if w := ask(t, &stub{}, "GET", "/v1.41/plugins", ""); w.Code != http.StatusOK || strings.TrimSpace(w.Body.String()) != "[]" {
 		t.Errorf("plugins: %d %s", w.Code, w.Body)
 	}
+	for path, want := range map[string]int{`/plugins?filters={"enabled":["true"]}`: 200, `/plugins?filters={"enabled":["x"]}`: 400, `/plugins?filters={"x":["y"]}`: 400, `/plugins?filters={`: 400} {
+		if w := ask(t, &stub{}, "GET", path, ""); w.Code != want {
+			t.Errorf("%s: %d %s", path, w.Code, w.Body)
+		}
+	}
+	if w := ask(t, &stub{}, "OPTIONS", "/v1.41/images/json", ""); w.Code != http.StatusOK || w.Body.Len() > 0 {
+		t.Errorf("OPTIONS: %d %s", w.Code, w.Body)
+	}
 	w := ask(t, &stub{}, "GET", "/containers/x/checkpoints", "")
 	if w.Code != http.StatusNotImplemented || !strings.Contains(w.Body.String(), "checkpoints") {
 		t.Errorf("checkpoints: %d %s", w.Code, w.Body)

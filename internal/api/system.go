@@ -2,14 +2,13 @@ package api
 
 import (
 	"context"
-	"encoding/json"
 	"net/http"
 	"time"
 
 	"berth/internal/engine/filter"
 
-	"github.com/moby/moby/api/types"
 	"github.com/moby/moby/api/types/events"
+	"github.com/moby/moby/api/types/registry"
 	"github.com/moby/moby/api/types/system"
 )
 
@@ -58,15 +57,43 @@ func getVersion(x *exchange) error {
 type legacyInfo struct {
 	system.Info
 	BridgeNfIptables  bool
-	BridgeNfIP6tables bool `json:"BridgeNfIp6tables"`
+	BridgeNfIP6tables bool  `json:"BridgeNfIp6tables"`
+	KernelMemory      *bool `json:",omitempty"` // before 1.42
+	KernelMemoryTCP   *bool `json:",omitempty"`
 	ContainerdCommit  legacyCommit
 	RuncCommit        legacyCommit
 	InitCommit        legacyCommit
+	RegistryConfig    *legacyRegistries
+}
+
+// legacyRegistries has what was there before 1.47, always empty.
+type legacyRegistries struct {
+	*registry.ServiceConfig
+	AllowNondistributableArtifactsCIDRs     *[]string `json:",omitempty"`
+	AllowNondistributableArtifactsHostnames *[]string `json:",omitempty"`
 }
 
 type legacyCommit struct {
 	ID       string
-	Expected string `json:",omitempty"`
+	Expected *string `json:",omitempty"` // before 1.49
+}
+
+func infoBefore50(v apiVersion, info system.Info) legacyInfo {
+	out := legacyInfo{Info: info, RegistryConfig: &legacyRegistries{ServiceConfig: info.RegistryConfig}}
+	out.ContainerdCommit.ID, out.RuncCommit.ID, out.InitCommit.ID = info.ContainerdCommit.ID, info.RuncCommit.ID, info.InitCommit.ID
+	if v.before(49) {
+		out.ContainerdCommit.Expected, out.RuncCommit.Expected, out.InitCommit.Expected = &info.ContainerdCommit.ID, &info.RuncCommit.ID, &info.InitCommit.ID
+	}
+	if v.before(47) {
+		out.RegistryConfig.AllowNondistributableArtifactsCIDRs, out.RegistryConfig.AllowNondistributableArtifactsHostnames = &[]string{}, &[]string{}
+	}
+	if v.before(42) {
+		out.KernelMemory, out.KernelMemoryTCP = new(bool), new(bool)
+		// Command lines of that time warn that rules would not hold when these are
+		// off; those of this engine hold without.
+		out.BridgeNfIptables, out.BridgeNfIP6tables = true, true
+	}
+	return out
 }
 
 func getInfo(x *exchange) error {
@@ -93,95 +120,5 @@ func getInfo(x *exchange) error {
 		return x.reply(http.StatusOK, info)
 	}
 	info.DiscoveredDevices = nil
-	legacy := legacyInfo{Info: info}
-	legacy.ContainerdCommit.ID = info.ContainerdCommit.ID
-	legacy.RuncCommit.ID = info.RuncCommit.ID
-	legacy.InitCommit.ID = info.InitCommit.ID
-	if x.version.before(49) {
-		legacy.ContainerdCommit.Expected = info.ContainerdCommit.ID
-		legacy.RuncCommit.Expected = info.RuncCommit.ID
-		legacy.InitCommit.Expected = info.InitCommit.ID
-	}
-	return x.reply(http.StatusOK, legacy)
-}
-
-func getEvents(x *exchange) error {
-	since, err := x.time("since")
-	if err != nil {
-		return err
-	}
-	until, err := x.time("until")
-	if err != nil {
-		return err
-	}
-	if !until.IsZero() && until.Before(since) {
-		return badQuery("until", x.query("until"), "is before since")
-	}
-	f, err := filter.Parse(x.query("filters"))
-	if err != nil {
-		return err
-	}
-	ctx, cancel := x.stream()
-	defer cancel()
-	ch, err := x.api.engine.Events(ctx, since, until, f)
-	if err != nil {
-		return err
-	}
-	contentType := types.MediaTypeJSONLines
-	if x.version.before(52) {
-		contentType = types.MediaTypeJSON
-	}
-	x.Header().Set("Content-Type", contentType)
-	x.WriteHeader(http.StatusOK)
-	x.Flush()
-	if err := x.sendEvents(ctx, ch); err != nil || ctx.Err() != nil {
-		x.abort()
-	}
-	return nil
-}
-
-// sendEvents writes one line per event until the channel or the context ends,
-// and sends when no further event waits.
-func (x *exchange) sendEvents(ctx context.Context, ch <-chan events.Message) error {
-	enc := json.NewEncoder(x)
-	enc.SetEscapeHTML(false)
-	for {
-		select {
-		case m, ok := <-ch:
-			if !ok {
-				return nil
-			}
-			if err := enc.Encode(x.event(m)); err != nil {
-				return err
-			}
-			if len(ch) == 0 {
-				x.Flush()
-			}
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-}
-
-// legacyEvent repeats the actor in the fields of 1.21: docker's command line up
-// to 25 crashes without them.
-type legacyEvent struct {
-	Status string `json:"status,omitempty"`
-	ID     string `json:"id,omitempty"`
-	From   string `json:"from,omitempty"`
-	events.Message
-}
-
-// event gives an event the shape of the client's version.
-func (x *exchange) event(m events.Message) any {
-	if !x.version.before(52) {
-		return m
-	}
-	switch m.Type {
-	case events.ContainerEventType:
-		return legacyEvent{string(m.Action), m.Actor.ID, m.Actor.Attributes["image"], m}
-	case events.ImageEventType:
-		return legacyEvent{string(m.Action), m.Actor.ID, "", m}
-	}
-	return m
+	return x.reply(http.StatusOK, infoBefore50(x.version, info))
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"strings"
 	"testing"
@@ -263,5 +264,32 @@ func TestErrorsOfUnstartableProgramsSayTheirExitCode(t *testing.T) {
 	w := ask(t, &stub{stop: func(engine.StopOptions) error { return err }}, "POST", "/containers/x/restart", "")
 	if w.Code != 400 || w.Header().Get("Berth-Exit-Code") != "127" {
 		t.Errorf("%d %v", w.Code, w.Header())
+	}
+}
+
+func TestEventsAreWrittenAsTheClientAccepts(t *testing.T) {
+	e := &stub{events: func(context.Context, filter.Set) (<-chan events.Message, error) {
+		ch := make(chan events.Message, 2)
+		ch <- events.Message{Type: events.ImageEventType, Action: events.ActionCreate}
+		ch <- events.Message{Type: events.ImageEventType, Action: events.ActionTag}
+		close(ch)
+		return ch, nil
+	}}
+	for _, c := range []struct{ version, accept, want, begins string }{
+		{"1.41", "", "application/json", "{"}, {"1.51", "", "application/json", "{"}, {"1.52", "", "application/jsonl", "{"}, {"1.56", "*/*", "application/jsonl", "{"},
+		{"1.41", "application/x-ndjson", "application/x-ndjson", "{"}, {"1.56", "text/plain, application/json-seq;q=0.5", "application/json-seq", "\x1e{"},
+		{"1.56", "application/json-seq, application/jsonl", "application/jsonl", "{"}, {"1.56", "application/jsonl;q=0.1,application/x-ndjson;q=0.9", "application/x-ndjson", "{"},
+		{"1.56", "application/json-seq;q=0", "application/jsonl", "{"}, {"1.56", ";;,application/json-seq;q=x", "application/jsonl", "{"},
+	} {
+		req := httptest.NewRequest("GET", "/v"+c.version+"/events", nil)
+		req.Header.Set("Accept", c.accept)
+		w := httptest.NewRecorder()
+		New(e, nil).ServeHTTP(w, req)
+		if got := w.Header().Get("Content-Type"); got != c.want || !strings.HasPrefix(w.Body.String(), c.begins) {
+			t.Errorf("%s %q: %s, %q", c.version, c.accept, got, w.Body)
+		}
+		if lines := strings.Count(w.Body.String(), "\n"); (lines == 1) != (c.version == "1.41") {
+			t.Errorf("%s: %d events", c.version, lines)
+		}
 	}
 }

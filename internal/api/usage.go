@@ -10,7 +10,6 @@ import (
 
 	"github.com/moby/moby/api/types/build"
 	"github.com/moby/moby/api/types/container"
-	"github.com/moby/moby/api/types/image"
 	"github.com/moby/moby/api/types/system"
 	"github.com/moby/moby/api/types/volume"
 )
@@ -24,7 +23,7 @@ type usageEngine interface {
 // legacyUsage is the answer before 1.52.
 type legacyUsage struct {
 	LayersSize  int64
-	Images      []image.Summary
+	Images      any // of image.Summary
 	Containers  []container.Summary
 	Volumes     []volume.Volume
 	BuildCache  []build.CacheRecord
@@ -58,10 +57,13 @@ func diskUsage(x *exchange) error {
 	}
 	legacy := legacyUsage{LayersSize: u.LayersSize, BuildCache: []build.CacheRecord{}, Owners: u.Owners}
 	if u.ImageUsage != nil {
-		legacy.Images = u.ImageUsage.Items
+		legacy.Images = listedImages(x.version, u.ImageUsage.Items)
 	}
 	if u.ContainerUsage != nil {
 		legacy.Containers = u.ContainerUsage.Items
+		for i := range legacy.Containers {
+			adaptListed(x.version, &legacy.Containers[i])
+		}
 	}
 	if u.VolumeUsage != nil {
 		legacy.Volumes = u.VolumeUsage.Items
@@ -92,6 +94,9 @@ func shorten(u *system.DiskUsage) {
 	}
 	if u.VolumeUsage != nil {
 		u.VolumeUsage.Items = nil
+	}
+	if u.BuildCacheUsage != nil {
+		u.BuildCacheUsage.Items = nil
 	}
 }
 

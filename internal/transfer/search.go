@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 
 	"github.com/distribution/reference"
 	api "github.com/moby/moby/api/types/registry"
@@ -25,6 +26,9 @@ const (
 // API, the only one that has a search; few registries besides Docker Hub do.
 func (c *Client) Search(ctx context.Context, term string, limit int, auth Auth) ([]api.SearchResult, error) {
 	const op = "search"
+	if strings.Contains(term, "://") {
+		return nil, fault.New(fault.Invalid, op, term, "a name of a registry has no scheme").WithHint("leave out what is before ://")
+	}
 	name, err := reference.ParseNormalizedNamed(term)
 	host := dockerHub
 	if err == nil && reference.Domain(name) != dockerHub {

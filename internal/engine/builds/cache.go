@@ -89,8 +89,8 @@ type PruneOptions struct {
 // PruneReport is docker's answer and, of a dry run, the plan.
 type PruneReport struct {
 	api.CachePruneReport
-	DryRun       bool
-	Remove, Keep []reclaim.Item
+	DryRun       bool           `json:",omitempty"`
+	Remove, Keep []reclaim.Item `json:",omitempty"`
 }
 
 // cacheFilters are the keys that filters of the build cache may have.

@@ -5,7 +5,6 @@ package filter
 
 import (
 	"encoding/json"
-	"path"
 	"regexp"
 	"slices"
 	"strconv"
@@ -82,30 +81,18 @@ func (f Set) Exact(key, value string) bool {
 	return !f.Has(key) || f[key][value]
 }
 
-// Match reports whether the key is unused or one of its values is equal to, part of
-// or a pattern (a regular expression) for value.
+// Match reports whether the key is unused, one of its values is equal to value, or
+// one of them is a regular expression that matches a part of it.
 func (f Set) Match(key, value string) bool {
 	if !f.Has(key) || f[key][value] {
 		return true
 	}
 	for v := range f[key] {
-		if strings.Contains(value, v) {
-			return true
-		}
-		if re, err := regexp.Compile(v); err == nil && re.MatchString(value) {
-			return true
-		}
-	}
-	return false
-}
-
-// MatchPath is Match with shell patterns in the values.
-func (f Set) MatchPath(key, value string) bool {
-	if !f.Has(key) {
-		return true
-	}
-	for v := range f[key] {
-		if ok, err := path.Match(v, value); err == nil && ok {
+		if regexp.QuoteMeta(v) == v {
+			if strings.Contains(value, v) {
+				return true
+			}
+		} else if re, err := regexp.Compile(v); err == nil && re.MatchString(value) {
 			return true
 		}
 	}

@@ -35,6 +35,22 @@ func TestParse(t *testing.T) {
 	}
 }
 
+func TestMatchTakesRegularExpressions(t *testing.T) {
+	for _, c := range []struct {
+		filter, value string
+		want          bool
+	}{
+		{"web", "my-web-1", true}, {"^web", "my-web-1", false}, {"^my", "my-web-1", true}, {"^my-web-1$", "my-web-1", true}, {"^web$", "web", true},
+		{"web-[0-9]", "my-web-1", true}, {"a.c", "abc", true}, {"a.c", "a.c", true}, {"[", "a[b", false}, {"[", "[", true}, {"db", "web", false},
+	} {
+		f := Set{}
+		f.Add("name", c.filter)
+		if f.Match("name", c.value) != c.want {
+			t.Errorf("%s matches %s: %v", c.filter, c.value, !c.want)
+		}
+	}
+}
+
 func FuzzFilters(f *testing.F) {
 	f.Add(`{"label":{"a=b":true}}`, "a", "b")
 	f.Add(`{"label":["a"],"dangling":["true"]}`, "", "")
@@ -46,7 +62,6 @@ func FuzzFilters(f *testing.F) {
 		labels := map[string]string{key: value}
 		for k := range fs {
 			fs.Match(k, value)
-			fs.MatchPath(k, value)
 			fs.Labels(k, labels)
 			_, _ = fs.Bool(k, false)
 		}
