@@ -75,15 +75,16 @@ docs: ## write docs/api.md out of the code
 fuzz: ## every fuzz target for a while each (FUZZTIME=30s)
 	@scripts/fuzz.sh $(or $(FUZZTIME),30s)
 
-VM_DEPS     := busybox=busybox-static qemu-system-x86_64=qemu-system-x86 depmod=kmod mkfs.ext4=e2fsprogs
+VM_DEPS     := busybox=busybox-static qemu-system-x86_64=qemu-system-x86 depmod=kmod mkfs.ext4=e2fsprogs mkfs.xfs=xfsprogs
 
 .PHONY: test-vm
-test-vm: ## the runtime's tests, limits on cgroup v2 and a clock that jumps, in a small virtual machine
+test-vm: ## the runtime's tests, limits on cgroup v2, quotas and a clock that jumps, in a small virtual machine
 	@scripts/deps.sh $(VM_DEPS)
 	@$(MAKE) --no-print-directory build
 	@mkdir -p .cache/vm
 	@CGO_ENABLED=0 $(GO) test -c -trimpath -o .cache/vm/runtime.test ./internal/runtime
-	@test/vm/limits-host.sh .cache/vm/runtime.test
+	@CGO_ENABLED=0 $(GO) test -c -trimpath -o .cache/vm/quota.test ./internal/quota
+	@test/vm/limits-host.sh .cache/vm/runtime.test .cache/vm/quota.test
 
 .PHONY: test-powercut
 test-powercut: ## cut the power of a virtual machine at work, boot again, check (CUTS=3)

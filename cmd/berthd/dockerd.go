@@ -172,7 +172,7 @@ func (d *dockerd) reload(e *engine.Engine) error {
 // reloadable are the options that take effect on SIGHUP.
 var reloadable = map[string]bool{
 	"debug": true, "log-level": true, "label": true, "registry-mirror": true, "insecure-registry": true, "max-concurrent-downloads": true,
-	"max-concurrent-uploads": true, "live-restore": true, "shutdown-timeout": true, "default-shm-size": true, "default-ulimit": true,
+	"max-concurrent-uploads": true, "live-restore": true, "shutdown-timeout": true, "default-shm-size": true, "storage-opt": true, "default-ulimit": true,
 	"default-runtime": true, "default-cgroupns-mode": true, "default-ipc-mode": true, "dns": true, "dns-opt": true, "dns-search": true,
 	"init": true, "ip": true, "log-driver": true, "log-opt": true, "no-new-privileges": true, "seccomp-profile": true, "cgroup-parent": true,
 }

@@ -60,6 +60,9 @@ const (
 	noRealtime   = "limits of the real-time scheduler are set for each container"
 )
 
+// storageSizeKey is the storage-opt that has an effect.
+const storageSizeKey = "overlay2.size"
+
 // dockerdFlags are dockerd's options, in its order.
 var dockerdFlags = []dockerdFlag{
 	{name: "add-runtime", kind: pairs, key: "runtimes", usage: "offer a further OCI runtime, NAME=PATH"},
@@ -156,7 +159,12 @@ var dockerdFlags = []dockerdFlag{
 		}
 		return "Berth stores layers as directories under overlay mounts, and in no other way"
 	}},
-	{name: "storage-opt", kind: list, key: "storage-opts", ignored: always("there are none for the whole engine")},
+	{name: "storage-opt", kind: list, key: "storage-opts", usage: "overlay2.size=SIZE bounds what each container writes into its root", ignored: func(v string) string {
+		if key, _, _ := strings.Cut(v, "="); strings.EqualFold(key, storageSizeKey) {
+			return ""
+		}
+		return "Berth stores layers as directories under overlay mounts, whose one option is overlay2.size"
+	}},
 	{name: "swarm-default-advertise-addr", kind: text, ignored: always(noSwarm)},
 	{name: "tls", kind: boolean, usage: "use TLS on tcp addresses"},
 	{name: "tlscacert", kind: text, usage: "trust clients with certificates of this authority"},

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"berth/internal/engine"
+	"berth/internal/engine/vocabulary"
 	"berth/internal/fault"
 
 	"github.com/docker/go-units"
@@ -224,6 +225,9 @@ func containerDefaults(s settings) (*engine.ContainerDefaults, error) {
 			return bad("invalid default-shm-size: %s", v)
 		}
 	}
+	if d.StorageSize, err = storageSize(s["storage-opt"]); err != nil {
+		return nil, err
+	}
 	for _, v := range s["default-ulimit"] {
 		u, err := units.ParseUlimit(v)
 		if err != nil {
@@ -274,6 +278,22 @@ func containerDefaults(s settings) (*engine.ContainerDefaults, error) {
 		d.Seccomp = string(profile)
 	}
 	return d, nil
+}
+
+// storageSize reads the limit of writable layers, in bytes; 0 is none.
+func storageSize(opts []string) (size int64, err error) {
+	for _, o := range opts {
+		key, value, ok := strings.Cut(o, "=")
+		if !ok {
+			return 0, fault.New(fault.Invalid, "", "", "unable to parse storage-opt %q: it is KEY=VALUE", o)
+		}
+		if strings.EqualFold(key, storageSizeKey) {
+			if size, err = vocabulary.StorageSize(map[string]string{"size": value}); err != nil {
+				return 0, fault.Wrap("read storage-opt", o, err)
+			}
+		}
+	}
+	return size, nil
 }
 
 func known(name, value string, allowed ...string) error {

@@ -53,7 +53,7 @@ func buildVolumeCreate(a *app, cmd *cobra.Command) {
 	var name string
 	var options, labels []string
 	cmd.Flags().StringVarP(&req.Driver, "driver", "d", "local", "`DRIVER` what makes it")
-	spec.List(cmd.Flags(), &options, "opt", "o", "`NAME=VALUE` option of the driver")
+	spec.List(cmd.Flags(), &options, "opt", "o", "`NAME=VALUE` option of the driver: size=10g, or type=, device= and o= of a mount")
 	spec.List(cmd.Flags(), &labels, "label", "", "`NAME=VALUE` label")
 	cmd.Flags().StringVar(&name, "name", "", "")
 	_ = cmd.Flags().MarkHidden("name")

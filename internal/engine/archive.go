@@ -106,6 +106,11 @@ func (e *Engine) openLocked(c *container.Container, write bool) (*archive.Root, 
 	}
 	writable := archive.Layers{Lower: lower, Upper: upper, Work: work, Mounts: rec.Mounts, ReadOnly: rec.HostConfig.ReadonlyRootfs}
 	if write {
+		mounted, err := e.loosen(rec)
+		if err != nil {
+			return nil, err
+		}
+		defer mounted()
 		return archive.Stopped(writable)
 	}
 	// Shows the writable layer and what is below it without claiming it.

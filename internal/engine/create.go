@@ -235,6 +235,10 @@ func (e *Engine) store(ctx context.Context, rec *container.Record) (err error) {
 	if _, _, err := e.layers.Writable(rec.ID, rec.Layers); err != nil {
 		return err
 	}
+	if err := e.tighten(rec); err != nil {
+		e.abandon(rec.ID, nil)
+		return err
+	}
 	used, fresh, err := e.makeVolumes(ctx, rec)
 	defer func() {
 		for _, v := range used {

@@ -4,6 +4,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strconv"
 
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/network"
@@ -13,6 +14,7 @@ import (
 // value leaves docker's defaults.
 type ContainerDefaults struct {
 	ShmSize         int64               // bytes
+	StorageSize     int64               // of writable layers, bytes; see layer.Store.CanBound
 	Ulimits         []*container.Ulimit //
 	LogDriver       string              //
 	LogOpts         map[string]string   // of LogDriver
@@ -36,6 +38,9 @@ func (d *ContainerDefaults) apply(hc *container.HostConfig) {
 	}
 	if hc.ShmSize == 0 {
 		hc.ShmSize = d.ShmSize
+	}
+	if d.StorageSize > 0 && len(hc.StorageOpt) == 0 {
+		hc.StorageOpt = map[string]string{"size": strconv.FormatInt(d.StorageSize, 10)}
 	}
 	for _, u := range d.Ulimits {
 		if !slices.ContainsFunc(hc.Ulimits, func(o *container.Ulimit) bool { return o != nil && o.Name == u.Name }) {

@@ -196,6 +196,9 @@ func (e *Engine) openStores(ctx context.Context) (err error) {
 	if e.layers, err = layer.Open(root, e.cfg.Registry.Limits()); err != nil {
 		return err
 	}
+	if err = e.checkDefaults(e.cfg.Defaults); err != nil {
+		return err
+	}
 	if e.images, err = image.Open(ctx, image.Options{DB: e.db, Content: e.content, Layers: e.layers, Logger: e.log}); err != nil {
 		return err
 	}

@@ -25,12 +25,23 @@ func (e *Engine) live() *Live {
 // Reconfigure changes what may change while the engine runs. Containers that exist
 // keep what they were made with. On an error everything stays as it was.
 func (e *Engine) Reconfigure(l Live) error {
+	if err := e.checkDefaults(l.Defaults); err != nil {
+		return err
+	}
 	if err := e.reach.Load(l.Registries); err != nil {
 		return fault.Wrap("change the configuration", "", err)
 	}
 	e.liveConfig.Store(&l)
 	e.bus.Publish("daemon", "reload", e.id, map[string]string{"name": machine.Name()})
 	return nil
+}
+
+// checkDefaults refuses defaults that no container could have here.
+func (e *Engine) checkDefaults(d *ContainerDefaults) error {
+	if d == nil || d.StorageSize == 0 {
+		return nil
+	}
+	return fault.Wrap("bound every container's writable layer", "", e.layers.CanBound())
 }
 
 // ReloadRegistries reads the files about registries and policy again. When either

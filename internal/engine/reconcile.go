@@ -184,6 +184,7 @@ func (e *Engine) adoptRunning(c *container.Container, s monitor.ContainerState) 
 			st.Health = initialHealth(config)
 		}
 	})
+	e.retighten(c.Record()) // the engine before this one may have died between
 	e.adoptExecs(s)
 	e.laggards.add(c)
 	e.probes.start(e, c)

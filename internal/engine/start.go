@@ -127,6 +127,11 @@ func (e *Engine) launch(ctx context.Context, rec *container.Record) (monitor.Sta
 	if err != nil {
 		return none, err
 	}
+	mounted, err := e.loosen(rec)
+	if err != nil {
+		return none, err
+	}
+	defer mounted()
 	lower, err := e.layers.Lower(rec.Layers)
 	if err != nil {
 		return none, err
@@ -186,6 +191,9 @@ func (e *Engine) prepareMount(m volume.Mount) error {
 func (e *Engine) specInput(ctx context.Context, rec *container.Record) (spec.Input, error) {
 	in := spec.Input{Record: rec, Hostname: rec.Config.Hostname, Host: e.host, LastCap: e.lastCap, InitFile: e.initPath()}
 	var err error
+	if in.Bounded, err = e.bounded(rec); err != nil {
+		return in, err
+	}
 	if in.Identity, err = e.identity(rec, rec.Config.User, rec.HostConfig.GroupAdd); err != nil {
 		return in, err
 	}

@@ -176,7 +176,7 @@ func (s *Store) discard(dir string) error {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil
 	case err != nil:
-		return removeTree(dir) // another file system
+		return new(remover).layer(dir) // another file system
 	}
 	s.trash.add(to)
 	return nil

@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"berth/internal/quota"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -107,7 +109,7 @@ func (t *trash) run() {
 		t.mu.Unlock()
 		// What cannot be removed (a mount left inside it) stays in the trash,
 		// out of everybody's sight, until the next start tries again.
-		_ = t.remover.tree(path)
+		_ = t.remover.layer(path)
 		t.mu.Lock()
 	}
 	t.running = false
@@ -149,6 +151,14 @@ func (t *trash) await() {
 
 // removeTree removes a directory and everything in it; see remover.
 func removeTree(path string) error { return new(remover).tree(path) }
+
+// layer removes a directory that may hold a writable layer, whose limit goes first.
+func (r *remover) layer(path string) error {
+	if err := quota.Release(path + "/work"); err != nil {
+		return err
+	}
+	return r.tree(path)
+}
 
 // remover removes trees without following a symlink and without crossing into
 // another mount: a bind mount that a crash left inside must never lead to the

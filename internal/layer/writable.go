@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"berth/internal/fault"
+	"berth/internal/quota"
 )
 
 // MaxLower is how many directories the kernel stacks in one overlay.
@@ -107,6 +108,37 @@ func (s *Store) Writable(containerID string, diffIDs []digest.Digest) (upper, wo
 	}
 	return upper, work, nil
 }
+
+// Bound keeps what is in a container's writable layer below size bytes; 0 leaves it
+// as it is. The first time, the container does not run; again, it costs little.
+func (s *Store) Bound(containerID string, size int64) error {
+	return s.bound(containerID, size, 0)
+}
+
+// mountRoom is what a writable layer may take beyond its limit while it is being
+// mounted, in bytes: overlayfs makes directories of its own, and one that finds no
+// room for them mounts read-only; the container's mount points are made, too.
+const mountRoom = 256 << 10
+
+// BoundForMount is Bound for a layer that is about to be mounted, which takes some
+// room even where none is left. Bound must follow when it is.
+func (s *Store) BoundForMount(containerID string, size int64) error {
+	return s.bound(containerID, size, mountRoom)
+}
+
+func (s *Store) bound(containerID string, size, room int64) error {
+	if size == 0 {
+		return nil
+	}
+	if err := checkID(containerID); err != nil {
+		return err
+	}
+	dir := s.containers + "/" + containerID
+	return quota.Set(size, room, dir+"/work", dir+"/upper")
+}
+
+// CanBound returns why writable layers can have no limits, or nil.
+func (s *Store) CanBound() error { return quota.Possible(s.containers) }
 
 // rootAttrs is what a writable layer's root takes over: in an overlay the root
 // directory's owner, mode and attributes are those of the upper layer.

@@ -1,24 +1,34 @@
 package volume
 
 import (
+	"cmp"
 	"errors"
 	"net"
 	"os"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 
 	"berth/internal/fault"
+	"berth/internal/quota"
 
 	"golang.org/x/sys/unix"
 )
 
 // CheckOptions refuses options that the local driver does not have: type, device
-// and o are mount(8)'s, the first two go together.
+// and o are mount(8)'s, the first two go together; size bounds a volume whose files
+// are in the data directory.
 func CheckOptions(opts map[string]string) error {
 	for key := range opts {
 		switch key {
 		case "type", "device", "o":
+		case "size":
+			if len(opts) > 1 {
+				return bad("option size bounds the files of a volume in the data directory, and is of no use beside type, device and o")
+			}
+			_, err := quota.Size(opts[key])
+			return err
 		default:
 			return bad("invalid option: %q", key)
 		}
@@ -87,14 +97,26 @@ func isMountPoint(dir string) bool {
 	return err == nil && st.Attributes_mask&unix.STATX_ATTR_MOUNT_ROOT != 0 && st.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0
 }
 
+// bound keeps a volume that has a size below it.
+func (s *Store) bound(v Volume) error {
+	size, err := quota.Size(cmp.Or(v.Options["size"], "0"))
+	if err != nil || size == 0 {
+		return err
+	}
+	return quota.Set(size, 0, filepath.Join(s.dir, v.Name), s.Path(v.Name))
+}
+
 // Mount mounts a volume that has options at its place, unless it is. One without
-// options needs nothing. The mount is the host's, so that all containers which use
-// the volume see the same files; Unmount ends it.
+// options needs nothing, and one with a size is held to it. The mount is the host's,
+// so that all containers which use the volume see the same files; Unmount ends it.
 func (s *Store) Mount(name string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	v := s.byName[name]
-	if len(v.Options) == 0 || isMountPoint(s.Path(name)) {
+	if v.Options["type"] == "" {
+		return s.bound(v)
+	}
+	if isMountPoint(s.Path(name)) {
 		return nil
 	}
 	typ, device := v.Options["type"], v.Options["device"]
@@ -148,7 +170,7 @@ func resolveServer(m *mountOptions) error {
 func (s *Store) Unmount(name string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.byName[name].Options) == 0 {
+	if s.byName[name].Options["type"] == "" {
 		return nil
 	}
 	return fault.Wrap("unmount volume", name, unmount(s.Path(name)))
@@ -174,6 +196,9 @@ func removeDir(dir string) error {
 	}
 	if isMountPoint(data) {
 		return unix.EBUSY
+	}
+	if err := quota.Release(dir); err != nil {
+		return err
 	}
 	return os.RemoveAll(dir)
 }

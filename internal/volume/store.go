@@ -28,7 +28,7 @@ type Volume struct {
 	Created   time.Time
 	Labels    map[string]string `json:",omitempty"`
 	Anonymous bool              `json:",omitempty"`
-	Options   map[string]string `json:",omitempty"` // type, device and o: what is mounted in its place
+	Options   map[string]string `json:",omitempty"` // type, device and o: what is mounted in its place; or size
 }
 
 // Store keeps the volumes of one engine. A volume exists when its record does;
@@ -124,6 +124,9 @@ func (s *Store) Make(v Volume) (fresh bool, err error) {
 		return false, fault.Wrap("create volume", v.Name, classify(err))
 	}
 	if !known {
+		if err := s.bound(v); err != nil {
+			return false, errors.Join(err, removeDir(filepath.Join(s.dir, v.Name)))
+		}
 		s.byName[v.Name] = v
 	}
 	s.pending[v.Name]++

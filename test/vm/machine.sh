@@ -37,7 +37,7 @@ initramfs() {
 	# The modules the engine needs and a disk, with what they need.
 	depmod -b "$cache/$package" "$release"
 	for name in overlay veth bridge nft_nat nft_masq nft_ct nft_chain_nat nft_fib_inet nft_reject_inet nf_conntrack_netlink nf_tables \
-		virtio_pci virtio_blk crc32c_generic ext4; do
+		virtio_pci virtio_blk crc32c_generic ext4 quota_v2 xfs; do
 		modprobe -d "$cache/$package" -S "$release" --show-depends "$name" 2>/dev/null || true
 	done | awk '$1 == "insmod" && !seen[$2]++ {print $2}' >"$root/modules.list"
 	while read -r file; do cp "$file" "$root/lib/modules/$release/kernel/"; done <"$root/modules.list"

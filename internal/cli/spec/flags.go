@@ -162,7 +162,7 @@ func (f *Flags) registerStorage(fs *pflag.FlagSet) {
 	List(fs, &f.Tmpfs, "tmpfs", "", "`TARGET[:OPTIONS]` mount memory there")
 	List(fs, &f.VolumesFrom, "volumes-from", "", "`CONTAINER[:ro]` mount its volumes")
 	fs.StringVar(&f.VolumeDriver, "volume-driver", "", "`DRIVER` for volumes that are made")
-	List(fs, &f.StorageOpt, "storage-opt", "", "`NAME=VALUE` tell the storage driver")
+	List(fs, &f.StorageOpt, "storage-opt", "", "`size=SIZE` let it write at most that much into its root file system, size=10g")
 	fs.BoolVar(&f.ReadOnly, "read-only", false, "make its root file system read-only")
 }
 

@@ -42,7 +42,7 @@ func (b *Builder) Encode(s *specs.Spec, in Input) ([]byte, error) {
 	case security.SeccompProfile != "":
 		filter, err = custom(security.SeccompProfile, s)
 	default:
-		filter, err = b.filters.standard(s)
+		filter, err = b.filters.standard(s, in.Bounded)
 	}
 	if err != nil {
 		return nil, err
@@ -66,9 +66,24 @@ func (b *Builder) Encode(s *specs.Spec, in Input) ([]byte, error) {
 	return append(out, text[at+len(mark):]...), nil
 }
 
-// standard returns moby's default profile for the specification's capabilities.
-func (f *filterCache) standard(s *specs.Spec) ([]byte, error) {
+// staysInProject refuses what takes a file out of the project whose files are
+// counted: outside of user namespaces the kernel lets every file's owner do that.
+// The number of an ioctl has 32 bits, whatever the upper half of the register holds
+// (CVE-2019-7303). Of the two numbers for flags one is for programs of 32 bits.
+func staysInProject(profile *specs.LinuxSeccomp) {
+	for _, number := range []uint64{0x401c5820, 0x40086602, 0x40046602} { // FS_IOC_FSSETXATTR, FS_IOC_SETFLAGS, FS_IOC32_SETFLAGS
+		profile.Syscalls = append(profile.Syscalls, specs.LinuxSyscall{Names: []string{"ioctl"}, Action: specs.ActErrno,
+			Args: []specs.LinuxSeccompArg{{Index: 1, Op: specs.OpMaskedEqual, Value: 0xffffffff, ValueTwo: number}}})
+	}
+}
+
+// standard returns moby's default profile for the specification's capabilities,
+// and for a container whose files are counted.
+func (f *filterCache) standard(s *specs.Spec, bounded bool) ([]byte, error) {
 	key := strings.Join(s.Process.Capabilities.Bounding, ",")
+	if bounded {
+		key += " bounded"
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if text := f.byCaps[key]; text != nil {
@@ -77,6 +92,9 @@ func (f *filterCache) standard(s *specs.Spec) ([]byte, error) {
 	profile, err := seccomp.GetDefaultProfile(s)
 	if err != nil {
 		return nil, fault.Wrap("build the default seccomp profile", "", err)
+	}
+	if bounded {
+		staysInProject(profile)
 	}
 	text, err := json.Marshal(profile)
 	if err != nil {

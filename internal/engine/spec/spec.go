@@ -41,6 +41,8 @@ type Input struct {
 	ShmSource string
 	// NoIPC leaves /dev/shm out.
 	NoIPC bool
+	// Bounded tells that files are counted which the container owns.
+	Bounded bool
 	// InitFile is the program that becomes process 1 with --init.
 	InitFile string
 

@@ -330,6 +330,18 @@ func TestEncodeBringsTheFilter(t *testing.T) {
 			t.Errorf("%s has a filter", name)
 		}
 	}
+	guarded := func(s *specs.Spec) (numbers []uint64) {
+		for _, c := range s.Linux.Seccomp.Syscalls {
+			if c.Action == specs.ActErrno && slices.Contains(c.Names, "ioctl") && c.Args[0].Op == specs.OpMaskedEqual {
+				numbers = append(numbers, c.Args[0].ValueTwo)
+			}
+		}
+		return numbers
+	}
+	bounded := encode(func(_ *api.Config, _ *api.HostConfig, in *Input) { in.Bounded = true })
+	if len(guarded(bounded)) != 3 || !allows(bounded, "ioctl") || len(guarded(encode(func(*api.Config, *api.HostConfig, *Input) {}))) != 0 {
+		t.Errorf("a bounded container is kept from %x, another from what it need not be", guarded(bounded))
+	}
 	custom := encode(func(_ *api.Config, h *api.HostConfig, _ *Input) {
 		h.SecurityOpt = []string{`seccomp={"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["mkdir"],"action":"SCMP_ACT_ERRNO"}]}`}
 	})

@@ -85,7 +85,7 @@ var fields = [...]field{
 	{"HostConfig.PublishAllPorts", effective, nil},
 	{"HostConfig.ReadonlyRootfs", effective, nil},
 	{"HostConfig.SecurityOpt", effective, checkSecurity},
-	refuse("HostConfig.StorageOpt", "writable layers are not bounded yet", func(r *Request) bool { return len(r.HostConfig.StorageOpt) > 0 }),
+	{"HostConfig.StorageOpt", effective, checkStorage},
 	{"HostConfig.Tmpfs", effective, nil},
 	{"HostConfig.UTSMode", effective, checkUTS},
 	{"HostConfig.UsernsMode", effective, checkUserns},
