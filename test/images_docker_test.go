@@ -328,12 +328,9 @@ func TestDockerListsAndPrunesImages(t *testing.T) {
 		SpaceReclaimed uint64
 		Remove, Keep   []struct{ Reason string }
 	}{}
-	var body bytes.Buffer
-	if err := d.post(`/images/prune?dryRun=1&filters={"dangling":["false"],"label!":["tier=front"]}`, &body); err != nil {
-		t.Fatal(err)
-	}
-	if err := json.Unmarshal(body.Bytes(), &plan); err != nil || len(plan.Remove) != 3 || len(plan.Keep) != 2 {
-		t.Errorf("plan %s, %v", body.String(), err)
+	text := d.berth("image", "prune", "-a", "--filter", "label!=tier=front", "--explain", "--format", "json")
+	if err := json.Unmarshal([]byte(text), &plan); err != nil || len(plan.Remove) != 3 || len(plan.Keep) != 2 {
+		t.Errorf("plan %s, %v", text, err)
 	}
 	want(names(), "<none>:<none>", "moved:1", "site/back:1", "site/front:1", busyboxImage)
 	if out := d.ok("image", "prune", "-f"); !strings.Contains(out, "deleted: sha256:") || !strings.Contains(out, "Total reclaimed space:") {

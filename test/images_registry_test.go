@@ -106,24 +106,24 @@ func TestImagesOfSeveralPlatforms(t *testing.T) {
 		t.Errorf("at the registry: %v %s", err, body.String())
 	}
 	// All of it goes, and the plan knew.
-	plan := d.prune("dangling=false", true)
-	done := d.prune("dangling=false", false)
+	plan := d.pruned("/berth/plan", `{"Prunes":[{"Kind":"image","Filters":{"dangling":{"false":true}}}]}`)
+	done := d.pruned(`/images/prune?filters={"dangling":["false"]}`, "")
 	if plan != done || plan == 0 {
 		t.Errorf("planned to free %d bytes, freed %d", plan, done)
 	}
 }
 
-// prune prunes images and returns how many bytes come back.
-func (h *host) prune(filter string, dry bool) uint64 {
+// pruned asks for a removal or a plan and returns how many bytes come back.
+func (h *host) pruned(path, body string) (freed uint64) {
 	h.t.Helper()
-	key, value, _ := strings.Cut(filter, "=")
-	var out bytes.Buffer
-	if err := h.post(fmt.Sprintf(`/images/prune?dryRun=%v&filters={%q:[%q]}`, dry, key, value), &out); err != nil {
+	resp, err := h.client().Post("http://engine"+path, "application/json", strings.NewReader(body))
+	if err != nil {
 		h.t.Fatal(err)
 	}
+	defer resp.Body.Close()
 	var report struct{ SpaceReclaimed uint64 }
-	if err := json.Unmarshal(out.Bytes(), &report); err != nil {
-		h.t.Fatal(err)
+	if err := json.NewDecoder(resp.Body).Decode(&report); err != nil || resp.StatusCode != 200 {
+		h.t.Fatal(resp.Status, err)
 	}
 	return report.SpaceReclaimed
 }

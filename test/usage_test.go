@@ -54,24 +54,7 @@ func TestDiskUsageAndPrune(t *testing.T) {
 		t.Errorf("the owners have %d bytes, du says %d: %v", total, du, answer.Owners)
 	}
 
-	post := func(path string) string {
-		t.Helper()
-		resp, err := h.client().Post("http://engine"+path, "", nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer resp.Body.Close()
-		var b strings.Builder
-		buf := make([]byte, 1<<20)
-		for {
-			n, err := resp.Body.Read(buf)
-			b.Write(buf[:n])
-			if err != nil {
-				return b.String()
-			}
-		}
-	}
-	if plan := post("/containers/prune?dryRun=1"); strings.Count(plan, "it does not run") != 5 || !strings.Contains(plan, "it runs") {
+	if plan := h.berth("container", "prune", "--explain"); strings.Count(plan, "it does not run") != 5 || !strings.Contains(plan, "it runs") {
 		t.Errorf("dry run: %s", plan)
 	}
 	h.equal(strconv.Itoa(len(strings.Fields(h.ok("ps", "-aq")))), "6")

@@ -40,7 +40,7 @@ type buildEngine interface {
 	BuildShellResize(ctx context.Context, failed solve.Step, height, width uint16) error
 	BuildHistory() *build.History
 	BuildCache(ctx context.Context, f filter.Set) ([]api.CacheRecord, error)
-	BuildPrune(ctx context.Context, o builds.PruneOptions) (*builds.PruneReport, error)
+	BuildPrune(ctx context.Context, o builds.PruneOptions) (*api.CachePruneReport, error)
 }
 
 type connKey struct{}

@@ -108,11 +108,11 @@ func buildCache(x *exchange) error {
 // pruneBuilds removes from the build cache. keep-storage is what docker's clients
 // before 1.48 say for reserved-space.
 func pruneBuilds(x *exchange) error {
-	f, err := filter.Parse(x.query("filters"))
+	f, err := x.pruneFilters()
 	if err != nil {
 		return err
 	}
-	o := builds.PruneOptions{All: x.flag("all"), Filters: f, DryRun: x.flag("dryRun")}
+	o := builds.PruneOptions{All: x.flag("all"), Filters: f}
 	for _, p := range []struct {
 		key string
 		to  *int64

@@ -23,7 +23,7 @@ type imageEngine interface {
 	ImageHistory(ctx context.Context, ref string, platform *ocispec.Platform) ([]image.HistoryResponseItem, error)
 	ImageRemove(ctx context.Context, ref string, force, prune bool) ([]image.DeleteResponse, error)
 	ImageTag(ctx context.Context, src, target string) error
-	ImagePrune(ctx context.Context, o reclaim.ImageOptions) (reclaim.ImageReport, error)
+	ImagePrune(ctx context.Context, f filter.Set) (reclaim.ImageReport, error)
 
 	ImageLoad(ctx context.Context, r io.Reader, o images.LoadOptions, out io.Writer) error
 	ImageSave(ctx context.Context, refs []string, platforms []*ocispec.Platform, out io.Writer) error
@@ -219,24 +219,19 @@ func removeImage(x *exchange) error {
 	return x.reply(http.StatusOK, list)
 }
 
-// prunedImages is the answer of a prune; the plan comes with a dry run only.
 type prunedImages struct {
 	ImagesDeleted  []image.DeleteResponse
 	SpaceReclaimed uint64
-	plan
 }
 
-// pruneImages removes unused images. With dryRun it removes nothing and answers
-// with the plan.
 func pruneImages(x *exchange) error {
-	o := reclaim.ImageOptions{DryRun: x.flag("dryRun")}
-	var err error
-	if o.Filters, err = filter.Parse(x.query("filters")); err != nil {
-		return err
-	}
-	r, err := x.api.engine.ImagePrune(x.ctx(), o)
+	f, err := x.pruneFilters()
 	if err != nil {
 		return err
 	}
-	return x.reply(http.StatusOK, prunedImages{r.ImagesDeleted, r.SpaceReclaimed, planOf(o.DryRun, r.Plan)})
+	r, err := x.api.engine.ImagePrune(x.ctx(), f)
+	if err != nil {
+		return err
+	}
+	return x.reply(http.StatusOK, prunedImages{r.ImagesDeleted, r.SpaceReclaimed})
 }

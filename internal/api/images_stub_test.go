@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 
+	"berth/internal/engine/filter"
 	"berth/internal/engine/images"
 	"berth/internal/engine/reclaim"
 	"berth/internal/fault"
@@ -26,7 +27,7 @@ type imageStub struct {
 	inspect func(ref string, o images.InspectOptions) (image.InspectResponse, error)
 	history func(ref string, p *ocispec.Platform) ([]image.HistoryResponseItem, error)
 	tag     func(src, target string) error
-	prune   func(o reclaim.ImageOptions) (reclaim.ImageReport, error)
+	prune   func(f filter.Set) (reclaim.ImageReport, error)
 	attach  func(ref string, a images.Artifact, auth registry.AuthConfig) error
 	login   func(auth registry.AuthConfig) (registry.AuthResponse, error)
 	search  func(o images.SearchOptions) ([]registry.SearchResult, error)
@@ -99,7 +100,7 @@ func (s *stub) ImageTag(_ context.Context, src, target string) error {
 	}
 	return noImage(src)
 }
-func (s *stub) ImagePrune(_ context.Context, o reclaim.ImageOptions) (reclaim.ImageReport, error) {
+func (s *stub) ImagePrune(_ context.Context, o filter.Set) (reclaim.ImageReport, error) {
 	if s.img.prune != nil {
 		return s.img.prune(o)
 	}

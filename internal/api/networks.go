@@ -20,7 +20,7 @@ type networkEngine interface {
 	NetworkRemove(ctx context.Context, ref string) error
 	NetworkConnect(ctx context.Context, ref string, req network.ConnectRequest) error
 	NetworkDisconnect(ctx context.Context, ref string, req network.DisconnectRequest) error
-	NetworkPrune(ctx context.Context, f filter.Set, dryRun bool) (networks.PruneReport, error)
+	NetworkPrune(ctx context.Context, f filter.Set) (networks.PruneReport, error)
 }
 
 func listNetworks(x *exchange) error {
@@ -115,21 +115,16 @@ func disconnectNetwork(x *exchange) error {
 	return x.done(http.StatusOK)
 }
 
-type prunedNetworks struct {
-	NetworksDeleted []string
-	plan
-}
+type prunedNetworks struct{ NetworksDeleted []string }
 
-// pruneNetworks removes unused networks. With dryRun it removes nothing and
-// answers with the plan.
 func pruneNetworks(x *exchange) error {
-	f, err := filter.Parse(x.query("filters"))
+	f, err := x.pruneFilters()
 	if err != nil {
 		return err
 	}
-	r, err := x.api.engine.NetworkPrune(x.ctx(), f, x.flag("dryRun"))
+	r, err := x.api.engine.NetworkPrune(x.ctx(), f)
 	if err != nil {
 		return err
 	}
-	return x.reply(http.StatusOK, prunedNetworks{r.NetworksDeleted, planOf(x.flag("dryRun"), r.Plan)})
+	return x.reply(http.StatusOK, prunedNetworks{r.NetworksDeleted})
 }

@@ -9,9 +9,11 @@ import (
 	"strings"
 	"testing"
 
+	"berth/internal/engine/filter"
 	"berth/internal/engine/images"
 	"berth/internal/engine/reclaim"
 	"berth/internal/fault"
+	"berth/internal/wire"
 
 	"github.com/moby/moby/api/types/image"
 	"github.com/moby/moby/api/types/registry"
@@ -264,20 +266,43 @@ func TestCommitTakesItsParameters(t *testing.T) {
 	}
 }
 
-func TestPruneAnswersInDockersFormAndPlansOnRequest(t *testing.T) {
-	var got reclaim.ImageOptions
-	e := &stub{img: imageStub{prune: func(o reclaim.ImageOptions) (reclaim.ImageReport, error) {
-		got = o
-		return reclaim.ImageReport{SpaceReclaimed: 7, ImagesDeleted: []image.DeleteResponse{{Deleted: "sha256:1"}},
-			Plan: reclaim.Plan{Keep: []reclaim.Item{{Kind: "image", ID: "sha256:2", Reason: "used by container x"}}}}, nil
+func TestPruneAnswersInDockersForm(t *testing.T) {
+	var got filter.Set
+	e := &stub{img: imageStub{prune: func(f filter.Set) (reclaim.ImageReport, error) {
+		got = f
+		return reclaim.ImageReport{SpaceReclaimed: 7, ImagesDeleted: []image.DeleteResponse{{Deleted: "sha256:1"}}}, nil
 	}}}
 	w := ask(t, e, "POST", `/images/prune?filters={"dangling":{"false":true}}`, "")
-	if want := `{"ImagesDeleted":[{"Deleted":"sha256:1"}],"SpaceReclaimed":7}`; w.Code != 200 || strings.TrimSpace(w.Body.String()) != want || got.DryRun || !got.Filters["dangling"]["false"] {
+	if want := `{"ImagesDeleted":[{"Deleted":"sha256:1"}],"SpaceReclaimed":7}`; w.Code != 200 || strings.TrimSpace(w.Body.String()) != want || !got["dangling"]["false"] {
 		t.Errorf("%d %s, want %s; engine saw %+v", w.Code, w.Body, want, got)
 	}
-	w = ask(t, e, "POST", "/images/prune?dryRun=1", "")
-	if w.Code != 200 || !got.DryRun || !strings.Contains(w.Body.String(), `"Keep":[{"Kind":"image","ID":"sha256:2","Size":0,"Reason":"used by container x"}]`) {
-		t.Errorf("%d %s", w.Code, w.Body)
+}
+
+func TestAPruneThatIsAskedForADryRunDoesNothing(t *testing.T) {
+	e := &stub{img: imageStub{prune: func(filter.Set) (r reclaim.ImageReport, _ error) {
+		t.Error("it pruned")
+		return r, nil
+	}}}
+	for _, kind := range []string{"containers", "images", "networks", "volumes", "build"} {
+		if w := ask(t, e, "POST", "/"+kind+"/prune?dryRun=1", ""); w.Code != 400 || !strings.Contains(w.Body.String(), "/berth/plan") {
+			t.Errorf("%s: %d %s", kind, w.Code, w.Body)
+		}
+	}
+}
+
+func TestPlansOfRemovals(t *testing.T) {
+	var got wire.PlanRequest
+	e := &stub{}
+	e.plan = func(req wire.PlanRequest) (*reclaim.Ahead, error) {
+		got = req
+		a := &reclaim.Ahead{Freed: 7, Plan: reclaim.Plan{Keep: []reclaim.Item{{Kind: "image", ID: "sha256:2", Reason: "used by container x"}}}}
+		a.Refuse("gone", reclaim.Item{}, fault.New(fault.NotFound, "", "", "No such image"))
+		return a, nil
+	}
+	w := ask(t, e, "POST", "/berth/plan", `{"Prunes":[{"Kind":"image","Filters":{"dangling":{"false":true}}}],"Remove":{"Kind":"image","Refs":["gone"]}}`)
+	if w.Code != 200 || len(got.Prunes) != 1 || !got.Prunes[0].Filters["dangling"]["false"] || got.Remove == nil || strings.TrimSpace(w.Body.String()) !=
+		`{"Keep":[{"Kind":"image","ID":"sha256:2","Size":0,"Reason":"used by container x"}],"Refused":[{"Ref":"gone","Status":404,"Message":"No such image"}],"SpaceReclaimed":7}` {
+		t.Errorf("%d %s; engine saw %+v", w.Code, w.Body, got)
 	}
 }
 

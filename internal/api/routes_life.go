@@ -8,6 +8,7 @@ type lifeEngine interface {
 	usageEngine
 	metricsEngine
 	whyEngine
+	planEngine
 }
 
 // routesLife are the endpoints for what containers hold, use and share.
@@ -21,6 +22,7 @@ var routesLife = []route{
 	{"GET /containers/{id}/top", topContainer},
 	{"POST /containers/{id}/update", updateContainer},
 	{"GET /berth/containers/{id}/why", containerWhy},
+	{"POST /berth/plan", planRemovals},
 
 	{"GET /volumes", listVolumes},
 	{"POST /volumes/create", createVolume},

@@ -12,6 +12,7 @@ import (
 	"berth/internal/engine/builds"
 	"berth/internal/engine/filter"
 	"berth/internal/engine/networks"
+	"berth/internal/engine/reclaim"
 	"berth/internal/fault"
 	"berth/internal/wire"
 
@@ -24,6 +25,7 @@ import (
 // lifeStub is the part of the stub behind routesLife.
 type lifeStub struct {
 	extract func(path string, o engine.ExtractOptions, in io.Reader) error
+	plan    func(wire.PlanRequest) (*reclaim.Ahead, error)
 }
 
 func (s *lifeStub) ContainerStatPath(_ context.Context, ref, _ string) (container.PathStat, error) {
@@ -75,7 +77,7 @@ func (s *lifeStub) VolumeCreate(_ context.Context, req volume.CreateRequest) (vo
 
 func (s *lifeStub) VolumeRemove(_ context.Context, name string, _ bool) error { return missing(name) }
 
-func (s *lifeStub) VolumePrune(context.Context, filter.Set, bool) (engine.VolumePruneReport, error) {
+func (s *lifeStub) VolumePrune(context.Context, filter.Set) (engine.VolumePruneReport, error) {
 	return engine.VolumePruneReport{}, nil
 }
 
@@ -97,7 +99,7 @@ func (s *lifeStub) NetworkDisconnect(_ context.Context, _ string, req network.Di
 	return missing(req.Container)
 }
 
-func (s *lifeStub) NetworkPrune(context.Context, filter.Set, bool) (networks.PruneReport, error) {
+func (s *lifeStub) NetworkPrune(context.Context, filter.Set) (networks.PruneReport, error) {
 	return networks.PruneReport{}, nil
 }
 
@@ -105,7 +107,14 @@ func (s *lifeStub) DiskUsage(context.Context, engine.DiskUsageOptions) (engine.D
 	return engine.DiskUsageReport{}, nil
 }
 
-func (s *lifeStub) ContainerPrune(context.Context, filter.Set, bool) (engine.ContainerPruneReport, error) {
+func (s *lifeStub) Plan(_ context.Context, req wire.PlanRequest) (*reclaim.Ahead, error) {
+	if s.plan != nil {
+		return s.plan(req)
+	}
+	return &reclaim.Ahead{}, nil
+}
+
+func (s *lifeStub) ContainerPrune(context.Context, filter.Set) (engine.ContainerPruneReport, error) {
 	return engine.ContainerPruneReport{}, nil
 }
 
@@ -136,6 +145,6 @@ func (buildStub) BuildCache(context.Context, filter.Set) ([]api.CacheRecord, err
 	return nil, nil
 }
 
-func (buildStub) BuildPrune(context.Context, builds.PruneOptions) (*builds.PruneReport, error) {
-	return &builds.PruneReport{}, nil
+func (buildStub) BuildPrune(context.Context, builds.PruneOptions) (*api.CachePruneReport, error) {
+	return &api.CachePruneReport{}, nil
 }

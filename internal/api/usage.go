@@ -17,7 +17,7 @@ import (
 // usageEngine is what the endpoints call that measure and clean up.
 type usageEngine interface {
 	DiskUsage(ctx context.Context, o engine.DiskUsageOptions) (engine.DiskUsageReport, error)
-	ContainerPrune(ctx context.Context, f filter.Set, dryRun bool) (engine.ContainerPruneReport, error)
+	ContainerPrune(ctx context.Context, f filter.Set) (engine.ContainerPruneReport, error)
 }
 
 // legacyUsage is the answer before 1.52.
@@ -103,19 +103,16 @@ func shorten(u *system.DiskUsage) {
 type prunedContainers struct {
 	ContainersDeleted []string
 	SpaceReclaimed    uint64
-	plan
 }
 
-// pruneContainers removes containers that do not run. With dryRun it removes
-// nothing and answers with the plan.
 func pruneContainers(x *exchange) error {
-	f, err := filter.Parse(x.query("filters"))
+	f, err := x.pruneFilters()
 	if err != nil {
 		return err
 	}
-	r, err := x.api.engine.ContainerPrune(x.ctx(), f, x.flag("dryRun"))
+	r, err := x.api.engine.ContainerPrune(x.ctx(), f)
 	if err != nil {
 		return err
 	}
-	return x.reply(http.StatusOK, prunedContainers{r.ContainersDeleted, r.SpaceReclaimed, planOf(x.flag("dryRun"), r.Plan)})
+	return x.reply(http.StatusOK, prunedContainers{r.ContainersDeleted, r.SpaceReclaimed})
 }

@@ -6,7 +6,6 @@ import (
 
 	"berth/internal/engine"
 	"berth/internal/engine/filter"
-	"berth/internal/engine/reclaim"
 
 	"github.com/moby/moby/api/types/volume"
 )
@@ -17,7 +16,7 @@ type volumeEngine interface {
 	VolumeInspect(ctx context.Context, name string) (volume.Volume, error)
 	VolumeCreate(ctx context.Context, req volume.CreateRequest) (volume.Volume, error)
 	VolumeRemove(ctx context.Context, name string, force bool) error
-	VolumePrune(ctx context.Context, f filter.Set, dryRun bool) (engine.VolumePruneReport, error)
+	VolumePrune(ctx context.Context, f filter.Set) (engine.VolumePruneReport, error)
 }
 
 func listVolumes(x *exchange) error {
@@ -62,30 +61,13 @@ func removeVolume(x *exchange) error {
 	return x.done(http.StatusNoContent)
 }
 
-// plan is what a dry run of a prune adds to its answer.
-type plan struct {
-	DryRun bool           `json:",omitempty"`
-	Remove []reclaim.Item `json:",omitempty"`
-	Keep   []reclaim.Item `json:",omitempty"`
-}
-
-func planOf(dryRun bool, p reclaim.Plan) plan {
-	if !dryRun {
-		return plan{}
-	}
-	return plan{true, p.Remove, p.Keep}
-}
-
 type prunedVolumes struct {
 	VolumesDeleted []string
 	SpaceReclaimed uint64
-	plan
 }
 
-// pruneVolumes removes unused volumes. With dryRun it removes nothing and answers
-// with the plan.
 func pruneVolumes(x *exchange) error {
-	f, err := filter.Parse(x.query("filters"))
+	f, err := x.pruneFilters()
 	if err != nil {
 		return err
 	}
@@ -96,9 +78,9 @@ func pruneVolumes(x *exchange) error {
 		}
 		f["all"] = map[string]bool{"true": true}
 	}
-	r, err := x.api.engine.VolumePrune(x.ctx(), f, x.flag("dryRun"))
+	r, err := x.api.engine.VolumePrune(x.ctx(), f)
 	if err != nil {
 		return err
 	}
-	return x.reply(http.StatusOK, prunedVolumes{r.VolumesDeleted, r.SpaceReclaimed, planOf(x.flag("dryRun"), r.Plan)})
+	return x.reply(http.StatusOK, prunedVolumes{r.VolumesDeleted, r.SpaceReclaimed})
 }

@@ -387,14 +387,18 @@ func newID() string {
 	return hex.EncodeToString(b[:])
 }
 
-// uses tells whether images have a layer, for the cache's accounts.
-func (b *Builder) uses(ctx context.Context) func(digest.Digest) bool {
+// uses tells whether images have a layer, for the cache's accounts; those that are gone
+// have none.
+func (b *Builder) uses(ctx context.Context, gone func(image digest.Digest) bool) func(digest.Digest) bool {
 	list, err := b.o.Images.List(ctx)
 	if err != nil {
 		return nil
 	}
 	have := map[digest.Digest]bool{}
 	for _, i := range list {
+		if gone != nil && gone(i.ID) {
+			continue
+		}
 		for _, d := range i.DiffIDs {
 			have[d] = true
 		}
@@ -404,17 +408,21 @@ func (b *Builder) uses(ctx context.Context) func(digest.Digest) bool {
 
 // Usage lists what the cache keeps.
 func (b *Builder) Usage(ctx context.Context) ([]solve.Item, error) {
-	return b.solver.Usage(ctx, b.uses(ctx))
+	return b.solver.Usage(ctx, b.uses(ctx, nil))
 }
 
 // Prune removes from the cache what o allows.
 func (b *Builder) Prune(ctx context.Context, o solve.PruneOptions) (solve.Pruned, error) {
-	o.Shared = b.uses(ctx)
+	o.Shared = b.uses(ctx, nil)
 	return b.solver.Prune(ctx, o)
 }
 
-// PrunePlan tells what Prune would do now.
-func (b *Builder) PrunePlan(ctx context.Context, o solve.PruneOptions) ([]solve.Choice, error) {
-	o.Shared = b.uses(ctx)
+// KeepsLayer reports whether the cache has a layer.
+func (b *Builder) KeepsLayer(d digest.Digest) bool { return b.solver.KeepsLayer(d) }
+
+// PrunePlan tells what Prune would do now or, unless gone is nil, when those images are
+// gone.
+func (b *Builder) PrunePlan(ctx context.Context, o solve.PruneOptions, gone func(image digest.Digest) bool) ([]solve.Choice, error) {
+	o.Shared = b.uses(ctx, gone)
 	return b.solver.Plan(ctx, o)
 }

@@ -11,6 +11,7 @@ import (
 	"berth/internal/cli/format"
 	"berth/internal/cli/spec"
 	"berth/internal/client"
+	"berth/internal/wire"
 )
 
 const cachePruneExample = `  berth build cache prune
@@ -98,12 +99,13 @@ func cacheRow(r *client.CacheRecord, now time.Time, noTrunc bool) format.Row {
 }
 
 func buildCachePrune(a *app, cmd *cobra.Command) {
-	var all, force, dryRun, verbose, mounts bool
+	var all, force, verbose, mounts bool
+	var plan planFlags
 	var filter []string
 	var keep, most, free string
 	cmd.Flags().BoolVarP(&all, "all", "a", false, "also what images have in common with it: frees nothing, and builds are slower")
 	cmd.Flags().BoolVarP(&force, "force", "f", false, "do not ask")
-	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "print what would go and how much comes back, and remove nothing")
+	plan.register(cmd)
 	cmd.Flags().BoolVar(&mounts, "mounts", false, "cache mounts alone")
 	cmd.Flags().BoolVar(&verbose, "verbose", false, "accepted for docker's sake")
 	_ = cmd.Flags().MarkHidden("verbose")
@@ -115,7 +117,7 @@ func buildCachePrune(a *app, cmd *cobra.Command) {
 	spec.List(cmd.Flags(), &filter, "filter", "", "`NAME=VALUE` those with it alone: until=24h, type, id, description, inuse, shared")
 	cmd.Args = exactly(0, "no arguments")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		o := client.CachePrune{All: all, DryRun: dryRun}
+		o := client.CachePrune{All: all}
 		var err error
 		if o.Filters, err = cacheFilters(filter, mounts); err != nil {
 			return err
@@ -129,6 +131,10 @@ func buildCachePrune(a *app, cmd *cobra.Command) {
 			}
 			*to = max(*to, 1) // nothing is a budget, too
 		}
+		if planned, err := plan.wanted(); planned || err != nil {
+			return a.plan(cmd, &plan, wire.PlanRequest{Prunes: []wire.PlanPrune{{Kind: wire.PlanCache, Filters: o.Filters,
+				All: o.All, MaxUsed: o.MaxUsed, MinFree: o.MinFree, Reserved: o.Reserved}}}, nil, err)
+		}
 		c, err := a.engine()
 		if err != nil {
 			return err
@@ -137,19 +143,12 @@ func buildCachePrune(a *app, cmd *cobra.Command) {
 		if all {
 			what = "all build cache"
 		}
-		if !dryRun {
-			if err := a.confirm(&pruneFlags{force: force}, "WARNING! This will remove "+what+".\n"); err != nil {
-				return err
-			}
+		if err := a.confirm(&pruneFlags{force: force}, "WARNING! This will remove "+what+".\n"); err != nil {
+			return err
 		}
 		report, err := c.BuildPrune(cmd.Context(), o)
 		if err != nil {
 			return err
-		}
-		if dryRun {
-			a.printPlan("Would remove:", report.Remove)
-			fmt.Fprintln(a.out, "Space that would come back:", format.TotalBytes(int64(report.SpaceReclaimed)))
-			return nil
 		}
 		if len(report.CachesDeleted) > 0 {
 			fmt.Fprintf(a.out, "Deleted build cache objects:\n%s\n\n", strings.Join(report.CachesDeleted, "\n"))

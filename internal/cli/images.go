@@ -13,6 +13,7 @@ import (
 	"berth/internal/cli/format"
 	"berth/internal/cli/spec"
 	"berth/internal/client"
+	"berth/internal/wire"
 )
 
 const imagesExample = `  berth images
@@ -173,12 +174,20 @@ func sizeOrNA(n int64) string {
 func buildRmi(a *app, cmd *cobra.Command) {
 	var force, noPrune bool
 	var platform string
+	var f planFlags
+	f.register(cmd)
 	cmd.Flags().BoolVarP(&force, "force", "f", false, "remove it even if containers use it or it has other names")
 	cmd.Flags().BoolVar(&noPrune, "no-prune", false, "keep unnamed images that it was built from")
 	cmd.Flags().StringVar(&platform, "platform", "", "`OS/ARCH` remove this platform alone")
 	cmd.Args = atLeast(1, "an image")
 	cmd.ValidArgsFunction = a.completeImages(-1)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if planned, err := f.wanted(); planned || err != nil {
+			if platform != "" {
+				return wrong("--platform has no dry run")
+			}
+			return a.planRemoval(cmd, &f, wire.PlanRemoval{Kind: wire.PlanImages, Refs: args, Force: force, NoPrune: noPrune}, nil, err)
+		}
 		c, err := a.engine()
 		if err != nil {
 			return err

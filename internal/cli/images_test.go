@@ -285,24 +285,20 @@ func TestSignAndVerify(t *testing.T) {
 func TestPrune(t *testing.T) {
 	t.Parallel()
 	e := newFakeEngine(t)
-	e.more.HandleFunc("POST /images/prune", func(w http.ResponseWriter, r *http.Request) {
-		if strings.Contains(r.URL.Query().Get("filters"), nothing) {
-			_, _ = io.WriteString(w, `{"DryRun":true}`)
-			return
-		}
-		if r.URL.Query().Get("dryRun") == "1" {
-			_, _ = io.WriteString(w, `{"DryRun":true,"SpaceReclaimed":5000,"Remove":[{"Kind":"image","ID":"sha256:0123456789abcdef","Size":5000,"Reason":"no name"}],
-"Keep":[{"Kind":"image","ID":"sha256:aa","Names":["app:1"],"Size":1,"Reason":"used by web"}]}`)
-			return
-		}
-		_, _ = io.WriteString(w, `{"ImagesDeleted":[{"Untagged":"a:1"},{"Deleted":"sha256:01"}],"SpaceReclaimed":5000}`)
-	})
+	e.answers("POST /images/prune", `{"ImagesDeleted":[{"Untagged":"a:1"},{"Deleted":"sha256:01"}],"SpaceReclaimed":5000}`)
+	plan := `{"Remove":[{"Kind":"image","ID":"sha256:0123456789abcdef","Size":5000,"Reason":"no name"}],` +
+		`"Keep":[{"Kind":"image","ID":"sha256:aa","Names":["app:1"],"Size":1,"Reason":"used by web"}],"SpaceReclaimed":5000}`
+	e.answers("POST /berth/plan", plan)
 	e.table(t, []line{
 		{"nobody said yes", []string{"image", "prune"}, 1, "WARNING! This will remove all dangling images.\nAre you sure you want to continue? [y/N] \n", "nothing was removed"},
 		{"forced", []string{"image", "prune", "-af"}, 0, "Deleted Images:\nuntagged: a:1\ndeleted: sha256:01\n\nTotal reclaimed space: 5kB\n", ""},
 		{"explained", []string{"image", "prune", "--explain"}, 0, "Would remove:\nKIND    ID             NAME     SIZE   WHY\nimage   0123456789ab   <none>   5kB    no name\n\n" +
 			"Would keep:\nKIND    ID   NAME    SIZE   WHY\nimage   aa   app:1   1B     used by web\n\nSpace that would come back: 5kB\n", ""},
+		{"explained to programs", []string{"image", "prune", "--explain", "--format", "json"}, 0, plan + "\n", ""},
 	})
+	if q := string(e.recorded("POST", "/berth/plan")[0].body); q != `{"Prunes":[{"Kind":"image"}]}` {
+		t.Errorf("planned %s", q)
+	}
 	if q := e.recorded("POST", "/images/prune")[0].query.Get("filters"); q != `{"dangling":{"false":true}}` {
 		t.Errorf("asked %s", q)
 	}

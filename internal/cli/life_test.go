@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -295,10 +296,23 @@ func TestSystemPrune(t *testing.T) {
 			t.Errorf("%s: asked %s", kind, got)
 		}
 	}
-	e.table(t, []line{{"an engine without dry runs", []string{"container", "prune", "--dry-run"}, 1, "", "no dry run"}})
-	for _, r := range e.recorded("POST", "/containers/prune")[1:] { // only ever asked to remove nothing
-		if !strings.Contains(r.query.Get("filters"), nothing) {
-			t.Errorf("an engine without dry runs was asked %v", r.query)
+}
+
+// TestAForeignEngineIsNotAskedToRemove: a dry run must not act where nobody knows the word.
+func TestAForeignEngineIsNotAskedToRemove(t *testing.T) {
+	t.Parallel()
+	e := newFakeEngine(t)
+	e.more.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodGet && r.URL.Path != "/berth/plan" && !strings.HasSuffix(r.URL.Path, "/berth/plan") {
+			t.Errorf("asked %s %s", r.Method, r.URL)
 		}
+		http.Error(w, `{"message":"page not found"}`, http.StatusNotFound)
+	})
+	for _, args := range [][]string{{"container", "prune"}, {"image", "prune", "-a"}, {"volume", "prune"}, {"network", "prune"}, {"system", "prune"},
+		{"build", "cache", "prune"}, {"rm", "-f", "a", "b"}, {"rmi", "a", "b"}, {"volume", "rm", "a"}, {"network", "rm", "a"}} {
+		for _, flag := range []string{"--dry-run", "--explain", "--dry-run --format=json"} {
+			e.table(t, []line{{strings.Join(args, " "), append(slices.Clone(args), strings.Fields(flag)...), 1, "", "has no dry run"}})
+		}
+		e.table(t, []line{{"a format without a plan", append(slices.Clone(args), "--format", "json"), 1, "", "--format goes with --dry-run"}})
 	}
 }

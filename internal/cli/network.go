@@ -14,6 +14,7 @@ import (
 	"berth/internal/cli/format"
 	"berth/internal/cli/spec"
 	"berth/internal/client"
+	"berth/internal/wire"
 )
 
 const networkCreateExample = `  berth network create backend
@@ -241,10 +242,15 @@ func (f *networkFlags) reserve(place func(flag, text string, at netip.Addr) (*cl
 
 func buildNetworkRm(a *app, cmd *cobra.Command) {
 	var force bool
+	var f planFlags
 	cmd.Flags().BoolVarP(&force, "force", "f", false, "do not mind those that are not there")
+	f.register(cmd)
 	cmd.Args = atLeast(1, "a network")
 	cmd.ValidArgsFunction = a.completeNetworks(false)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if planned, err := f.wanted(); planned || err != nil {
+			return a.planRemoval(cmd, &f, wire.PlanRemoval{Kind: wire.PlanNetworks, Refs: args, Force: force}, networkNamesOf, err)
+		}
 		return a.eachOf(cmd, args, networkNamesOf, func(ctx context.Context, c *client.Client, ref string) error {
 			err := c.NetworkRemove(ctx, ref)
 			if isMissing(err) && (force || isSecond(ctx)) {

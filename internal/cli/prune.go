@@ -3,7 +3,6 @@ package cli
 import (
 	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -13,6 +12,7 @@ import (
 	"berth/internal/cli/format"
 	"berth/internal/cli/spec"
 	"berth/internal/client"
+	"berth/internal/wire"
 )
 
 const pruneExample = `  berth image prune
@@ -20,21 +20,21 @@ const pruneExample = `  berth image prune
 
 // pruneFlags are what all prunes take.
 type pruneFlags struct {
-	all, force, dryRun, explain, volumes bool
-	filter                               []string
+	planFlags
+	all, force, volumes bool
+	filter              []string
 }
 
 func (f *pruneFlags) register(cmd *cobra.Command) {
 	cmd.Flags().BoolVarP(&f.force, "force", "f", false, "do not ask")
-	cmd.Flags().BoolVar(&f.dryRun, "dry-run", false, "print what would go and how much comes back, and remove nothing")
-	cmd.Flags().BoolVar(&f.explain, "explain", false, "as --dry-run, and say why what is kept is kept")
+	f.planFlags.register(cmd)
 	spec.List(cmd.Flags(), &f.filter, "filter", "", "`NAME=VALUE` remove those with it alone: until, label, label!")
 	cmd.Args = exactly(0, "no arguments")
 }
 
 // kindOfPrune is one kind of things that can be pruned.
 type kindOfPrune struct {
-	path    string // in the API
+	path    string // in the API, but of the build cache
 	heading string // of the list of what went
 	sized   bool   // removal gives space back
 }
@@ -48,8 +48,6 @@ func pruneKind(name string) kindOfPrune {
 		return kindOfPrune{"networks", "Deleted Networks:", false}
 	case "volume":
 		return kindOfPrune{"volumes", "Deleted Volumes:", true}
-	case "build":
-		return kindOfPrune{"build", "Deleted build cache objects:", true}
 	}
 	return kindOfPrune{"images", "Deleted Images:", true}
 }
@@ -73,18 +71,18 @@ func (a *app) prune(cmd *cobra.Command, f *pruneFlags, name, what string) error 
 	if err != nil {
 		return err
 	}
+	kind := pruneKind(name)
+	if planned, err := f.wanted(); planned || err != nil {
+		return a.plan(cmd, &f.planFlags, wire.PlanRequest{Prunes: []wire.PlanPrune{{Kind: name, Filters: filters}}}, nil, err)
+	}
 	c, err := a.engine()
 	if err != nil {
 		return err
 	}
-	kind := pruneKind(name)
-	if f.dryRun || f.explain {
-		return a.planned(cmd.Context(), c, f, []string{name})
-	}
 	if err := a.confirm(f, "WARNING! This will remove "+what+".\n"); err != nil {
 		return err
 	}
-	report, err := c.Prune(cmd.Context(), kind.path, filters, false)
+	report, err := c.Prune(cmd.Context(), kind.path, filters)
 	if err != nil {
 		return err
 	}
@@ -102,8 +100,6 @@ func (f *pruneFlags) filters(name string) (client.Filters, error) {
 		return nil, err
 	}
 	switch {
-	case name == "build":
-		return nil, nil // all that is unused goes
 	case name == "image" && f.all:
 		filters.Add("dangling", "false")
 	case name == "volume" && f.all:
@@ -140,120 +136,6 @@ func (a *app) printPruned(kind kindOfPrune, r *client.PruneReport) {
 	if len(gone) > 0 {
 		fmt.Fprintf(a.out, "%s\n%s\n\n", kind.heading, strings.Join(gone, "\n"))
 	}
-}
-
-// planned prints what prunes of the kinds would do.
-func (a *app) planned(ctx context.Context, c *client.Client, f *pruneFlags, names []string) error {
-	var remove, keep []client.PlanItem
-	var freed uint64
-	for _, name := range names {
-		filters, err := f.filters(name)
-		if err != nil {
-			return err
-		}
-		if err := hasDryRun(ctx, c, pruneKind(name)); err != nil {
-			return err
-		}
-		report, err := c.Prune(ctx, pruneKind(name).path, filters, true)
-		if err != nil {
-			return err
-		}
-		remove, keep, freed = append(remove, report.Remove...), append(keep, report.Keep...), freed+report.SpaceReclaimed
-	}
-	a.printPlan("Would remove:", remove)
-	if f.explain {
-		a.printPlan("Would keep:", keep)
-	}
-	_, err := fmt.Fprintln(a.out, "Space that would come back:", format.TotalBytes(int64(freed)))
-	return err
-}
-
-// nothing is a label that no thing has: a prune narrowed by it removes nothing.
-const nothing = "berth.dry-run.probe.1f6c0d9b"
-
-// hasDryRun asks for a dry run of nothing. An engine that does not know the word
-// would take a dry run for the real thing.
-func hasDryRun(ctx context.Context, c *client.Client, kind kindOfPrune) error {
-	filters := client.Filters{}
-	if kind.path == "build" { // which has no labels
-		filters.Add("id", nothing)
-	} else {
-		filters.Add("label", nothing)
-	}
-	probe, err := c.Prune(ctx, kind.path, filters, true)
-	if err != nil {
-		return err
-	}
-	if !probe.DryRun {
-		return wrong("this engine has no dry run of %s", kind.path).WithHint("nothing was removed")
-	}
-	return nil
-}
-
-// plannedRemoval prints what a removal of containers would do, by the rule that
-// the engine goes by: one that runs stays, unless it is killed first.
-func (a *app) plannedRemoval(cmd *cobra.Command, refs []string, force, explain bool) error {
-	c, err := a.engine()
-	if err != nil {
-		return err
-	}
-	var remove, keep []client.PlanItem
-	freed, failed := int64(0), false
-	for _, ref := range refs {
-		raw, err := c.ContainerInspect(cmd.Context(), ref, true)
-		var s struct {
-			ID     string `json:"Id"`
-			Name   string
-			SizeRw int64
-			State  struct{ Running bool }
-		}
-		if err == nil {
-			err = json.Unmarshal(raw, &s)
-		}
-		if err != nil {
-			a.complain(a.missingContainer(cmd, c, ref, err))
-			failed = failed || !force || !isMissing(err)
-			continue
-		}
-		item := client.PlanItem{Kind: "container", ID: s.ID, Names: []string{trimSlash(s.Name)}, Size: s.SizeRw, Reason: "it was named, and does not run"}
-		switch {
-		case s.State.Running && !force:
-			item.Reason = "it runs: stop it first, or use --force"
-			keep = append(keep, item)
-			continue
-		case s.State.Running:
-			item.Reason = "it was named; it runs and would be killed"
-		}
-		remove, freed = append(remove, item), freed+s.SizeRw
-	}
-	a.printPlan("Would remove:", remove)
-	if explain {
-		a.printPlan("Would keep:", keep)
-	}
-	fmt.Fprintln(a.out, "Space that would come back:", format.TotalBytes(freed))
-	if failed {
-		return &exit{codeFailed, nil}
-	}
-	return nil
-}
-
-func (a *app) printPlan(heading string, items []client.PlanItem) {
-	if len(items) == 0 {
-		return
-	}
-	rows := make([]format.Row, len(items))
-	for i, item := range items {
-		name := strings.Join(item.Names, ", ")
-		if name == "" {
-			name = "<none>"
-		}
-		rows[i] = format.Row{Values: map[string]string{"Kind": item.Kind, "ID": format.ShortID(item.ID), "Name": name,
-			"Size": format.Bytes(item.Size), "Reason": item.Reason}}
-	}
-	fmt.Fprintln(a.out, heading)
-	table, _ := format.Parse("") // always parses
-	_ = a.listOf(false, "Kind=KIND ID=ID Name~=NAME Size=SIZE Reason~=WHY", "").Write(a.out, table, rows)
-	fmt.Fprintln(a.out)
 }
 
 // notOffered reports whether an engine answered that it does not have something.
@@ -318,19 +200,9 @@ func (a *app) pruneAll(cmd *cobra.Command, f *pruneFlags) error {
 	if len(f.filter) > 0 {
 		warning += "\n  Items to be pruned will be filtered with:\n  - " + strings.Join(f.filter, "\n  - ") + "\n"
 	}
-	c, err := a.engine()
-	if err != nil {
-		return err
-	}
-	forKind := *f
-	if f.dryRun || f.explain {
-		return a.planned(cmd.Context(), c, f, append(names, "build"))
-	}
-	if err := a.confirm(f, warning+"\n"); err != nil {
-		return err
-	}
-	var freed uint64
+	var steps []wire.PlanPrune
 	for _, name := range names {
+		forKind := *f
 		forKind.all = f.all && name == "image"
 		filters, err := forKind.filters(name)
 		if err != nil {
@@ -339,14 +211,33 @@ func (a *app) pruneAll(cmd *cobra.Command, f *pruneFlags) error {
 		if name == "volume" {
 			delete(filters, "until") // volumes have no time of last use
 		}
-		report, err := c.Prune(cmd.Context(), pruneKind(name).path, filters, false)
+		steps = append(steps, wire.PlanPrune{Kind: name, Filters: filters})
+	}
+	if planned, err := f.wanted(); planned || err != nil {
+		return a.plan(cmd, &f.planFlags, wire.PlanRequest{Prunes: append(steps, wire.PlanPrune{Kind: wire.PlanCache})}, nil, err)
+	}
+	c, err := a.engine()
+	if err != nil {
+		return err
+	}
+	if err := a.confirm(f, warning+"\n"); err != nil {
+		return err
+	}
+	return a.pruneSteps(cmd.Context(), c, steps)
+}
+
+// pruneSteps prunes one kind after the other, and the build cache at the end.
+func (a *app) pruneSteps(ctx context.Context, c *client.Client, steps []wire.PlanPrune) error {
+	var freed uint64
+	for _, step := range steps {
+		report, err := c.Prune(ctx, pruneKind(step.Kind).path, step.Filters)
 		if err != nil {
-			return fmt.Errorf("%ss: %w", name, err)
+			return fmt.Errorf("%ss: %w", step.Kind, err)
 		}
-		a.printPruned(pruneKind(name), &report)
+		a.printPruned(pruneKind(step.Kind), &report)
 		freed += report.SpaceReclaimed
 	}
-	report, err := c.Prune(cmd.Context(), "build", nil, false)
+	report, err := c.Prune(ctx, "build", nil)
 	if err != nil && !notOffered(err) {
 		return fmt.Errorf("build cache: %w", err)
 	}

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"berth/internal/client"
+	"berth/internal/wire"
 )
 
 // stopFlags are the flags of stop and restart.
@@ -69,17 +70,19 @@ func buildKill(a *app, cmd *cobra.Command) {
 
 func buildRm(a *app, cmd *cobra.Command) {
 	var o client.RemoveOptions
-	var dryRun, explain bool
+	var f planFlags
 	cmd.Flags().BoolVarP(&o.Force, "force", "f", false, "kill it first if it runs")
 	cmd.Flags().BoolVarP(&o.Volumes, "volumes", "v", false, "remove its anonymous volumes too")
 	cmd.Flags().BoolVarP(&o.Link, "link", "l", false, "remove a link instead")
-	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "print what would go and how much comes back, and remove nothing")
-	cmd.Flags().BoolVar(&explain, "explain", false, "as --dry-run, and say why what is kept is kept")
+	f.register(cmd)
 	cmd.Args = atLeast(1, "a container")
 	cmd.ValidArgsFunction = a.completeContainers()
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if dryRun || explain {
-			return a.plannedRemoval(cmd, args, o.Force, explain)
+		if planned, err := f.wanted(); planned || err != nil {
+			if o.Link {
+				return wrong("--link has no dry run")
+			}
+			return a.planRemoval(cmd, &f, wire.PlanRemoval{Kind: wire.PlanContainers, Refs: args, Force: o.Force, Volumes: o.Volumes}, containerNamesOf, err)
 		}
 		return a.each(cmd, args, func(ctx context.Context, c *client.Client, ref string) error {
 			err := c.ContainerRemove(ctx, ref, o)

@@ -11,6 +11,7 @@ import (
 	"berth/internal/cli/format"
 	"berth/internal/cli/spec"
 	"berth/internal/client"
+	"berth/internal/wire"
 )
 
 func buildVolumeLs(a *app, cmd *cobra.Command) {
@@ -84,10 +85,15 @@ func buildVolumeCreate(a *app, cmd *cobra.Command) {
 
 func buildVolumeRm(a *app, cmd *cobra.Command) {
 	var force bool
+	var f planFlags
 	cmd.Flags().BoolVarP(&force, "force", "f", false, "do not mind those that are not there")
+	f.register(cmd)
 	cmd.Args = atLeast(1, "a volume")
 	cmd.ValidArgsFunction = a.completeVolumes
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if planned, err := f.wanted(); planned || err != nil {
+			return a.planRemoval(cmd, &f, wire.PlanRemoval{Kind: wire.PlanVolumes, Refs: args, Force: force}, volumeNamesOf, err)
+		}
 		return a.eachOf(cmd, args, volumeNamesOf, func(ctx context.Context, c *client.Client, ref string) error {
 			err := c.VolumeRemove(ctx, ref, force)
 			if isMissing(err) && (force || isSecond(ctx)) {

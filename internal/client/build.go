@@ -217,7 +217,6 @@ type CachePrune struct {
 	// cache may take whatever the others say.
 	MaxUsed, MinFree, Reserved int64
 	Filters                    Filters
-	DryRun                     bool
 }
 
 // BuildPrune removes from the cache of builds.
@@ -225,7 +224,6 @@ func (c *Client) BuildPrune(ctx context.Context, o CachePrune) (PruneReport, err
 	q := url.Values{}
 	o.Filters.query(q)
 	setFlag(q, "all", o.All)
-	setFlag(q, "dryRun", o.DryRun)
 	for key, n := range map[string]int64{"max-used-space": o.MaxUsed, "min-free-space": o.MinFree, "reserved-space": o.Reserved} {
 		if n > 0 {
 			q.Set(key, strconv.FormatInt(n, 10))

@@ -3,18 +3,11 @@ package client
 import (
 	"context"
 	"net/url"
+
+	"berth/internal/wire"
 )
 
-// PlanItem is one thing that a prune would remove or keep, and why.
-type PlanItem struct {
-	Kind   string // image, container, network, volume or build-cache
-	ID     string
-	Names  []string
-	Size   int64 // bytes that come back, or that it takes and shares with nobody
-	Reason string
-}
-
-// PruneReport is what a prune did, or with a dry run what it would do.
+// PruneReport is what a prune did.
 type PruneReport struct {
 	ContainersDeleted []string
 	NetworksDeleted   []string
@@ -22,15 +15,18 @@ type PruneReport struct {
 	ImagesDeleted     []DeleteResponse
 	CachesDeleted     []string
 	SpaceReclaimed    uint64 // bytes
-	DryRun            bool
-	Remove, Keep      []PlanItem // of a dry run alone
 }
 
 // Prune removes what nothing uses: kind is containers, images, networks or
 // volumes.
-func (c *Client) Prune(ctx context.Context, kind string, filters Filters, dryRun bool) (PruneReport, error) {
+func (c *Client) Prune(ctx context.Context, kind string, filters Filters) (PruneReport, error) {
 	q := url.Values{}
 	filters.query(q)
-	setFlag(q, "dryRun", dryRun)
 	return fetch[PruneReport](ctx, c, "POST", "/"+kind+"/prune", q, nil)
+}
+
+// Plan asks what removals would do. Only berth's engine can say so: from another comes
+// a refusal with status 404.
+func (c *Client) Plan(ctx context.Context, req wire.PlanRequest) (wire.Plan, error) {
+	return fetch[wire.Plan](ctx, c, "POST", "/berth/plan", nil, req)
 }

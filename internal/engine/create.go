@@ -267,7 +267,7 @@ func (e *Engine) store(ctx context.Context, rec *container.Record) (err error) {
 // abandon removes what was made for a container that was not.
 func (e *Engine) abandon(id string, fresh []volume.Volume) {
 	for _, v := range fresh {
-		if e.volumeUsed(v.Name, id) {
+		if len(e.volumeUsersThat(v.Name, func(c *container.Container) bool { return c.ID != id })) > 0 {
 			continue // somebody has found a use for it meanwhile
 		}
 		if err := e.volumes.Drop(v.Name); err != nil {

@@ -228,7 +228,6 @@ func (e *Engine) openImages() (err error) {
 	e.intake = intake.Open(e.cfg.DiskBudget, e.life.Done())
 	e.stock = &images.Stock{Images: e.images, Layers: e.layers, Content: e.content, Containers: e.containers, Bus: &e.bus}
 	e.imageCases = images.New(e.stock, e.reach, e.intake)
-	e.unused = reclaim.NewImages(e.stock, e.own, e.log)
 	return nil
 }
 
@@ -258,6 +257,10 @@ func (e *Engine) openBuilder(steps *builds.Steps) (err error) {
 		Executor: steps, Keep: e.cfg.BuildCacheKeep, Logger: e.log,
 	})
 	e.buildCases = builds.New(e.builder, steps, e.stock, e.imageCases, e.reach, e.intake)
+	e.unused = reclaim.NewImages(e.stock, struct {
+		*registries.Own
+		*build.Builder
+	}{e.own, e.builder}, e.log)
 	return err
 }
 

@@ -201,15 +201,16 @@ func (e *Engine) endForGood(ctx context.Context, c *container.Container, x conta
 		return
 	}
 	rec := c.SetState(state)
-	gone := e.ownVolumes(rec)
+	gone := e.takeOwnVolumes(rec)
 	err = e.db.Update(func(tx *metadata.Tx) error { return e.deleteRecord(tx, rec.ID, gone) })
 	if err != nil {
+		e.spareVolumes(gone)
 		e.log.Error("remove a container at its end", "container", c.ID, "error", err)
 	}
 	c.AnswerExit(container.Result{ExitCode: x.Code})
 	e.emitDie(rec, x)
 	if err == nil {
-		err = e.clear(ctx, c, gone)
+		_, err = e.clear(ctx, c, gone)
 	}
 	if err != nil {
 		c.FailRemoval(container.Result{ExitCode: x.Code, Err: err})

@@ -12,8 +12,8 @@ import (
 
 	"berth/internal/engine/images"
 	"berth/internal/engine/images/imagestest"
-	"berth/internal/engine/reclaim"
 	"berth/internal/fault"
+	"berth/internal/wire"
 
 	"github.com/moby/moby/api/types/container"
 )
@@ -58,8 +58,11 @@ func TestEverythingAtOnceWithImages(t *testing.T) {
 			ok("remove", err, fault.NotFound, fault.Conflict)
 		},
 		func(n int) {
-			_, err := b.ImagePrune(t.Context(), reclaim.ImageOptions{DryRun: n%2 == 0})
+			_, err := b.ImagePrune(t.Context(), nil)
 			ok("prune", err, fault.Conflict)
+			_, err = b.Plan(t.Context(), wire.PlanRequest{Prunes: []wire.PlanPrune{{Kind: wire.PlanImages}},
+				Remove: &wire.PlanRemoval{Kind: wire.PlanImages, Refs: []string{fmt.Sprintf("imported:%d", n%3), fmt.Sprintf("made:%d", n%3)}}})
+			ok("plan", err)
 		},
 		func(n int) {
 			list, err := b.ImageList(t.Context(), images.ListOptions{All: true, SharedSize: true, Manifests: true})
@@ -105,7 +108,7 @@ func TestEverythingAtOnceWithImages(t *testing.T) {
 	if err := b.ContainerRemove(t.Context(), "base", RemoveOptions{Force: true}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := b.ImagePrune(t.Context(), reclaim.ImageOptions{Filters: imagestest.Filters("dangling", "false")}); err != nil {
+	if _, err := b.ImagePrune(t.Context(), imagestest.Filters("dangling", "false")); err != nil {
 		t.Fatal(err)
 	}
 	b.eventually("nothing is left", func() bool {

@@ -117,7 +117,7 @@ func (e *Engine) volumesOf(ref string) ([]volume.Mount, error) {
 		if m.Type == mount.TypeTmpfs {
 			continue
 		}
-		m.From, m.Anonymous = c.ID, false
+		m.From = c.ID // what nobody named stays so: it goes with the last who has it
 		m.ReadOnly = m.ReadOnly || mode == "ro"
 		out = append(out, m)
 	}

@@ -8,21 +8,21 @@ import (
 	"berth/internal/container"
 	"berth/internal/engine/filter"
 	"berth/internal/engine/reclaim"
+	"berth/internal/wire"
 
 	"github.com/moby/moby/api/types/events"
 )
 
-// ContainerPruneReport is what a prune did or, after a dry run, what it would do.
+// ContainerPruneReport is what a prune did.
 type ContainerPruneReport struct {
 	ContainersDeleted []string
 	SpaceReclaimed    uint64 // bytes
-	reclaim.Plan
 }
 
 // ImagePrune removes images that no container uses: those without a tag or, with the
 // filter dangling=false, all.
-func (e *Engine) ImagePrune(ctx context.Context, o reclaim.ImageOptions) (reclaim.ImageReport, error) {
-	return e.unused.Prune(ctx, o)
+func (e *Engine) ImagePrune(ctx context.Context, f filter.Set) (reclaim.ImageReport, error) {
+	return e.unused.Prune(ctx, f)
 }
 
 // budgeted is the data directory with its budget.
@@ -35,48 +35,54 @@ func (e *Engine) budgeted() reclaim.Directory {
 // shared and their files are deleted in parallel.
 const pruneAtOnce = 16
 
-// ContainerPrune removes the containers that do not run.
-func (e *Engine) ContainerPrune(ctx context.Context, f filter.Set, dryRun bool) (ContainerPruneReport, error) {
-	out := ContainerPruneReport{ContainersDeleted: []string{}}
+// containerPlan decides which containers a prune removes.
+func (e *Engine) containerPlan(f filter.Set) (plan reclaim.Plan, chosen []*container.Container, err error) {
 	if err := f.Check("label", "label!", "until"); err != nil {
-		return out, err
+		return plan, nil, err
 	}
 	until, err := f.Until()
 	if err != nil {
-		return out, err
+		return plan, nil, err
 	}
-	var chosen []*container.Container
 	for _, c := range e.containers.All() {
 		rec := c.Record()
 		keep := "it runs"
 		if !rec.State.Up() {
 			keep = reclaim.Spared(f, until, rec.Created, rec.Config.Labels)
 		}
-		if out.Decide(reclaim.Item{Kind: "container", ID: rec.ID, Names: []string{rec.Name}}, "it does not run", keep) {
+		if plan.Decide(reclaim.Item{Kind: wire.PlanContainers, ID: rec.ID, Names: []string{rec.Name}}, "it does not run", keep) {
 			chosen = append(chosen, c)
 		}
 	}
-	var mu sync.Mutex // guards out and next
+	return plan, chosen, nil
+}
+
+// ContainerPrune removes the containers that do not run.
+func (e *Engine) ContainerPrune(ctx context.Context, f filter.Set) (ContainerPruneReport, error) {
+	out := ContainerPruneReport{ContainersDeleted: []string{}}
+	_, chosen, err := e.containerPlan(f)
+	if err != nil {
+		return out, err
+	}
+	var mu sync.Mutex // guards out and chosen
 	var work sync.WaitGroup
-	next := 0
 	for range min(pruneAtOnce, len(chosen)) {
 		work.Go(func() {
 			for ctx.Err() == nil {
 				mu.Lock()
-				i := next
-				next++
-				mu.Unlock()
-				if i >= len(chosen) {
+				if len(chosen) == 0 {
+					mu.Unlock()
 					return
 				}
-				size, gone := e.pruneContainer(ctx, chosen[i], dryRun)
-				mu.Lock()
-				out.Remove[i].Size = size
-				if gone {
-					out.ContainersDeleted = append(out.ContainersDeleted, chosen[i].ID)
-					out.SpaceReclaimed += uint64(size)
-				}
+				c := chosen[0]
+				chosen = chosen[1:]
 				mu.Unlock()
+				if size, gone := e.pruneContainer(ctx, c); gone {
+					mu.Lock()
+					out.ContainersDeleted = append(out.ContainersDeleted, c.ID)
+					out.SpaceReclaimed += uint64(size)
+					mu.Unlock()
+				}
 			}
 		})
 	}
@@ -84,21 +90,13 @@ func (e *Engine) ContainerPrune(ctx context.Context, f filter.Set, dryRun bool) 
 	if err := ctx.Err(); err != nil {
 		return out, err
 	}
-	if !dryRun {
-		e.publishPrune(events.ContainerEventType, out.SpaceReclaimed)
-	}
+	e.publishPrune(events.ContainerEventType, out.SpaceReclaimed)
 	return out, nil
 }
 
 // pruneContainer removes one container unless it has been started meanwhile.
-func (e *Engine) pruneContainer(ctx context.Context, c *container.Container, dryRun bool) (size int64, gone bool) {
-	size, err := e.layers.WritableSize(c.ID)
-	if err != nil {
-		e.log.Debug("measure a writable layer", "container", c.ID, "error", err)
-	}
-	if dryRun {
-		return max(size, 0), true
-	}
+func (e *Engine) pruneContainer(ctx context.Context, c *container.Container) (size int64, gone bool) {
+	size = e.writableSize(c.ID)
 	if c.Lock(ctx) != nil {
 		return 0, false
 	}
@@ -106,11 +104,12 @@ func (e *Engine) pruneContainer(ctx context.Context, c *container.Container, dry
 	if c.Gone() || c.State().Up() {
 		return 0, false
 	}
-	if err := e.destroy(context.WithoutCancel(ctx), c, false); err != nil {
+	layers, err := e.destroy(context.WithoutCancel(ctx), c, false)
+	if err != nil {
 		e.log.Warn("prune container", "container", c.ID, "error", err)
 		return 0, false
 	}
-	return max(size, 0), true
+	return size + layers, true
 }
 
 // publishPrune tells that a prune has taken place, and what came of it.

@@ -153,7 +153,8 @@ func (e *Engine) adopt(ctx context.Context, c *container.Container, s monitor.Co
 		e.adoptExited(c, s)
 		return c.State().Reviving && !c.Gone(), nil
 	case rec.State.Status == api.StateRemoving:
-		return false, e.destroy(ctx, c, rec.HostConfig.AutoRemove)
+		_, err := e.destroy(ctx, c, rec.HostConfig.AutoRemove)
+		return false, err
 	case rec.State.Alive():
 		return e.adoptLost(ctx, c)
 	case rec.State.Status == api.StateRestarting:
@@ -161,7 +162,8 @@ func (e *Engine) adopt(ctx context.Context, c *container.Container, s monitor.Co
 	}
 	// An end that was committed, but whose container was to vanish with it.
 	if rec.HostConfig.AutoRemove && rec.State.Status == api.StateExited {
-		return false, e.destroy(ctx, c, true)
+		_, err := e.destroy(ctx, c, true)
+		return false, err
 	}
 	p := rec.HostConfig.RestartPolicy
 	again := rec.State.Reviving || (p.IsAlways() && !rec.State.StartedAt.IsZero()) || (rec.State.Wanted && policyWants(p, max(rec.State.ExitCode, 1), 0))
@@ -220,7 +222,8 @@ func (e *Engine) adoptLost(ctx context.Context, c *container.Container) (bool, e
 		why = ""
 	}
 	if rec.HostConfig.AutoRemove {
-		return false, e.destroy(ctx, c, true)
+		_, err := e.destroy(ctx, c, true)
+		return false, err
 	}
 	rec = c.SetState(rec.State.Lost(time.Now(), why))
 	if err := e.save(rec); err != nil {

@@ -50,7 +50,8 @@ func (e *Engine) ContainerRemove(ctx context.Context, ref string, o RemoveOption
 		}
 	}
 	defer c.Unlock()
-	return e.destroy(context.WithoutCancel(ctx), c, o.Volumes)
+	_, err = e.destroy(context.WithoutCancel(ctx), c, o.Volumes)
+	return err
 }
 
 // runningRefused says no in docker's words.
@@ -69,8 +70,9 @@ func runningRefused(c *container.Container) error {
 // destroy removes a container which does not run. The caller holds the operation
 // lock. The intent is not written first: the one commit that deletes the record
 // is the removal, and what is left of the container then is swept by the next
-// engine if this one does not get to it.
-func (e *Engine) destroy(ctx context.Context, c *container.Container, withVolumes bool) error {
+// engine if this one does not get to it. Layers that only the container still had go,
+// too: so many bytes of them.
+func (e *Engine) destroy(ctx context.Context, c *container.Container, withVolumes bool) (layers int64, err error) {
 	e.restarts.forget(c.ID)
 	e.laggards.drop(c.ID)
 	before := c.State()
@@ -81,12 +83,13 @@ func (e *Engine) destroy(ctx context.Context, c *container.Container, withVolume
 	e.release(ctx, c)
 	var gone []string
 	if withVolumes {
-		gone = e.ownVolumes(rec)
+		gone = e.takeOwnVolumes(rec)
 	}
-	err := e.db.Update(func(tx *metadata.Tx) error { return e.deleteRecord(tx, rec.ID, gone) })
+	err = e.db.Update(func(tx *metadata.Tx) error { return e.deleteRecord(tx, rec.ID, gone) })
 	if err != nil {
 		c.SetState(before)
-		return fault.Wrap("remove container", rec.Name, err)
+		e.spareVolumes(gone)
+		return 0, fault.Wrap("remove container", rec.Name, err)
 	}
 	return e.clear(ctx, c, gone)
 }
@@ -98,14 +101,15 @@ func (e *Engine) deleteRecord(tx *metadata.Tx, id string, volumes []string) erro
 	return e.volumes.Delete(tx, volumes)
 }
 
-// clear removes everything of a container whose record is gone already.
-func (e *Engine) clear(ctx context.Context, c *container.Container, volumes []string) error {
+// clear removes everything of a container whose record is gone already, with layers that
+// only it still had: so many bytes of them.
+func (e *Engine) clear(ctx context.Context, c *container.Container, volumes []string) (layers int64, err error) {
 	rec := c.Record()
 	e.laggards.drop(c.ID)
 	e.forwards.end(e, c)
 	e.release(ctx, c)
 	e.execs.Drop(c.ID)
-	err := errors.Join(e.layers.RemoveWritable(c.ID), e.volumes.Drop(volumes...))
+	err = errors.Join(e.layers.RemoveWritable(c.ID), e.volumes.Drop(volumes...))
 	if err != nil {
 		// The record is gone, so the name is free and the next engine sweeps.
 		e.log.Error("remove files of a container", "container", c.ID, "error", err)
@@ -115,6 +119,20 @@ func (e *Engine) clear(ctx context.Context, c *container.Container, volumes []st
 		e.publishVolume(events.ActionDestroy, v)
 	}
 	e.emit(rec, events.ActionDestroy, nil)
+	layers = e.collectOrphans(ctx, rec)
 	c.AnswerRemoved(container.Result{ExitCode: rec.State.ExitCode, Err: err})
-	return nil
+	return layers, nil
+}
+
+// collectOrphans deletes the layers of a container that has gone when its image went
+// before it, and returns how many bytes they took.
+func (e *Engine) collectOrphans(ctx context.Context, rec *container.Record) int64 {
+	if _, err := e.images.Get(ctx, rec.ImageID.String()); !fault.Is(err, fault.NotFound) {
+		return 0
+	}
+	freed, err := e.layers.Collect(rec.Layers...)
+	if err != nil {
+		e.log.Warn("delete layers without an owner", "container", rec.ID, "error", err)
+	}
+	return freed
 }

@@ -261,7 +261,7 @@ func (e *Engine) startFailed(ctx context.Context, c *container.Container, cause 
 	if rec.HostConfig.AutoRemove {
 		e.emit(rec, events.ActionDie, map[string]string{"exitCode": strconv.Itoa(code)})
 		c.SetState(rec.State.FailedStart(code, cause.Error()))
-		if err := e.destroy(ctx, c, true); err != nil {
+		if _, err := e.destroy(ctx, c, true); err != nil {
 			e.log.Error("remove container after its failed start", "container", c.ID, "error", err)
 		}
 		return cause

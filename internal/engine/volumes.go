@@ -12,6 +12,7 @@ import (
 	"berth/internal/fault"
 	"berth/internal/metadata"
 	"berth/internal/volume"
+	"berth/internal/wire"
 
 	"github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/api/types/mount"
@@ -116,14 +117,9 @@ func (e *Engine) removeVolume(name string) error {
 		return fault.New(fault.Conflict, "", "", "remove %s: volume is in use", name)
 	}
 	// Whoever wants to use the volume from now on is refused.
-	if users := e.volumeUsers(name); len(users) > 0 {
+	if err := volumeInUse(name, e.volumeUsers(name)); err != nil {
 		e.volumes.Spare(name)
-		ids := make([]string, 0, len(users))
-		for _, c := range users {
-			ids = append(ids, c.ID)
-		}
-		slices.Sort(ids)
-		return fault.New(fault.Conflict, "", "", "remove %s: volume is in use - %v", name, ids)
+		return err
 	}
 	err := e.db.Update(func(tx *metadata.Tx) error { return e.volumes.Delete(tx, []string{name}) })
 	if err != nil {
@@ -138,56 +134,71 @@ func (e *Engine) removeVolume(name string) error {
 	return nil
 }
 
-// VolumePruneReport is what a prune did or, after a dry run, what it would do.
+// volumeInUse says that a volume has users, if it has any.
+func volumeInUse(name string, users []*container.Container) error {
+	if len(users) == 0 {
+		return nil
+	}
+	ids := make([]string, 0, len(users))
+	for _, c := range users {
+		ids = append(ids, c.ID)
+	}
+	slices.Sort(ids)
+	return fault.New(fault.Conflict, "", "", "remove %s: volume is in use - %v", name, ids)
+}
+
+// VolumePruneReport is what a prune did.
 type VolumePruneReport struct {
 	VolumesDeleted []string
 	SpaceReclaimed uint64 // bytes
-	reclaim.Plan          // from which the above follows
+}
+
+// volumePlan decides which volumes a prune removes, after what goes before, if anything.
+func (e *Engine) volumePlan(ctx context.Context, f filter.Set, before *reclaim.Ahead) (plan reclaim.Plan, err error) {
+	if err := f.Check("label", "label!", "all"); err != nil {
+		return plan, err
+	}
+	all, err := f.Bool("all", false)
+	if err != nil {
+		return plan, err
+	}
+	for _, v := range e.volumes.List() {
+		item, keep := reclaim.Item{Kind: wire.PlanVolumes, ID: v.Name}, e.keepVolume(v, f, all, before)
+		if keep == "" {
+			item.Size = e.volumeSize(ctx, v.Name)
+		}
+		plan.Decide(item, "no container mounts it", keep)
+	}
+	return plan, ctx.Err()
 }
 
 // VolumePrune removes volumes that no container mounts: those that nobody named,
 // and all of them with the filter all.
-func (e *Engine) VolumePrune(ctx context.Context, f filter.Set, dryRun bool) (VolumePruneReport, error) {
+func (e *Engine) VolumePrune(ctx context.Context, f filter.Set) (VolumePruneReport, error) {
 	r := VolumePruneReport{VolumesDeleted: []string{}}
-	if err := f.Check("label", "label!", "all"); err != nil {
-		return r, err
-	}
-	all, err := f.Bool("all", false)
+	plan, err := e.volumePlan(ctx, f, nil)
 	if err != nil {
 		return r, err
 	}
-	for _, v := range e.volumes.List() {
-		item, keep := reclaim.Item{Kind: "volume", ID: v.Name}, e.keepVolume(v, f, all)
-		if keep == "" {
-			if item.Size, err = e.volumes.Size(ctx, v.Name); err != nil {
-				e.log.Warn("measure volume", "volume", v.Name, "error", err)
-			}
-		}
-		r.Decide(item, "no container mounts it", keep)
-	}
-	for _, item := range r.Remove {
+	for _, item := range plan.Remove {
 		if err := ctx.Err(); err != nil {
 			return r, err
 		}
-		if !dryRun {
-			if err := e.removeVolume(item.ID); err != nil {
-				e.log.Warn("prune volume", "volume", item.ID, "error", err)
-				continue
-			}
+		if err := e.removeVolume(item.ID); err != nil {
+			e.log.Warn("prune volume", "volume", item.ID, "error", err)
+			continue
 		}
 		r.VolumesDeleted = append(r.VolumesDeleted, item.ID)
-		r.SpaceReclaimed += uint64(max(item.Size, 0))
+		r.SpaceReclaimed += uint64(item.Size)
 	}
-	if !dryRun {
-		e.publishPrune(events.VolumeEventType, r.SpaceReclaimed)
-	}
+	e.publishPrune(events.VolumeEventType, r.SpaceReclaimed)
 	return r, nil
 }
 
 // keepVolume says why a prune keeps a volume; "" means that it goes.
-func (e *Engine) keepVolume(v volume.Volume, f filter.Set, all bool) string {
+func (e *Engine) keepVolume(v volume.Volume, f filter.Set, all bool, before *reclaim.Ahead) string {
 	_, anonymous := v.Labels[anonymousLabel]
-	switch users := e.volumeUsers(v.Name); {
+	switch users := e.volumeUsersThat(v.Name, func(c *container.Container) bool { return !before.Gone(c.ID) }); {
 	case len(users) > 0:
 		return "mounted by container " + users[0].Record().Name
 	case !all && !anonymous && !v.Anonymous:
@@ -209,10 +220,15 @@ func (e *Engine) describeVolume(v volume.Volume) api.Volume {
 
 // volumeUsers returns the containers that mount a volume.
 func (e *Engine) volumeUsers(name string) []*container.Container {
+	return e.volumeUsersThat(name, func(*container.Container) bool { return true })
+}
+
+// volumeUsersThat returns those of them that count.
+func (e *Engine) volumeUsersThat(name string, count func(*container.Container) bool) []*container.Container {
 	var users []*container.Container
 	for _, c := range e.containers.All() {
 		for _, m := range c.Record().Mounts {
-			if m.Name == name && name != "" {
+			if m.Name == name && name != "" && count(c) {
 				users = append(users, c)
 				break
 			}
@@ -221,22 +237,31 @@ func (e *Engine) volumeUsers(name string) []*container.Container {
 	return users
 }
 
-// volumeUsed reports whether another container than the named one mounts a volume.
-func (e *Engine) volumeUsed(name, except string) bool {
-	users := e.volumeUsers(name)
-	return len(users) > 1 || (len(users) == 1 && users[0].ID != except)
+// isOwnVolume reports whether a mount of a container is of an anonymous volume that
+// nobody else mounts of those containers that count.
+func (e *Engine) isOwnVolume(rec *container.Record, m volume.Mount, count func(*container.Container) bool) bool {
+	return m.Type == mount.TypeVolume && m.Anonymous && m.Name != "" &&
+		len(e.volumeUsersThat(m.Name, func(c *container.Container) bool { return c.ID != rec.ID && count(c) })) == 0
 }
 
-// ownVolumes returns the anonymous volumes of a container which nobody else
-// mounts.
-func (e *Engine) ownVolumes(rec *container.Record) []string {
+// takeOwnVolumes returns the anonymous volumes of a container that nobody else mounts,
+// which nobody can begin to use from now on. Of several containers that are removed at
+// once and share one, exactly one takes it.
+func (e *Engine) takeOwnVolumes(rec *container.Record) []string {
 	var names []string
 	for _, m := range rec.Mounts {
-		if m.Type == mount.TypeVolume && m.Anonymous && m.Name != "" && !e.volumeUsed(m.Name, rec.ID) {
+		if e.isOwnVolume(rec, m, func(c *container.Container) bool { return !goes(c) }) && e.volumes.Doom(m.Name) {
 			names = append(names, m.Name)
 		}
 	}
 	return names
+}
+
+// spareVolumes gives back what a removal that failed had taken.
+func (e *Engine) spareVolumes(names []string) {
+	for _, name := range names {
+		e.volumes.Spare(name)
+	}
 }
 
 // unmountIdle ends the mount of a volume with options when no container that runs,

@@ -56,11 +56,15 @@ type moved struct {
 	from digest.Digest
 }
 
+func (s *Store) newChange() *change {
+	return &change{s: s, records: map[digest.Digest]*record{}, gone: map[digest.Digest]bool{}}
+}
+
 // change makes what fn does durable and then visible, in one step, and deletes
 // the blobs that nothing refers to any more. Layers of records that went are
 // left to the caller.
 func (s *Store) change(fn func(*change) error) (*change, error) {
-	c := &change{s: s, records: map[digest.Digest]*record{}, gone: map[digest.Digest]bool{}}
+	c := s.newChange()
 	s.changing.Lock()
 	err := fn(c)
 	var before []digest.Digest
@@ -128,6 +132,44 @@ func (c *change) look(id digest.Digest) *record {
 		return st.rec
 	}
 	return nil
+}
+
+// find is Store.find after the change so far.
+func (c *change) find(ref string) (digest.Digest, error) {
+	id, err := c.s.find(ref)
+	if err != nil {
+		return "", err
+	}
+	rec, before := c.look(id), c.s.images[id].rec
+	if rec == nil {
+		return "", notFound(ref)
+	}
+	if rec == before || isIDPrefix(id, ref) {
+		return id, nil
+	}
+	named, err := reference.ParseNormalizedNamed(ref)
+	if err != nil {
+		return "", badName(ref, err)
+	}
+	name := reference.TagNameOnly(named).String()
+	if digested, ok := named.(reference.Digested); ok {
+		if canonical, err := reference.WithDigest(reference.TrimNamed(named), digested.Digest()); err == nil {
+			name = canonical.String()
+		}
+	}
+	had := slices.Contains(before.Tags, name) || slices.Contains(before.Digests, name)
+	if has := slices.Contains(rec.Tags, name) || slices.Contains(rec.Digests, name); had && !has || !had && !rec.hasName(named.Name()) {
+		return "", notFound(ref)
+	}
+	return id, nil
+}
+
+// indexesOf lists the indexes that an image is in after the change so far.
+func (c *change) indexesOf(id digest.Digest) []digest.Digest {
+	return slices.DeleteFunc(c.s.refs.indexesOf(id), func(x digest.Digest) bool {
+		r := c.look(x)
+		return r == nil || !slices.ContainsFunc(r.Members, func(m indexEntry) bool { return m.Image == id })
+	})
 }
 
 // owner returns which record a tag names after the change so far.

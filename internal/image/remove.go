@@ -75,12 +75,12 @@ type step struct {
 }
 
 func (r *removal) run(ref string) error {
-	if key := r.s.damagedKey(ref); key != "" {
+	if key := r.s.damagedKey(ref); key != "" && !slices.Contains(r.c.bad, key) {
 		r.c.bad = append(r.c.bad, key)
 		r.answer = append(r.answer, image.DeleteResponse{Deleted: key})
 		return nil
 	}
-	id, err := r.s.find(ref)
+	id, err := r.c.find(ref)
 	if err != nil {
 		return err
 	}
@@ -118,7 +118,7 @@ func (r *removal) unit(id digest.Digest) unit {
 	rec := r.c.look(id)
 	if !rec.isIndex() {
 		u.images = append(u.images, id)
-		for _, x := range r.s.refs.indexesOf(id) {
+		for _, x := range r.c.indexesOf(id) {
 			if r.s.choose(r.c.look(x), nil) == id {
 				u.records = append(u.records, x)
 			}
@@ -143,7 +143,7 @@ func (r *removal) addMember(u *unit, id digest.Digest) {
 	if rec == nil || rec.names() > 0 || slices.Contains(u.images, id) {
 		return
 	}
-	for _, x := range r.s.refs.indexesOf(id) {
+	for _, x := range r.c.indexesOf(id) {
 		if !slices.Contains(u.records, x) {
 			return
 		}
@@ -192,7 +192,7 @@ func (r *removal) byName(id digest.Digest, ref string) error {
 		r.untag(rec, reference.TagNameOnly(named).String())
 		r.dropDigests(rec, named.Name())
 	}
-	if rec.names() == 0 && len(r.s.refs.indexes[id]) == 0 { // else an index has the image still
+	if rec.names() == 0 && len(r.c.indexesOf(id)) == 0 { // else an index has the image still
 		r.drop(u)
 	}
 	return nil
@@ -200,7 +200,7 @@ func (r *removal) byName(id digest.Digest, ref string) error {
 
 // namedElsewhere reports whether an image keeps a name when the unit's go.
 func (r *removal) namedElsewhere(img digest.Digest, u unit) bool {
-	for _, x := range r.s.refs.indexesOf(img) {
+	for _, x := range r.c.indexesOf(img) {
 		if rec := r.c.look(x); rec != nil && !slices.Contains(u.records, x) && rec.names() > 0 {
 			return true
 		}
@@ -277,7 +277,7 @@ func (r *removal) image(id digest.Digest, force bool) {
 	r.answer = append(r.answer, image.DeleteResponse{Deleted: id.String()})
 	r.steps = append(r.steps, step{rec, len(r.answer)})
 	r.c.remove(id)
-	if p := r.c.look(rec.Parent); r.o.Prune && p != nil && len(r.s.refs.indexes[p.ID]) == 0 {
+	if p := r.c.look(rec.Parent); r.o.Prune && p != nil && len(r.c.indexesOf(p.ID)) == 0 {
 		r.image(p.ID, false)
 	}
 }

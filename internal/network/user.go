@@ -265,15 +265,34 @@ func (m *Manager) Remove(id string) error {
 		return nil
 	}
 	n.mu.Lock()
-	busy := len(n.ends)+n.joining > 0
-	n.dead = !busy
+	err = n.removable()
+	n.dead = err == nil
 	n.mu.Unlock()
-	if busy {
-		return fault.New(fault.Forbidden, "", "", "error while removing network: network %s id %s has active endpoints", n.def.Name, n.def.ID)
+	if err != nil {
+		return err
 	}
 	m.user.drop(id)
 	m.removeUserBridge(n)
 	return m.firewall.rebuild()
+}
+
+// Removable says why Remove would refuse; nil when it would not.
+func (m *Manager) Removable(id string) error {
+	n, err := m.user.get(id)
+	if err != nil {
+		return nil
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.removable()
+}
+
+// removable refuses the removal of a network that somebody is on. The caller holds mu.
+func (n *userNet) removable() error {
+	if len(n.ends)+n.joining > 0 {
+		return fault.New(fault.Forbidden, "", "", "error while removing network: network %s id %s has active endpoints", n.def.Name, n.def.ID)
+	}
+	return nil
 }
 
 // assign gives a container its addresses: those it asks for or free ones.

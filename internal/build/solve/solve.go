@@ -123,7 +123,7 @@ func Open(o Options) (*Solver, error) {
 	if s.mounts, err = openMounts(filepath.Join(o.Dir, "mounts")); err != nil {
 		return nil, fault.Wrap(op, o.Dir, err)
 	}
-	o.Layers.AddOwner(s.owns)
+	o.Layers.AddOwner(s.KeepsLayer)
 	return s, nil
 }
 
@@ -133,8 +133,8 @@ func (s *Solver) Close() error { return s.commit() }
 // Sources is where contexts come from.
 func (s *Solver) Sources() *source.Store { return s.sources }
 
-// owns reports whether a record names the layer.
-func (s *Solver) owns(d digest.Digest) bool {
+// KeepsLayer reports whether a record names the layer.
+func (s *Solver) KeepsLayer(d digest.Digest) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.uses[d] > 0

@@ -11,9 +11,11 @@ import (
 	"berth/internal/engine/filter"
 	"berth/internal/engine/reclaim"
 	"berth/internal/fault"
+	"berth/internal/wire"
 
 	api "github.com/moby/moby/api/types/build"
 	"github.com/moby/moby/api/types/events"
+	"github.com/opencontainers/go-digest"
 )
 
 // BuildCache lists what the cache of builds keeps, the least recently used first.
@@ -83,14 +85,6 @@ type PruneOptions struct {
 	// Bytes, as in solve.PruneOptions.
 	MaxUsed, MinFree, Reserved int64
 	Filters                    filter.Set
-	DryRun                     bool // only say what would go
-}
-
-// PruneReport is docker's answer and, of a dry run, the plan.
-type PruneReport struct {
-	api.CachePruneReport
-	DryRun       bool           `json:",omitempty"`
-	Remove, Keep []reclaim.Item `json:",omitempty"`
 }
 
 // cacheFilters are the keys that filters of the build cache may have.
@@ -106,56 +100,62 @@ func hasPrefix(ids []string, id string) bool {
 	return len(ids) == 0 || slices.ContainsFunc(ids, func(begin string) bool { return strings.HasPrefix(id, begin) })
 }
 
-// BuildPrune removes from the build cache what nobody uses.
-func (s *Service) BuildPrune(ctx context.Context, o PruneOptions) (*PruneReport, error) {
-	if err := o.Filters.Check(append([]string{"until", "unused-for"}, cacheFilters...)...); err != nil {
-		return nil, err
-	}
+// choose reads what a prune may take.
+func (o *PruneOptions) choose() (solve.PruneOptions, error) {
 	prune := solve.PruneOptions{MaxUsed: o.MaxUsed, MinFree: o.MinFree, Reserved: o.Reserved, Filter: func(it solve.Item) bool {
 		return isCacheWanted(o.Filters, it) && (o.All || !it.Shared)
 	}}
+	if err := o.Filters.Check(append([]string{"until", "unused-for"}, cacheFilters...)...); err != nil {
+		return prune, err
+	}
 	for _, key := range []string{"until", "unused-for"} {
 		for _, v := range o.Filters.Get(key) {
 			d, err := time.ParseDuration(v)
 			if err != nil {
-				return nil, fault.New(fault.Invalid, "", "", "invalid filter '%s=%s': want a duration such as 24h", key, v)
+				return prune, fault.New(fault.Invalid, "", "", "invalid filter '%s=%s': want a duration such as 24h", key, v)
 			}
 			prune.Unused = max(prune.Unused, d)
 		}
 	}
-	if o.DryRun {
-		return s.prunePlan(ctx, prune)
+	return prune, nil
+}
+
+// BuildPrune removes from the build cache what nobody uses.
+func (s *Service) BuildPrune(ctx context.Context, o PruneOptions) (*api.CachePruneReport, error) {
+	prune, err := o.choose()
+	if err != nil {
+		return nil, err
 	}
 	went, err := s.builder.Prune(ctx, prune)
 	if err != nil {
 		return nil, err
 	}
 	s.stock.Bus.Publish(events.BuilderEventType, events.ActionPrune, "", map[string]string{"reclaimed": strconv.FormatInt(went.Freed, 10)})
-	return &PruneReport{CachePruneReport: api.CachePruneReport{
-		CachesDeleted: slices.Clone(went.Items), SpaceReclaimed: uint64(max(0, went.Freed)),
-	}}, nil
+	return &api.CachePruneReport{CachesDeleted: slices.Clone(went.Items), SpaceReclaimed: uint64(max(0, went.Freed))}, nil
 }
 
-// prunePlan tells what a prune would do.
-func (s *Service) prunePlan(ctx context.Context, prune solve.PruneOptions) (*PruneReport, error) {
-	plan, err := s.builder.PrunePlan(ctx, prune)
+// PlanBuildPrune adds to a plan what a prune would do.
+func (s *Service) PlanBuildPrune(ctx context.Context, o PruneOptions, ahead *reclaim.Ahead) error {
+	prune, err := o.choose()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	out := &PruneReport{DryRun: true}
+	plan, err := s.builder.PrunePlan(ctx, prune, func(image digest.Digest) bool { return ahead.Gone(image.String()) })
+	if err != nil {
+		return err
+	}
 	for _, c := range plan {
-		item := reclaim.Item{Kind: "build-cache", ID: c.ID, Names: []string{c.Description}, Size: c.Size, Reason: c.Why}
+		item := reclaim.Item{Kind: wire.PlanCache, ID: c.ID, Names: []string{c.Description}, Size: c.Size, Reason: c.Why}
 		if c.Shared {
 			item.Size = 0
 		}
-		if !c.Goes {
-			out.Keep = append(out.Keep, item)
-			continue
+		if c.Goes {
+			ahead.Go(item)
+		} else {
+			ahead.Keep = append(ahead.Keep, item)
 		}
-		out.Remove = append(out.Remove, item)
-		out.SpaceReclaimed += uint64(max(0, item.Size))
 	}
-	return out, nil
+	return nil
 }
 
 // isWanted reports whether a yes-or-no filter agrees, or is not there.

@@ -10,6 +10,7 @@ import (
 	"berth/internal/engine/reclaim"
 	"berth/internal/fault"
 	"berth/internal/metadata"
+	"berth/internal/wire"
 
 	"github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/api/types/network"
@@ -89,14 +90,20 @@ func (x *Service) NetworkCreate(ctx context.Context, req network.CreateRequest) 
 
 // NetworkRemove removes a user-defined network that no running container is on.
 func (x *Service) NetworkRemove(_ context.Context, ref string) error {
-	r, err := x.set.find(ref)
+	r, err := x.set.findOwn(ref)
 	if err != nil {
 		return err
 	}
-	if !userDefined(r.Name) {
-		return fault.New(fault.Forbidden, "", "", "%s is a pre-defined network and cannot be removed", r.Name)
-	}
 	return x.set.remove(r)
+}
+
+// findOwn finds a user-defined network, and refuses the others.
+func (s *Set) findOwn(ref string) (*record, error) {
+	r, err := s.find(ref)
+	if err == nil && !userDefined(r.Name) {
+		err = fault.New(fault.Forbidden, "", "", "%s is a pre-defined network and cannot be removed", r.Name)
+	}
+	return r, err
 }
 
 func (s *Set) remove(r *record) error {
@@ -114,34 +121,67 @@ func (s *Set) remove(r *record) error {
 	return nil
 }
 
-// PruneReport is what a prune did or, after a dry run, what it would do.
-type PruneReport struct {
-	NetworksDeleted []string
-	reclaim.Plan
+// PlanNetworkRemoval adds to a plan what the removal of networks by name would do.
+func (x *Service) PlanNetworkRemoval(refs []string, ahead *reclaim.Ahead) {
+	for _, ref := range refs {
+		r, err := x.set.findOwn(ref)
+		if err != nil {
+			ahead.Refuse(ref, reclaim.Item{}, err)
+			continue
+		}
+		if ahead.Gone(r.ID) {
+			continue // named twice
+		}
+		item := reclaim.Item{Kind: wire.PlanNetworks, ID: r.ID, Names: []string{r.Name}, Reason: "it was named, and nobody is on it"}
+		if err := x.set.Manager.Removable(r.ID); err != nil {
+			ahead.Refuse(ref, item, err)
+			continue
+		}
+		ahead.Go(item)
+	}
 }
 
-// NetworkPrune removes the user-defined networks that no running container is on.
-func (x *Service) NetworkPrune(ctx context.Context, f filter.Set, dryRun bool) (PruneReport, error) {
-	s, out := x.set, PruneReport{NetworksDeleted: []string{}}
+// PruneReport is what a prune did.
+type PruneReport struct{ NetworksDeleted []string }
+
+// prunePlan decides which networks a prune removes.
+func (s *Set) prunePlan(f filter.Set) (plan reclaim.Plan, err error) {
 	if err := f.Check("label", "label!", "until"); err != nil {
-		return out, err
+		return plan, err
 	}
 	until, err := f.Until()
 	if err != nil {
-		return out, err
+		return plan, err
 	}
 	for _, r := range s.own() {
 		keep := reclaim.Spared(f, until, r.Created, r.Labels)
 		if users := s.users(r.Name); len(users) > 0 {
 			keep = "container " + users[0].Name + " is on it"
 		}
-		out.Decide(reclaim.Item{Kind: "network", ID: r.ID, Names: []string{r.Name}}, "no running container is on it", keep)
+		plan.Decide(reclaim.Item{Kind: wire.PlanNetworks, ID: r.ID, Names: []string{r.Name}}, "no running container is on it", keep)
 	}
-	for _, item := range out.Remove {
+	return plan, nil
+}
+
+// PlanNetworkPrune adds to a plan what a prune would do.
+func (x *Service) PlanNetworkPrune(f filter.Set, ahead *reclaim.Ahead) error {
+	plan, err := x.set.prunePlan(f)
+	ahead.Add(plan)
+	return err
+}
+
+// NetworkPrune removes the user-defined networks that no running container is on.
+func (x *Service) NetworkPrune(ctx context.Context, f filter.Set) (PruneReport, error) {
+	s, out := x.set, PruneReport{NetworksDeleted: []string{}}
+	plan, err := s.prunePlan(f)
+	if err != nil {
+		return out, err
+	}
+	for _, item := range plan.Remove {
 		if err := ctx.Err(); err != nil {
 			return out, err
 		}
-		if r, _ := s.find(item.ID); !dryRun && r != nil {
+		if r, _ := s.find(item.ID); r != nil {
 			if err := s.remove(r); err != nil {
 				s.Log.Warn("prune network", "network", r.Name, "error", err)
 				continue
@@ -149,9 +189,7 @@ func (x *Service) NetworkPrune(ctx context.Context, f filter.Set, dryRun bool) (
 		}
 		out.NetworksDeleted = append(out.NetworksDeleted, item.Names[0])
 	}
-	if !dryRun {
-		s.Bus.Publish(events.NetworkEventType, events.ActionPrune, "", map[string]string{"reclaimed": "0"})
-	}
+	s.Bus.Publish(events.NetworkEventType, events.ActionPrune, "", map[string]string{"reclaimed": "0"})
 	return out, nil
 }
 

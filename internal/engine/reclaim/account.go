@@ -14,18 +14,18 @@ type thing struct {
 	digest digest.Digest
 }
 
-// account knows what each image takes and who shares it.
+// account knows what each image takes and who shares it: images and containers, by id.
 type account struct {
-	uses map[thing]map[digest.Digest]bool // thing to the images that need it
-	size map[thing]int64                  // bytes that come back when no image needs it
+	uses map[thing]map[digest.Digest]bool // thing to those that need it
+	of   map[digest.Digest][]thing        // the other way round
+	size map[thing]int64                  // bytes that come back when nobody needs it
 }
 
 // accountOf adds up the layers and blobs of listed images; those behind an
 // index count for the one that stands for it. What a container's root is made of
-// stays whatever happens to the image, and so does what the engine's registry
-// has.
+// stays whatever happens to the image, and so does what others keep.
 func (p *Images) accountOf(ctx context.Context, all []*image.Image) *account {
-	a := &account{uses: map[thing]map[digest.Digest]bool{}, size: map[thing]int64{}}
+	a := &account{uses: map[thing]map[digest.Digest]bool{}, of: map[digest.Digest][]thing{}, size: map[thing]int64{}}
 	for _, img := range all {
 		p.addImage(ctx, a, img.ID, img)
 		if img.Index == "" {
@@ -44,7 +44,7 @@ func (p *Images) accountOf(ctx context.Context, all []*image.Image) *account {
 	}
 	for _, c := range p.stock.Containers.All() {
 		for _, d := range c.Record().Layers {
-			a.size[thing{false, d}] = 0
+			p.addThing(ctx, a, digest.Digest(c.ID), thing{false, d})
 		}
 	}
 	return a
@@ -65,11 +65,18 @@ func (p *Images) addThing(ctx context.Context, a *account, id digest.Digest, t t
 		a.uses[t] = map[digest.Digest]bool{}
 		a.size[t] = p.thingSize(ctx, t)
 	}
-	a.uses[t][id] = true
+	if !a.uses[t][id] {
+		a.uses[t][id] = true
+		a.of[id] = append(a.of[id], t)
+	}
 }
 
-// thingSize is what a thing takes on disk, in bytes; 0 when it is not there.
+// thingSize is what a thing takes on disk, in bytes; 0 when it is not there, or stays
+// whatever goes.
 func (p *Images) thingSize(ctx context.Context, t thing) int64 {
+	if p.stock.Images.Keeps(t.digest, t.blob) {
+		return 0
+	}
 	if t.blob {
 		info, err := p.stock.Content.Stat(t.digest)
 		if err != nil || p.others.Keeps(ctx, t.digest) {
@@ -78,7 +85,7 @@ func (p *Images) thingSize(ctx context.Context, t thing) int64 {
 		return info.Size
 	}
 	l, err := p.stock.Layers.Stat(t.digest)
-	if err != nil {
+	if err != nil || p.others.KeepsLayer(t.digest) {
 		return 0
 	}
 	return l.Disk
@@ -99,15 +106,6 @@ func (a *account) orphans(gone map[digest.Digest]bool) []thing {
 	return list
 }
 
-// freedBy is how much comes back when exactly these images go, in bytes.
-func (a *account) freedBy(gone map[digest.Digest]bool) int64 {
-	total := int64(0)
-	for _, t := range a.orphans(gone) {
-		total += a.size[t]
-	}
-	return total
-}
-
 // freed is how much has come back after these images went, in bytes.
 func (p *Images) freed(a *account, gone map[digest.Digest]bool) int64 {
 	total := int64(0)
@@ -120,18 +118,11 @@ func (p *Images) freed(a *account, gone map[digest.Digest]bool) int64 {
 	return total
 }
 
-// alone is how much of an image nobody else needs, apart from those that go.
-func (a *account) alone(id digest.Digest, gone map[digest.Digest]bool) int64 {
+// alone is how much of an image nobody else needs.
+func (a *account) alone(id digest.Digest) int64 {
 	total := int64(0)
-	for t, users := range a.uses {
-		if !users[id] {
-			continue
-		}
-		only := true
-		for other := range users {
-			only = only && (other == id || gone[other])
-		}
-		if only {
+	for _, t := range a.of[id] {
+		if len(a.uses[t]) == 1 {
 			total += a.size[t]
 		}
 	}

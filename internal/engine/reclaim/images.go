@@ -13,28 +13,24 @@ import (
 	"berth/internal/engine/images"
 	"berth/internal/fault"
 	"berth/internal/image"
+	"berth/internal/wire"
 
 	"github.com/moby/moby/api/types/events"
 	api "github.com/moby/moby/api/types/image"
 	"github.com/opencontainers/go-digest"
 )
 
-// ImageOptions steer a prune.
-type ImageOptions struct {
-	Filters filter.Set // dangling (default true), until, label, label!
-	DryRun  bool       // make the plan and leave it at that
-}
-
-// ImageReport is what a prune did or, after a dry run, what it would do.
+// ImageReport is what a prune did.
 type ImageReport struct {
 	ImagesDeleted  []api.DeleteResponse
 	SpaceReclaimed uint64 // bytes
-	Plan                  // from which the above follows
 }
 
-// Others keep blobs beside images; *registries.Own does.
+// Others keep blobs and layers beside images and containers: the engine's own
+// registry, the cache of builds.
 type Others interface {
-	Keeps(ctx context.Context, d digest.Digest) bool
+	Keeps(ctx context.Context, blob digest.Digest) bool
+	KeepsLayer(d digest.Digest) bool
 }
 
 // Images removes images that nobody uses.
@@ -54,7 +50,8 @@ func NewImages(stock *images.Stock, others Others, log *slog.Logger) *Images {
 // carried out by a real one.
 type imagePlan struct {
 	remove []*image.Image
-	keep   []keptImage
+	untag  []*image.Image         // lose their names and stay, since kept ones were made from them
+	keep   []keptImage            // those, too
 	goes   map[digest.Digest]bool // ids of remove
 }
 
@@ -84,36 +81,60 @@ func readPruneFilter(f filter.Set) (*pruneFilter, error) {
 }
 
 // Prune removes images that no container uses: those without a tag or, with
-// the filter dangling=false, all.
-func (p *Images) Prune(ctx context.Context, o ImageOptions) (ImageReport, error) {
-	f, err := readPruneFilter(o.Filters)
+// the filter dangling=false, all. The other filters are until, label and label!.
+func (p *Images) Prune(ctx context.Context, set filter.Set) (ImageReport, error) {
+	f, err := readPruneFilter(set)
 	if err != nil {
 		return ImageReport{}, err
 	}
 	// Two plans of the same images would count them twice.
-	if !o.DryRun {
-		if !p.busy.CompareAndSwap(false, true) {
-			return ImageReport{}, fault.New(fault.Conflict, "", "", "a prune operation is already running")
-		}
-		defer p.busy.Store(false)
+	if !p.busy.CompareAndSwap(false, true) {
+		return ImageReport{}, fault.New(fault.Conflict, "", "", "a prune operation is already running")
 	}
+	defer p.busy.Store(false)
 	all, err := p.stock.Images.List(ctx)
 	if err != nil {
 		return ImageReport{}, err
 	}
-	plan := p.plan(all, f)
-	account := p.accountOf(ctx, all)
-	if o.DryRun {
-		return plan.report(account), nil
-	}
-	report, err := p.carryOut(ctx, plan, account)
+	report, err := p.carryOut(ctx, p.plan(all, f, nil), p.accountOf(ctx, all))
 	p.stock.Bus.Publish(events.ImageEventType, events.ActionPrune, "", map[string]string{"reclaimed": strconv.FormatUint(report.SpaceReclaimed, 10)})
 	return report, err
 }
 
+// PlanPrune adds to a plan what a prune of images would do.
+func (p *Images) PlanPrune(ctx context.Context, set filter.Set, a *Ahead) error {
+	f, err := readPruneFilter(set)
+	if err != nil {
+		return err
+	}
+	all, err := p.stock.Images.List(ctx)
+	if err != nil {
+		return err
+	}
+	if err := a.openAccount(ctx); err != nil {
+		return err
+	}
+	plan := p.plan(all, f, a)
+	for _, img := range plan.remove {
+		why := "no tag names it and no container uses it"
+		if !img.Dangling() {
+			why = "no container uses it"
+		}
+		a.goImage(img.ID, Item{Kind: wire.PlanImages, ID: img.ID.String(), Names: img.RepoTags, Reason: why})
+	}
+	for _, img := range plan.untag {
+		a.goName(img.ID, slices.Concat(img.RepoTags, img.RepoDigests), "no container uses it")
+	}
+	for _, k := range plan.keep {
+		a.Keep = append(a.Keep, Item{Kind: wire.PlanImages, ID: k.img.ID.String(), Names: k.img.RepoTags, Size: a.account.alone(k.img.ID), Reason: k.why})
+	}
+	return nil
+}
+
 // plan decides about each image, those first that were made from others:
-// an image without a name is kept as long as a kept one was made from it.
-func (p *Images) plan(all []*image.Image, f *pruneFilter) *imagePlan {
+// what a kept one was made from is kept, without a name. What goes before, if anything,
+// uses nothing.
+func (p *Images) plan(all []*image.Image, f *pruneFilter, before *Ahead) *imagePlan {
 	plan := &imagePlan{goes: map[digest.Digest]bool{}}
 	var reasons map[digest.Digest]string
 	for more := true; more; {
@@ -124,7 +145,7 @@ func (p *Images) plan(all []*image.Image, f *pruneFilter) *imagePlan {
 			if plan.goes[img.ID] {
 				continue
 			}
-			if why := p.keepReason(img, f, parents[img.ID]); why != "" {
+			if why := p.keepReason(img, f, parents[img.ID], before); why != "" {
 				reasons[img.ID] = why
 				continue
 			}
@@ -133,16 +154,24 @@ func (p *Images) plan(all []*image.Image, f *pruneFilter) *imagePlan {
 		}
 	}
 	for _, img := range all {
-		if why := reasons[img.ID]; why != "" {
-			plan.keep = append(plan.keep, keptImage{img, why})
+		why := reasons[img.ID]
+		if why == "" {
+			continue
+		}
+		plan.keep = append(plan.keep, keptImage{img, why})
+		if why == madeFrom && !img.Dangling() {
+			plan.untag = append(plan.untag, img)
 		}
 	}
 	return plan
 }
 
+// madeFrom is why an image stays that has no other use.
+const madeFrom = "another image was made from it"
+
 // keepReason says why an image is kept; "" means that it goes.
-func (p *Images) keepReason(img *image.Image, f *pruneFilter, isParent bool) string {
-	if users := p.stock.Users(img.ID); len(users) > 0 {
+func (p *Images) keepReason(img *image.Image, f *pruneFilter, isParent bool, before *Ahead) string {
+	if users := p.users(img.ID, before); len(users) > 0 {
 		more := ""
 		if len(users) > 1 {
 			more = fmt.Sprintf(" and %d more", len(users)-1)
@@ -153,36 +182,21 @@ func (p *Images) keepReason(img *image.Image, f *pruneFilter, isParent bool) str
 	switch {
 	case f.danglingOnly && !img.Dangling():
 		return "it has a tag; dangling=false takes such images, too"
-	case img.Dangling() && isParent:
-		return "another image was made from it"
 	case !f.until.IsZero() && img.Created.After(f.until):
 		return "it is newer than the filter until says"
 	case !f.filters.Labels("label", labels):
 		return "it has not the labels that the filter wants"
 	case f.filters.Has("label!") && f.filters.Labels("label!", labels):
 		return "it has the labels that the filter spares"
+	case isParent:
+		return madeFrom
 	}
 	return ""
 }
 
-// report tells what the plan does.
-func (p *imagePlan) report(a *account) ImageReport {
-	r := ImageReport{SpaceReclaimed: uint64(a.freedBy(p.goes))}
-	for _, img := range p.remove {
-		why := "no tag names it and no container uses it"
-		if !img.Dangling() {
-			why = "no container uses it"
-		}
-		r.Remove = append(r.Remove, Item{Kind: "image", ID: img.ID.String(), Names: img.RepoTags, Size: a.alone(img.ID, p.goes), Reason: why})
-		for _, name := range slices.Concat(img.RepoTags, img.RepoDigests) {
-			r.ImagesDeleted = append(r.ImagesDeleted, api.DeleteResponse{Untagged: name})
-		}
-		r.ImagesDeleted = append(r.ImagesDeleted, api.DeleteResponse{Deleted: img.ID.String()})
-	}
-	for _, k := range p.keep {
-		r.Keep = append(r.Keep, Item{Kind: "image", ID: k.img.ID.String(), Names: k.img.RepoTags, Size: a.alone(k.img.ID, nil), Reason: k.why})
-	}
-	return r
+// users returns the containers made from an image that stay.
+func (p *Images) users(id digest.Digest, before *Ahead) []image.User {
+	return slices.DeleteFunc(p.stock.Users(id), func(u image.User) bool { return before.Gone(u.ID) })
 }
 
 // carryOut carries out a plan and tells what went.
@@ -190,7 +204,7 @@ func (p *Images) carryOut(ctx context.Context, plan *imagePlan, a *account) (Ima
 	var r ImageReport
 	gone := map[digest.Digest]bool{}
 	var err error
-	for _, img := range plan.remove {
+	for _, img := range slices.Concat(plan.remove, plan.untag) {
 		if err = ctx.Err(); err != nil {
 			break
 		}

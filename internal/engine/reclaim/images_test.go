@@ -12,6 +12,7 @@ import (
 	"berth/internal/engine/images"
 	"berth/internal/engine/images/imagestest"
 	"berth/internal/fault"
+	"berth/internal/image"
 
 	api "github.com/moby/moby/api/types/image"
 	"github.com/opencontainers/go-digest"
@@ -21,6 +22,7 @@ import (
 type nobody struct{}
 
 func (nobody) Keeps(context.Context, digest.Digest) bool { return false }
+func (nobody) KeepsLayer(digest.Digest) bool             { return false }
 
 func TestPruneDoesWhatItsPlanSays(t *testing.T) {
 	t.Parallel()
@@ -47,7 +49,7 @@ func TestPruneDoesWhatItsPlanSays(t *testing.T) {
 	}
 	for _, c := range []struct {
 		f     filter.Set
-		space uint64
+		space int64
 		keep  []string // fragments, one for each kept image
 		left  []string
 	}{
@@ -58,8 +60,8 @@ func TestPruneDoesWhatItsPlanSays(t *testing.T) {
 			[]string{"image:latest: it has not the labels", "moved:1: it has not", "spared:1: it has the labels that the filter spares", "used:1: used"},
 			[]string{"image:latest", "moved:1", "spared:1", "used:1"}},
 	} {
-		plan, err := pruner.Prune(t.Context(), ImageOptions{Filters: c.f, DryRun: true})
-		if err != nil {
+		plan := pruner.Ahead()
+		if err := pruner.PlanPrune(t.Context(), c.f, plan); err != nil {
 			t.Fatal(err)
 		}
 		kept := strings.Split(reasons(plan.Keep), "\n")
@@ -69,13 +71,17 @@ func TestPruneDoesWhatItsPlanSays(t *testing.T) {
 				break
 			}
 		}
-		heard := imagestest.Heard(t, b.Stock.Bus)
-		done, err := pruner.Prune(t.Context(), ImageOptions{Filters: c.f})
+		known, err := b.Stock.Images.List(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
-		if done.SpaceReclaimed != plan.SpaceReclaimed || plan.SpaceReclaimed&^4095 != c.space || !slices.Equal(deleted(done.ImagesDeleted), deleted(plan.ImagesDeleted)) {
-			t.Errorf("%v: did %d %v, planned %d %v, want %d bytes", c.f, done.SpaceReclaimed, done.ImagesDeleted, plan.SpaceReclaimed, plan.ImagesDeleted, c.space)
+		heard := imagestest.Heard(t, b.Stock.Bus)
+		done, err := pruner.Prune(t.Context(), c.f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if done.SpaceReclaimed != uint64(plan.Freed) || plan.Freed&^4095 != c.space || !slices.Equal(deleted(done.ImagesDeleted, known), ids(plan.Remove)) {
+			t.Errorf("%v: did %d %v, planned %d %v, want %d bytes", c.f, done.SpaceReclaimed, done.ImagesDeleted, plan.Freed, plan.Remove, c.space)
 		}
 		if got := heard(); len(got) == 0 || !strings.HasPrefix(got[len(got)-1], "prune ") {
 			t.Errorf("%v: events %q end without that of the prune", c.f, got)
@@ -85,20 +91,29 @@ func TestPruneDoesWhatItsPlanSays(t *testing.T) {
 		}
 	}
 	for _, bad := range []filter.Set{imagestest.Filters("reference", "a"), imagestest.Filters("dangling", "x"), imagestest.Filters("until", "x")} {
-		if _, err := pruner.Prune(t.Context(), ImageOptions{Filters: bad}); !fault.Is(err, fault.Invalid) {
+		if _, err := pruner.Prune(t.Context(), bad); !fault.Is(err, fault.Invalid) {
 			t.Errorf("%v: %v", bad, err)
 		}
 	}
 }
 
-func deleted(list []api.DeleteResponse) []string {
+// deleted lists the images that went, in order, without their layers.
+func deleted(list []api.DeleteResponse, known []*image.Image) []string {
 	var out []string
-	for _, d := range list {
-		if d.Untagged != "" {
-			out = append(out, "untagged "+d.Untagged)
-		} else if strings.HasPrefix(d.Deleted, "sha256:") {
-			out = append(out, "deleted")
+	for _, img := range known {
+		if slices.Contains(list, api.DeleteResponse{Deleted: img.ID.String()}) {
+			out = append(out, img.ID.String())
 		}
 	}
-	return slices.Compact(out)
+	slices.Sort(out)
+	return out
+}
+
+func ids(list []Item) []string {
+	var out []string
+	for _, item := range list {
+		out = append(out, item.ID)
+	}
+	slices.Sort(out)
+	return out
 }

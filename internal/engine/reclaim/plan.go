@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"berth/internal/engine/filter"
+	"berth/internal/wire"
 )
 
 // Plan is what goes and what stays.
@@ -15,13 +16,7 @@ type Plan struct {
 }
 
 // Item is one thing that a plan is about.
-type Item struct {
-	Kind   string   // container, image, volume, network or build-cache
-	ID     string   // of the thing
-	Names  []string `json:",omitempty"`
-	Size   int64    // bytes that come back, or that it takes and shares with nobody
-	Reason string   // why it goes, or why it is kept
-}
+type Item = wire.PlanItem
 
 // Decide puts a thing where it belongs and tells whether it goes: for the reason
 // remove, unless there is one to keep it.

@@ -47,7 +47,7 @@ func (b *budget) makeRoomOnce(ctx context.Context, need int64) (freed int64) {
 		return 0 // a prune is at it already
 	}
 	defer b.Images.busy.Store(false)
-	plan := b.Images.plan(all, &pruneFilter{})
+	plan := b.Images.plan(all, &pruneFilter{}, nil)
 	account := b.Images.accountOf(ctx, all)
 	cache, err := b.Cache.Usage(ctx)
 	if err != nil {
