@@ -10,7 +10,6 @@ import (
 	"berth/internal/fault"
 	"berth/internal/wire"
 
-	api "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/mount"
 )
 
@@ -87,6 +86,7 @@ func (e *Engine) planContainerPrune(ctx context.Context, f filter.Set, ahead *re
 // from going (a volume) goes with the last.
 func (e *Engine) planContainers(ctx context.Context, r *wire.PlanRemoval, ahead *reclaim.Ahead) error {
 	var going []*container.Record
+	with := map[string]bool{} // of going: anonymous volumes go, too
 	for _, ref := range r.Refs {
 		c, err := e.containers.Find(ref)
 		if err != nil {
@@ -109,37 +109,41 @@ func (e *Engine) planContainers(ctx context.Context, r *wire.PlanRemoval, ahead 
 			return err
 		}
 		going = append(going, rec)
+		with[rec.ID] = r.Volumes || rec.HostConfig.AutoRemove && rec.State.Up()
 	}
 	for _, rec := range going {
-		if err := e.planOwnVolumes(ctx, rec, r.Volumes || rec.HostConfig.AutoRemove && rec.State.Up(), ahead); err != nil {
-			return err
-		}
+		e.planOwnVolumes(ctx, rec, with, ahead)
 	}
 	return ctx.Err()
 }
 
-// planOwnVolumes notes which of its volumes go with a container.
-func (e *Engine) planOwnVolumes(ctx context.Context, rec *container.Record, with bool, ahead *reclaim.Ahead) error {
+// planOwnVolumes notes which of its volumes go with a container, given those that go
+// with theirs.
+func (e *Engine) planOwnVolumes(ctx context.Context, rec *container.Record, with map[string]bool, ahead *reclaim.Ahead) {
 	stays := func(c *container.Container) bool { return !ahead.Gone(c.ID) }
 	for _, m := range rec.Mounts {
 		if m.Type != mount.TypeVolume || m.Name == "" || ahead.GoneVolume(m.Name) {
 			continue
 		}
 		item := reclaim.Item{Kind: wire.PlanVolumes, ID: m.Name, Size: e.volumeSize(ctx, m.Name), Reason: "only containers that go mount it, and nobody named it"}
-		if e.isOwnVolume(rec, m, stays) && with {
-			ahead.Go(item)
-			continue
-		}
 		keep := "it has a name"
 		switch users := e.volumeUsersThat(m.Name, stays); {
 		case len(users) > 0:
 			keep = "mounted by container " + users[0].Record().Name
-		case m.Anonymous:
+		case !m.Anonymous:
+		case !with[rec.ID]:
 			keep = "nobody asked for volumes to go"
+		case len(e.volumeUsersThat(m.Name, func(c *container.Container) bool { return !with[c.ID] })) > 0:
+			keep = "it goes only if its --rm container is the last to end"
+		default:
+			keep = ""
 		}
-		ahead.Decide(item, "", keep)
+		if keep == "" {
+			ahead.Go(item)
+		} else {
+			ahead.Decide(item, "", keep)
+		}
 	}
-	return ctx.Err()
 }
 
 func (e *Engine) planVolumes(ctx context.Context, r *wire.PlanRemoval, ahead *reclaim.Ahead) error {
@@ -179,10 +183,4 @@ func (e *Engine) volumeSize(ctx context.Context, name string) int64 {
 		e.log.Warn("measure volume", "volume", name, "error", err)
 	}
 	return max(size, 0)
-}
-
-// goes reports whether a container is being removed, or is about to be since it ended.
-func goes(c *container.Container) bool {
-	rec := c.Record()
-	return rec.State.Status == api.StateRemoving || rec.HostConfig.AutoRemove && rec.State.Status == api.StateExited
 }

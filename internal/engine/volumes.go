@@ -14,6 +14,7 @@ import (
 	"berth/internal/volume"
 	"berth/internal/wire"
 
+	apicontainer "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/api/types/mount"
 	api "github.com/moby/moby/api/types/volume"
@@ -207,6 +208,12 @@ func (e *Engine) keepVolume(v volume.Volume, f filter.Set, all bool, before *rec
 	return reclaim.Spared(f, time.Time{}, v.Created, v.Labels)
 }
 
+// goes reports whether a container is being removed, or is about to be since it ended.
+func goes(c *container.Container) bool {
+	rec := c.Record()
+	return rec.State.Status == apicontainer.StateRemoving || rec.HostConfig.AutoRemove && rec.State.Status == apicontainer.StateExited
+}
+
 func (e *Engine) publishVolume(action events.Action, name string) {
 	e.bus.Publish(events.VolumeEventType, action, name, map[string]string{"driver": volume.DriverLocal})
 }
@@ -237,20 +244,14 @@ func (e *Engine) volumeUsersThat(name string, count func(*container.Container) b
 	return users
 }
 
-// isOwnVolume reports whether a mount of a container is of an anonymous volume that
-// nobody else mounts of those containers that count.
-func (e *Engine) isOwnVolume(rec *container.Record, m volume.Mount, count func(*container.Container) bool) bool {
-	return m.Type == mount.TypeVolume && m.Anonymous && m.Name != "" &&
-		len(e.volumeUsersThat(m.Name, func(c *container.Container) bool { return c.ID != rec.ID && count(c) })) == 0
-}
-
 // takeOwnVolumes returns the anonymous volumes of a container that nobody else mounts,
 // which nobody can begin to use from now on. Of several containers that are removed at
 // once and share one, exactly one takes it.
 func (e *Engine) takeOwnVolumes(rec *container.Record) []string {
+	others := func(c *container.Container) bool { return c.ID != rec.ID && !goes(c) }
 	var names []string
 	for _, m := range rec.Mounts {
-		if e.isOwnVolume(rec, m, func(c *container.Container) bool { return !goes(c) }) && e.volumes.Doom(m.Name) {
+		if m.Type == mount.TypeVolume && m.Anonymous && m.Name != "" && len(e.volumeUsersThat(m.Name, others)) == 0 && e.volumes.Doom(m.Name) {
 			names = append(names, m.Name)
 		}
 	}
