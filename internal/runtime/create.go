@@ -370,6 +370,7 @@ func (k *creation) openProcess() error {
 	if l := opts.Spec.Linux; l != nil && p.Labels.SELinux {
 		in.Label = l.MountLabel
 	}
+	p.Blocked = opts.Spec.Annotations[config.BlockSignals] != ""
 	in.Process = *p
 	in.NoPivot = opts.NoPivot
 	in.Tasks, in.Cgroup = k.entry.Tasks, plan.None

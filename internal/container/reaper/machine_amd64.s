@@ -24,7 +24,8 @@ separator:
 	MOVQ	AX, 0(SP)
 	MOVQ	$2, DI			// SIG_SETMASK
 	MOVQ	SP, SI
-	LEAQ	8(SP), DX
+	XORQ	DX, DX
+	MOVQ	DX, 8(SP)		// the program's mask: empty, whatever the init started with
 	MOVQ	$8, R10
 	MOVQ	$14, AX			// rt_sigprocmask
 	SYSCALL

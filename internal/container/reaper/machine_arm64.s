@@ -23,7 +23,8 @@ separator:
 	MOVD	R9, 0(R24)
 	MOVD	$2, R0			// SIG_SETMASK
 	MOVD	R24, R1
-	ADD	$8, R24, R2
+	MOVD	$0, R2
+	MOVD	ZR, 8(R24)		// the program's mask: empty, whatever the init started with
 	MOVD	$8, R3
 	MOVD	$135, R8		// rt_sigprocmask
 	SVC

@@ -6,11 +6,13 @@
 package spec
 
 import (
+	"maps"
 	"path"
 
 	"berth/internal/container"
 	"berth/internal/container/identity"
 	"berth/internal/engine/vocabulary"
+	"berth/internal/runtime/config"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
@@ -85,7 +87,7 @@ func (b *Builder) Build(in Input) (*specs.Spec, error) {
 		Process:     buildProcess(&in, caps, security),
 		Root:        &specs.Root{Path: "rootfs", Readonly: hc.ReadonlyRootfs},
 		Mounts:      mounts,
-		Annotations: hc.Annotations,
+		Annotations: annotations(&in),
 		Linux: &specs.Linux{
 			Namespaces:        namespaces(&in),
 			Resources:         resources,
@@ -108,6 +110,18 @@ func (b *Builder) Build(in Input) (*specs.Spec, error) {
 func wantsInit(in *Input) bool {
 	hc := in.Record.HostConfig
 	return hc.Init != nil && *hc.Init && hc.PidMode.IsPrivate() && in.InitFile != ""
+}
+
+// annotations are what the runtime is told beyond the specification's fields.
+func annotations(in *Input) map[string]string {
+	given := in.Record.HostConfig.Annotations
+	if !wantsInit(in) {
+		return given
+	}
+	all := make(map[string]string, len(given)+1)
+	maps.Copy(all, given)
+	all[config.BlockSignals] = "init"
+	return all
 }
 
 // CgroupPath returns the path of a container's cgroup below each hierarchy.

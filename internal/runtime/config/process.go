@@ -9,6 +9,12 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
+// BlockSignals is the annotation, of any value, of a container whose program starts
+// with all signals blocked. It is for programs that take signals by sigwait: the
+// kernel drops what the first process of a pid namespace neither handles nor blocks,
+// also while it has not come to say that it will.
+const BlockSignals = "berth.block-signals"
+
 // Process checks a process.
 func Process(p *specs.Process) error {
 	if len(p.Args) == 0 {

@@ -53,6 +53,7 @@ type Process struct {
 	Keyring  string // name of a new session keyring, "" for none
 	UserNS   bool   // limits and scores are set by the parent
 	Caps     uint64 // what the process could have at most
+	Blocked  bool   // the program starts with all signals blocked
 	Labels   Labels
 }
 

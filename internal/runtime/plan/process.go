@@ -78,7 +78,11 @@ func Candidates(name string, env []string) []string {
 func (b *builder) exec(p *Process) {
 	argv, envp := b.Strs(p.Spec.Args), b.Strs(p.Env)
 	b.Step(StepExec)
-	b.Call(unix.SYS_RT_SIGPROCMASK, boot.Int(2), b.Words(boot.Int(0)), boot.Int(0), boot.Int(8))
+	mask := uint64(0)
+	if p.Blocked {
+		mask = ^mask
+	}
+	b.Call(unix.SYS_RT_SIGPROCMASK, boot.Int(2), b.Words(boot.Int(mask)), boot.Int(0), boot.Int(8))
 	list := Candidates(p.Spec.Args[0], p.Env)
 	for i, c := range list {
 		op := b.Call(unix.SYS_EXECVE, b.Str(c), argv, envp)
