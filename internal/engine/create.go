@@ -158,7 +158,7 @@ func newID() string {
 func (e *Engine) joinOthers(rec *container.Record) error {
 	hc := rec.HostConfig
 	find := func(ref string) (string, error) {
-		c, err := e.containers.Find(ref)
+		c, err := e.findForCreate(ref)
 		if err != nil {
 			return "", err
 		}
@@ -179,7 +179,7 @@ func (e *Engine) joinOthers(rec *container.Record) error {
 		hc.PidMode = api.PidMode(m)
 	}
 	if hc.IpcMode.IsContainer() {
-		other, err := e.containers.Find(hc.IpcMode.Container())
+		other, err := e.findForCreate(hc.IpcMode.Container())
 		if err != nil {
 			return err
 		}
@@ -190,6 +190,17 @@ func (e *Engine) joinOthers(rec *container.Record) error {
 		hc.IpcMode = api.IpcMode("container:" + other.ID)
 	}
 	return nil
+}
+
+// findForCreate finds a container that a create names. That it is not there is a bad
+// request: to docker's clients a create that finds something not is one without its
+// image, which they go and pull.
+func (e *Engine) findForCreate(ref string) (*container.Container, error) {
+	c, err := e.containers.Find(ref)
+	if fault.Is(err, fault.NotFound) {
+		err = fault.New(fault.Invalid, "", "", "%w", err)
+	}
+	return c, err
 }
 
 // setHostname gives the container its short id as a name, unless it has one or

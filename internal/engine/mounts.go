@@ -108,7 +108,7 @@ func (e *Engine) volumesOf(ref string) ([]volume.Mount, error) {
 	if hasMode && mode != "ro" && mode != "rw" && mode != "z" && mode != "Z" {
 		return nil, fault.New(fault.Invalid, "", "", "invalid mode for volumes-from: %s", mode)
 	}
-	c, err := e.containers.Find(name)
+	c, err := e.findForCreate(name)
 	if err != nil {
 		return nil, err
 	}

@@ -57,7 +57,7 @@ func (e *Engine) reconcile(ctx context.Context) error {
 		}
 	}
 	e.sweep(live)
-	e.work.Go(func() { e.startWanted(wanted) })
+	e.startWanted(wanted)
 	return nil
 }
 
@@ -151,7 +151,7 @@ func (e *Engine) adopt(ctx context.Context, c *container.Container, s monitor.Co
 		return false, nil
 	case known:
 		e.adoptExited(c, s)
-		return c.State().Reviving && !c.Gone(), nil
+		return !c.Gone() && wantedAtStart(c.Record()), nil
 	case rec.State.Status == api.StateRemoving:
 		_, err := e.destroy(ctx, c, rec.HostConfig.AutoRemove)
 		return false, err
@@ -165,9 +165,18 @@ func (e *Engine) adopt(ctx context.Context, c *container.Container, s monitor.Co
 		_, err := e.destroy(ctx, c, true)
 		return false, err
 	}
-	p := rec.HostConfig.RestartPolicy
-	again := rec.State.Reviving || (p.IsAlways() && !rec.State.StartedAt.IsZero()) || (rec.State.Wanted && policyWants(p, max(rec.State.ExitCode, 1), 0))
-	return again, nil
+	return wantedAtStart(rec), nil
+}
+
+// wantedAtStart tells whether a container that has ended is started when the engine
+// comes up. With the policy always it is, as with docker, also when it was stopped by
+// hand.
+func wantedAtStart(rec *container.Record) bool {
+	p, s := rec.HostConfig.RestartPolicy, rec.State
+	if s.Status != api.StateExited && s.Status != api.StateCreated {
+		return false
+	}
+	return s.Reviving || p.IsAlways() && !s.StartedAt.IsZero() || s.Wanted && policyWants(p, max(s.ExitCode, 1), 0)
 }
 
 // adoptRunning takes over a container that runs, whatever its record says.
@@ -229,7 +238,8 @@ func (e *Engine) adoptLost(ctx context.Context, c *container.Container) (bool, e
 	if err := e.save(rec); err != nil {
 		return false, err
 	}
-	return !rec.State.StoppedByHand && policyWants(rec.HostConfig.RestartPolicy, rec.State.ExitCode, rec.State.Restarts), nil
+	goesOn := !rec.State.StoppedByHand && policyWants(rec.HostConfig.RestartPolicy, rec.State.ExitCode, rec.State.Restarts)
+	return goesOn || wantedAtStart(rec), nil
 }
 
 // adoptExecs makes the monitor's execs of a container known again.
@@ -279,17 +289,39 @@ func (e *Engine) sweep(live map[string]bool) {
 	}
 }
 
-// startWanted starts what its policy wants up, after a boot or a crash.
+// startWanted starts what its policy wants up, after a boot or a crash. What does
+// not start, because of a port that is taken or a network that is still to come, is
+// tried again as after any other failure, and what somebody stops before its turn
+// stays down.
 func (e *Engine) startWanted(list []*container.Container) {
-	for _, c := range inOrder(list) {
-		if e.life.Err() != nil || c.Lock(e.life) != nil {
-			return
-		}
-		if startable(c) == nil && !c.Gone() {
-			if err := e.start(e.life, c); err != nil {
-				e.log.Warn("start container after the engine's start", "container", c.ID, "error", err)
+	list = inOrder(list)
+	asked := make([]*container.Asked, len(list))
+	for i, c := range list {
+		asked[i] = c.State().Asked
+	}
+	e.work.Go(func() {
+		for i, c := range list {
+			if e.life.Err() != nil || c.Lock(e.life) != nil {
+				return
 			}
+			if startable(c) == nil && c.State().Asked == asked[i] {
+				e.startWantedNow(c)
+			}
+			c.Unlock()
 		}
-		c.Unlock()
+	})
+}
+
+// startWantedNow starts a container whose operation lock the caller holds. What was
+// stopped by hand before is so no longer: its policy holds again.
+func (e *Engine) startWantedNow(c *container.Container) {
+	if c.State().StoppedByHand {
+		rec := c.Change(func(s *container.State) { s.StoppedByHand, s.Restarts, s.Wanted = false, 0, true })
+		if err := e.save(rec); err != nil {
+			e.log.Error("record a start", "container", c.ID, "error", err)
+		}
+	}
+	if err := e.start(e.life, c); err != nil {
+		e.tryAgain(c, err)
 	}
 }

@@ -131,8 +131,7 @@ func (r *restarts) stop() {
 	}
 }
 
-// restartNow starts a container whose delay is over. A start that fails counts
-// as an end and is tried again.
+// restartNow starts a container whose delay is over.
 func (e *Engine) restartNow(c *container.Container) {
 	if c.Lock(e.life) != nil {
 		return
@@ -141,14 +140,18 @@ func (e *Engine) restartNow(c *container.Container) {
 	if c.Gone() || c.State().Status != api.StateRestarting {
 		return
 	}
-	err := e.start(context.WithoutCancel(e.life), c)
-	if err == nil {
-		return
+	if err := e.start(context.WithoutCancel(e.life), c); err != nil {
+		e.tryAgain(c, err)
 	}
-	e.log.Warn("restart container", "container", c.ID, "error", err)
+}
+
+// tryAgain lets the restart policy decide what follows from a start of the engine's
+// own that failed. The caller holds the operation lock.
+func (e *Engine) tryAgain(c *container.Container, cause error) {
+	e.log.Warn("start container", "container", c.ID, "error", cause)
 	rec := c.Record()
 	delay, again := e.restarts.next(rec, container.Exit{Code: rec.State.ExitCode}) // it was not up at all
-	if !again || rec.State.Status != api.StateExited {
+	if !again || rec.State.Alive() || c.Gone() {
 		return
 	}
 	rec = c.Change(func(s *container.State) {

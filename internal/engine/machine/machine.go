@@ -26,6 +26,11 @@ func Look() vocabulary.Host {
 		AppArmor: read("/sys/module/apparmor/parameters/enabled") == "Y",
 		SELinux:  exists("/sys/fs/selinux/enforce"),
 	}
+	// As in "0" or "0-1": only the last number counts.
+	online := read("/sys/devices/system/node/online")
+	if last, err := strconv.Atoi(online[strings.LastIndexAny(online, "-,")+1:]); err == nil {
+		h.Nodes = last + 1
+	}
 	var info unix.Sysinfo_t
 	if unix.Sysinfo(&info) == nil {
 		h.Memory = int64(uint64(info.Totalram) * uint64(info.Unit))

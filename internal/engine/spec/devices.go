@@ -89,7 +89,11 @@ func mapDevice(d container.DeviceMapping) ([]specs.LinuxDevice, []specs.LinuxDev
 	}
 	var nodes []specs.LinuxDevice
 	if info.IsDir() {
-		if nodes, err = devicesBelow(d.PathOnHost, inside); err != nil {
+		dir, err := filepath.EvalSymlinks(d.PathOnHost) // a walk does not follow the link that it begins at
+		if err == nil {
+			nodes, err = devicesBelow(dir, inside)
+		}
+		if err != nil {
 			return nil, nil, wrap(err)
 		}
 	} else if dev, ok := node(d.PathOnHost, inside); ok {

@@ -76,7 +76,7 @@ func valid() *Request {
 		Config:     &container.Config{Image: "x", Cmd: []string{"true"}},
 		HostConfig: &container.HostConfig{},
 		Networking: &network.NetworkingConfig{EndpointsConfig: map[string]*network.EndpointSettings{"bridge": {IPAMConfig: &network.EndpointIPAMConfig{}}}},
-		Host:       Host{CPUs: 4, Memory: 1 << 30},
+		Host:       Host{CPUs: 4, Memory: 1 << 30, Nodes: 1},
 	}
 }
 
@@ -180,6 +180,7 @@ func TestCheck(t *testing.T) {
 		{"too many cpus", func(r *Request) { r.HostConfig.NanoCPUs = 5e9 }, "only 4 CPUs available"},
 		{"cpus and quota", func(r *Request) { r.HostConfig.NanoCPUs, r.HostConfig.CPUQuota = 1e9, 5000 }, "Conflicting options"},
 		{"cpuset", func(r *Request) { r.HostConfig.CpusetCpus = "0-9" }, "Requested CPUs are not available"},
+		{"memory nodes", func(r *Request) { r.HostConfig.CpusetMems = "0,5" }, "Requested memory nodes are not available - requested 0,5, available: 0"},
 		{"cpuset text", func(r *Request) { r.HostConfig.CpusetCpus = "a" }, "Invalid value a for cpuset cpus"},
 		{"device rule", func(r *Request) { r.HostConfig.DeviceCgroupRules = []string{"x 1:1 r"} }, "invalid device cgroup rule"},
 		{"device permissions", func(r *Request) {

@@ -17,6 +17,7 @@ import (
 type Host struct {
 	CPUs     int
 	Memory   int64 // bytes
+	Nodes    int   // of memory
 	CgroupV2 bool
 	Runtimes []string // names of the OCI runtimes besides the built-in one
 	AppArmor bool     // the kernel enforces AppArmor profiles

@@ -89,16 +89,27 @@ func checkCPU(r *Request) error {
 }
 
 func checkCpuset(r *Request) error {
-	for _, s := range []struct{ name, value string }{{"cpus", r.HostConfig.CpusetCpus}, {"mems", r.HostConfig.CpusetMems}} {
+	for _, s := range []struct {
+		name, value, called string
+		have                int
+	}{{"cpus", r.HostConfig.CpusetCpus, "CPUs", r.Host.CPUs}, {"mems", r.HostConfig.CpusetMems, "memory nodes", r.Host.Nodes}} {
 		top, err := cpusetTop(s.value)
 		if err != nil {
 			return invalid("Invalid value %s for cpuset %s", s.value, s.name)
 		}
-		if s.name == "cpus" && top >= r.Host.CPUs && r.Host.CPUs > 0 {
-			return invalid("Requested CPUs are not available - requested %s, available: 0-%d", s.value, r.Host.CPUs-1)
+		if top >= s.have && s.have > 0 {
+			return invalid("Requested %s are not available - requested %s, available: %s", s.called, s.value, upTo(s.have-1))
 		}
 	}
 	return nil
+}
+
+// upTo writes the numbers from 0 to last as the kernel does.
+func upTo(last int) string {
+	if last == 0 {
+		return "0"
+	}
+	return "0-" + strconv.Itoa(last)
 }
 
 // cpusetTop returns the highest number of a list like "0-2,7", -1 for "".
