@@ -1,6 +1,7 @@
 package test
 
 import (
+	"bytes"
 	"fmt"
 	"strings"
 	"sync"
@@ -33,5 +34,30 @@ func TestAnInitHasItsTimeToStop(t *testing.T) {
 		if got := h.berth("inspect", "-f", "{{.State.ExitCode}}", name(i)); got != "7" {
 			t.Errorf("it ended with %s, not with what it wanted to end with", got)
 		}
+	}
+}
+
+// TestAnInitTakesItsFirstSignal kills containers in the instant in which their start is
+// answered. Their init may not have come to its first system call by then.
+func TestAnInitTakesItsFirstSignal(t *testing.T) {
+	t.Parallel()
+	h := newEngine(t)
+	for range 40 {
+		id := h.create(`{"Image":"` + busyboxImage + `","Cmd":["sleep","1000"],"HostConfig":{"Init":true,"NetworkMode":"none"}}`)
+		for _, path := range []string{"start", "kill?signal=TERM"} {
+			var answer bytes.Buffer
+			if err := h.post("/containers/"+id+"/"+path, &answer); err != nil {
+				t.Fatal(err)
+			}
+		}
+		h.eventually("it ends by the signal", func() bool {
+			return h.berth("inspect", "-f", "{{.State.Status}} {{.State.ExitCode}}", id) == "exited 143"
+		})
+		h.berth("rm", id)
+	}
+	// The program itself has all signals, and the init passes on what comes.
+	h.equal(h.berth("run", "--rm", "--init", busyboxImage, "grep", "SigBlk", "/proc/self/status"), "SigBlk:\t0000000000000000")
+	if o := h.run("run", "--rm", "--init", busyboxImage, "sh", "-c", "trap 'exit 9' USR1; kill -USR1 1; while :; do sleep 0.05; done"); o.code != 9 {
+		t.Errorf("code %d, %s", o.code, o.stderr)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"mime"
 	"net/http"
+	"time"
 	"slices"
 	"strconv"
 	"strings"
@@ -19,6 +20,9 @@ func getEvents(x *exchange) error {
 	since, err := x.time("since")
 	if err != nil {
 		return err
+	}
+	if x.query("since") != "" && since.IsZero() {
+		since = time.Unix(0, 0) // everything that is kept
 	}
 	until, err := x.time("until")
 	if err != nil {

@@ -126,7 +126,7 @@ func TestImageRows(t *testing.T) {
 func TestParseTime(t *testing.T) {
 	t.Parallel()
 	now := time.Unix(1_700_000_000, 500)
-	for in, want := range map[string]string{"": "", "10m": "1699999400.000000500", "1700000000": "1700000000", "1700000000.25": "1700000000.25",
+	for in, want := range map[string]string{"": "", "0": "0", "10m": "1699999400.000000500", "1700000000": "1700000000", "1700000000.25": "1700000000.25",
 		"2023-11-14T22:13:20Z": "1700000000.000000000", "2023-11-14T22:13:20.5+00:00": "1700000000.500000000"} {
 		if got, err := parseTime("since", in, now); err != nil || got != want {
 			t.Errorf("%q: got %q, %v; want %q", in, got, err, want)

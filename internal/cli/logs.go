@@ -57,7 +57,7 @@ func parseTime(flag, text string, now time.Time) (string, error) {
 	if text == "" {
 		return "", nil
 	}
-	if d, err := time.ParseDuration(text); err == nil {
+	if d, err := time.ParseDuration(text); err == nil && text != "0" { // that is 1970, as with docker
 		return unixTime(now.Add(-d)), nil
 	}
 	if isUnixTime(text) {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"strings"
 	"sync"
 	"time"
 
@@ -171,6 +172,7 @@ func (e *Engine) judge(c *container.Container, result *api.HealthcheckResult, in
 		s.Health = &h
 	})
 	if before != after {
+		e.laggards.add(c) // the next engine goes on from there
 		e.emit(rec, events.Action("health_status: "+string(after)), nil)
 		if after == api.Unhealthy {
 			e.unhealthy(c)
@@ -200,6 +202,9 @@ func (e *Engine) probe(ctx context.Context, c *container.Container, timeout time
 		_, _, code := x.Status()
 		if code != nil {
 			result.ExitCode = *code
+		}
+		if pid, _, _ := x.Status(); pid == 0 { // it did not start, and its output says why
+			result.ExitCode, result.Output = -1, strings.TrimSpace(output)
 		}
 	}
 	return result
@@ -240,7 +245,7 @@ func (e *Engine) runProbe(ctx context.Context, x *container.Exec, rec *container
 		err = errProbeTimeout
 	}
 	if err != nil {
-		if kerr := e.monitor.Signal(context.WithoutCancel(ctx), rec.ID, x.ID, int(unix.SIGKILL)); kerr != nil {
+		if kerr := e.monitor.SignalGroup(context.WithoutCancel(ctx), rec.ID, x.ID, int(unix.SIGKILL)); kerr != nil {
 			e.log.Debug("end a health check", "container", rec.ID, "error", kerr)
 		}
 	}
@@ -250,21 +255,27 @@ func (e *Engine) runProbe(ctx context.Context, x *container.Exec, rec *container
 }
 
 // readFrames returns the payload of multiplexed frames, up to what is kept of
-// one result.
+// one result; dots stand for the rest, as in docker's.
 func readFrames(r io.Reader) string {
 	var out bytes.Buffer
 	var head [8]byte
+	var rest int64
 	for {
 		if _, err := io.ReadFull(r, head[:]); err != nil {
-			return out.String()
+			break
 		}
 		n := int64(head[4])<<24 | int64(head[5])<<16 | int64(head[6])<<8 | int64(head[7])
 		keep := min(n, int64(probeOutput-out.Len()))
 		if _, err := io.CopyN(&out, r, keep); err != nil {
-			return out.String()
+			break
 		}
+		rest += n - keep
 		if _, err := io.CopyN(io.Discard, r, n-keep); err != nil {
-			return out.String()
+			break
 		}
 	}
+	if rest > 0 {
+		out.WriteString("...")
+	}
+	return out.String()
 }

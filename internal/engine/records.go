@@ -17,7 +17,7 @@ func (e *Engine) save(rec *container.Record) error {
 	return fault.Wrap("save container", rec.ID, err)
 }
 
-// laggards are the containers whose start is not on disk yet. A start is worth
+// laggards are the containers whose start, or health, is not on disk yet. It is worth
 // no commit of its own, because the monitor knows what runs; but after a power
 // cut only the disk tells that a container had been started at all, so those that
 // live longer than a moment are saved together.

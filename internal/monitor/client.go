@@ -64,6 +64,13 @@ func (c *Client) Signal(ctx context.Context, id, execID string, signal int) erro
 	return c.link.call(ctx, proto.KindSignal, req, nil, nil)
 }
 
+// SignalGroup sends a signal to an exec's process and to what it has started in its
+// process group.
+func (c *Client) SignalGroup(ctx context.Context, id, execID string, signal int) error {
+	req := proto.SignalRequest{Target: proto.Target{ID: id, ExecID: execID}, Signal: signal, Group: true}
+	return c.link.call(ctx, proto.KindSignal, req, nil, nil)
+}
+
 // KillAll kills every process of a container and returns when none is left.
 func (c *Client) KillAll(ctx context.Context, id string) error {
 	return c.link.call(ctx, proto.KindKillAll, proto.Target{ID: id}, nil, nil)

@@ -89,7 +89,8 @@ type Target struct {
 // SignalRequest sends a signal to a process.
 type SignalRequest struct {
 	Target
-	Signal int `json:"signal"`
+	Signal int  `json:"signal"`
+	Group  bool `json:"group,omitempty"` // also to the others in the process group that it leads
 }
 
 // ResizeRequest sets the size of a process's terminal, in characters.

@@ -219,7 +219,7 @@ func (w *Worker) signal(r *proto.SignalRequest) error {
 	defer w.mu.Unlock() // so that the descriptor stays this process's
 	err = unix.ESRCH
 	if p.pidfd >= 0 {
-		err = unix.PidfdSendSignal(p.pidfd, unix.Signal(r.Signal), nil, 0)
+		err = p.signal(unix.Signal(r.Signal), r.Group)
 	}
 	if err == unix.ESRCH {
 		return fault.New(fault.Conflict, op, p.key(), "it is not running")
@@ -228,6 +228,15 @@ func (w *Worker) signal(r *proto.SignalRequest) error {
 		return fault.New(fault.Internal, op, p.key(), "%w", err)
 	}
 	return nil
+}
+
+// signal sends a signal to a process, or to the group that it leads.
+func (p *process) signal(sig unix.Signal, group bool) error {
+	// While the process is there the group of its number is its own.
+	if group && unix.PidfdSendSignal(p.pidfd, 0, nil, 0) == nil && unix.Kill(-p.pid, sig) == nil {
+		return nil
+	}
+	return unix.PidfdSendSignal(p.pidfd, sig, nil, 0)
 }
 
 // resize sets the size of a terminal, or notes it for a process that was not
