@@ -164,25 +164,27 @@ func TestRestartsBackOff(t *testing.T) {
 	h.eventually("that one has given up, too", func() bool {
 		return h.berth("inspect", "-f", "{{.State.Status}} {{.RestartCount}}", "slower") == "exited 4"
 	})
-	events := strings.Fields(h.ok("events", "--since", "0", "--until", "0s", "--filter", "container=slower", "--filter", "event=start", "--filter", "event=die",
-		"--format", "{{.Action}}={{.TimeNano}}"))
-	var died int64
-	least := 100 * time.Millisecond
-	pauses := 0
-	for _, e := range events {
-		var at int64
-		action, rest, _ := strings.Cut(e, "=")
-		if _, err := fmt.Sscan(rest, &at); err != nil {
+	var died time.Time
+	least, pauses := 100*time.Millisecond, 0
+	events := h.berth("events", "--since", "0", "--until", "0s", "--filter", "container=slower", "--filter", "event=start", "--filter", "event=die")
+	for line := range strings.Lines(events) {
+		word := strings.Fields(line) // time, type, action, ...
+		at, err := time.Parse(time.RFC3339Nano, word[0])
+		if err != nil {
 			t.Fatal(err)
 		}
-		if action == "start" && died != 0 {
-			if pause := time.Duration(at - died); pause < least {
-				t.Errorf("pause %d is %v, less than %v", pauses, pause, least)
-			}
-			least *= 2
-			pauses++
+		if word[2] == "die" {
+			died = at
+			continue
 		}
-		died = at
+		if died.IsZero() {
+			continue
+		}
+		if pause := at.Sub(died); pause < least {
+			t.Errorf("pause %d is %v, less than %v", pauses, pause, least)
+		}
+		least *= 2
+		pauses++
 	}
 	if pauses != 4 {
 		t.Errorf("%d pauses in %v", pauses, events)
