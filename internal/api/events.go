@@ -5,10 +5,10 @@ import (
 	"encoding/json"
 	"mime"
 	"net/http"
-	"time"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"berth/internal/engine/filter"
 
