@@ -4,6 +4,7 @@ import (
 	"context"
 	"math"
 	"net/http"
+	"slices"
 	"strconv"
 
 	"berth/internal/engine"
@@ -112,17 +113,47 @@ func inspectContainer(x *exchange) error {
 		hc.Umask = nil
 		c.HostConfig = &hc
 	}
+	if x.version.before(45) {
+		namedByID(&c)
+	}
 	if x.version.before(52) {
 		return x.reply(http.StatusOK, inspectBefore52(c))
 	}
 	return x.reply(http.StatusOK, c)
 }
 
+// namedByID adds to the aliases on user-defined networks what such a container is
+// called there anyway: clients older than 1.45 look for it, and docker-compose 1
+// connects anew what does not have it.
+func namedByID(c *container.InspectResponse) {
+	if c.NetworkSettings == nil {
+		return
+	}
+	for name, ep := range c.NetworkSettings.Networks {
+		if !container.NetworkMode(name).IsUserDefined() {
+			continue
+		}
+		ep.Aliases = slices.Clone(ep.Aliases)
+		for _, alias := range []string{c.ID[:min(12, len(c.ID))], c.Config.Hostname} {
+			if alias != "" && !slices.Contains(ep.Aliases, alias) {
+				ep.Aliases = append(ep.Aliases, alias)
+			}
+		}
+	}
+}
+
 // legacyInspect is the answer before 1.52, which repeats the bridge's addresses
 // at the top of NetworkSettings.
 type legacyInspect struct {
 	container.InspectResponse
+	Config          legacyConfig
 	NetworkSettings *legacyNetworkSettings
+}
+
+// legacyConfig has OnBuild also when it is empty.
+type legacyConfig struct {
+	*container.Config
+	OnBuild []string
 }
 
 type legacyNetworkSettings struct {
@@ -144,7 +175,7 @@ type legacyNetworkSettings struct {
 }
 
 func inspectBefore52(c container.InspectResponse) legacyInspect {
-	out := legacyInspect{InspectResponse: c}
+	out := legacyInspect{InspectResponse: c, Config: legacyConfig{c.Config, c.Config.OnBuild}}
 	if c.NetworkSettings == nil {
 		return out
 	}

@@ -151,6 +151,9 @@ func adaptCreate(v apiVersion, req *container.CreateRequest, mac network.Hardwar
 
 // adaptHost does so for the fields of HostConfig outside of mounts and ports.
 func adaptHost(v apiVersion, hc *container.HostConfig) {
+	if v.before(25) {
+		hc.AutoRemove = false // such a client removes the container itself
+	}
 	if v.before(40) && hc.IpcMode.IsEmpty() {
 		hc.IpcMode = container.IPCModeShareable
 	}

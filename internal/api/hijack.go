@@ -124,7 +124,7 @@ func pump(to, from net.Conn, ended chan<- struct{}) {
 // for an upgrade, and docker's older 200 for the rest.
 func (x *exchange) upgradeHeader(tty bool) []byte {
 	if x.r.Header.Get("Upgrade") == "" {
-		return []byte("HTTP/1.1 200 OK\r\nContent-Type: " + types.MediaTypeRawStream + "\r\n\r\n")
+		return []byte("HTTP/1.1 200 OK\r\nContent-Type: " + types.MediaTypeRawStream + "\r\nApi-Version: " + newest.String() + "\r\nOstype: linux\r\n\r\n")
 	}
 	return []byte("HTTP/1.1 101 UPGRADED\r\nContent-Type: " + x.streamType(tty) +
 		"\r\nConnection: Upgrade\r\nUpgrade: tcp\r\nApi-Version: " + newest.String() + "\r\nOstype: linux\r\n\r\n")

@@ -80,8 +80,8 @@ func updateContainer(x *exchange) error {
 	if x.version.before(40) {
 		want.PidsLimit = nil
 	}
-	if x.version.before(42) && want.PidsLimit != nil && *want.PidsLimit <= 0 {
-		want.PidsLimit = nil
+	if want.PidsLimit != nil && *want.PidsLimit < 0 {
+		*want.PidsLimit = 0 // one word for no limit
 	}
 	answer, err := x.api.engine.ContainerUpdate(x.ctx(), x.path("id"), want)
 	if err != nil {

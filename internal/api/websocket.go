@@ -18,7 +18,7 @@ import (
 // the container writes comes as it is, stdout and stderr in one.
 func attachWebsocket(x *exchange) error {
 	o := engine.AttachOptions{
-		Stream: true, Stdin: x.flagOr("stdin", true), Stdout: x.flagOr("stdout", true), Stderr: x.flagOr("stderr", true),
+		Stream: x.flagOr("stream", true), Stdin: x.flagOr("stdin", true), Stdout: x.flagOr("stdout", true), Stderr: x.flagOr("stderr", true),
 		Logs: x.flag("logs"), DetachKeys: x.query("detachKeys"),
 	}
 	id := x.path("id")

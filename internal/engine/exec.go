@@ -105,11 +105,20 @@ func (e *Engine) ExecStart(ctx context.Context, id string, o ExecStartOptions, c
 // of its output is missed.
 func (e *Engine) runExec(ctx context.Context, x *container.Exec, rec *container.Record, o ExecStartOptions, conn *os.File) error {
 	ctx = context.WithoutCancel(ctx)
+	attached := conn != nil && !o.Detach
 	process, err := e.execProcess(x, rec, o)
+	if err != nil && attached {
+		// Of an answer that is no stream docker's command line shows the status alone.
+		code, _ := explainExec(err)
+		x.Ended(code)
+		if _, werr := conn.Write(o.Header); werr == nil {
+			tellOnConnection(conn, err, o.Tty)
+		}
+		return nil
+	}
 	if err != nil {
 		return err
 	}
-	attached := conn != nil && !o.Detach
 	if attached {
 		if err := e.attachExec(ctx, x, rec, o, conn); err != nil {
 			return err
@@ -200,11 +209,14 @@ func (e *Engine) ExecInspect(ctx context.Context, id string) (api.ExecInspectRes
 	awaitEnd(ctx, x)
 	pid, running, code := x.Status()
 	r := x.Request
-	keys, _ := vocabulary.DetachKeys(r.DetachKeys)
+	keys := []byte{}
+	if r.DetachKeys != "" {
+		keys, _ = vocabulary.DetachKeys(r.DetachKeys)
+	}
 	out := api.ExecInspectResponse{
 		ID: x.ID, ContainerID: x.ContainerID, Running: running, ExitCode: code, Pid: pid,
 		OpenStdin: r.AttachStdin, OpenStdout: r.AttachStdout, OpenStderr: r.AttachStderr,
-		CanRemove: code != nil, DetachKeys: keys,
+		DetachKeys:    keys,
 		ProcessConfig: &api.ExecProcessConfig{Tty: r.Tty, Privileged: &r.Privileged, User: r.User},
 	}
 	if len(r.Cmd) > 0 {

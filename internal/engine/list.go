@@ -53,7 +53,7 @@ func (e *Engine) ContainerList(ctx context.Context, o ListOptions) ([]api.Summar
 
 // containerFilters are the filters of the list.
 var containerFilters = []string{
-	"ancestor", "before", "exited", "expose", "health", "id", "is-task", "isolation",
+	"ancestor", "annotation", "before", "exited", "expose", "health", "id", "is-task", "isolation",
 	"label", "name", "network", "publish", "since", "status", "volume",
 }
 
@@ -65,6 +65,7 @@ type selection struct {
 	exited        map[int]bool
 	ancestors     map[string]bool                // image ids
 	ports         map[string][]network.PortRange // by filter
+	task          bool                           // of a swarm
 	beforeSeen    bool
 	e             *Engine
 }
@@ -75,7 +76,7 @@ func (e *Engine) newSelection(o ListOptions) (*selection, error) {
 		return nil, err
 	}
 	s := &selection{filters: f, e: e, ports: make(map[string][]network.PortRange)}
-	s.all = o.All || o.Limit > 0 || f.Has("status") || f.Has("before") || f.Has("since") || f.Has("exited")
+	s.all = o.All || o.Limit > 0 || f.Has("status")
 	var err error
 	for key, to := range map[string]**container.Record{"before": &s.before, "since": &s.since} {
 		for _, ref := range f.Get(key) {
@@ -107,6 +108,11 @@ func (e *Engine) newSelection(o ListOptions) (*selection, error) {
 	for _, v := range f.Get("health") {
 		if err := api.ValidateHealthStatus(api.HealthStatus(v)); err != nil {
 			return nil, fault.New(fault.Invalid, "", "", "invalid filter 'health=%s'", v)
+		}
+	}
+	if f.Has("is-task") {
+		if s.task, err = f.Bool("is-task", false); err != nil {
+			return nil, err
 		}
 	}
 	for _, key := range []string{"publish", "expose"} {
@@ -162,9 +168,10 @@ func (s *selection) take(rec *container.Record) (stop, ok bool) {
 		!idMatches(f, rec.ID),
 		!f.Exact("status", string(st.Status)),
 		!f.Labels("label", rec.Config.Labels),
+		!f.Labels("annotation", rec.HostConfig.Annotations),
 		s.exited != nil && (!s.exited[st.ExitCode] || st.Status != api.StateExited),
 		s.ancestors != nil && !s.ancestors[rec.ImageID.String()] && !s.ancestors[rec.ImageRef],
-		f.Has("is-task") && !f["is-task"]["false"] && !f["is-task"]["0"],
+		s.task, // there are none
 		!f.Exact("health", string(healthOf(st))),
 		!s.onNetwork(rec), !mountsVolume(f, rec), !s.hasPorts(rec):
 		return false, false
@@ -226,7 +233,7 @@ func mountsVolume(f filter.Set, rec *container.Record) bool {
 		return true
 	}
 	want := f.Get("volume")
-	for _, m := range rec.Mounts {
+	for _, m := range mountPoints(rec) {
 		if slices.Contains(want, m.Name) || slices.Contains(want, m.Destination) || (m.Type == mount.TypeBind && slices.Contains(want, m.Source)) {
 			return true
 		}
@@ -253,10 +260,8 @@ func (s *selection) hasPorts(rec *container.Record) bool {
 		in("publish", func(p network.Port) bool { return publishes(s.e.nets.Ports(rec), p) })
 }
 
+// publishes reports whether a port of the host leads to a container.
 func publishes(ports network.PortMap, p network.Port) bool {
-	if len(ports[p]) > 0 {
-		return true
-	}
 	for have, bindings := range ports {
 		for _, b := range bindings {
 			if b.HostPort == p.Port() && have.Proto() == p.Proto() {
@@ -317,8 +322,16 @@ func (n imageNames) of(ctx context.Context, e *Engine, rec *container.Record) st
 	return rec.ImageID.String()
 }
 
+// commandLine quotes arguments with spaces, as docker does.
 func commandLine(rec *container.Record) string {
-	return strings.Join(append([]string{rec.Path}, rec.Args...), " ")
+	line := rec.Path
+	for _, arg := range rec.Args {
+		if strings.Contains(arg, " ") {
+			arg = "'" + arg + "'"
+		}
+		line += " " + arg
+	}
+	return line
 }
 
 // sizes returns the bytes of the writable layer and of the whole root.

@@ -21,7 +21,7 @@ func (s *Set) Of(rec *container.Record) map[string]*network.EndpointSettings {
 		if userDefined(name) {
 			ep.DNSNames = dnsNames(rec, name)
 		}
-		if userDefined(name) || rec.State.Alive() {
+		if userDefined(name) || !rec.State.StartedAt.IsZero() {
 			ep.NetworkID = s.ID(name)
 		}
 		out[name] = ep

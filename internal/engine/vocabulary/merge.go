@@ -29,10 +29,10 @@ func Merge(user *container.Config, img *dockerspec.DockerOCIImageConfig) {
 	mergeCommand(user, img)
 	mergeEnv(user, img.Env)
 	user.Healthcheck = image.MergeHealth(user.Healthcheck, img.Healthcheck)
+	if user.Labels == nil {
+		user.Labels = make(map[string]string, len(img.Labels))
+	}
 	for k, v := range img.Labels {
-		if user.Labels == nil {
-			user.Labels = make(map[string]string, len(img.Labels))
-		}
 		if _, set := user.Labels[k]; !set {
 			user.Labels[k] = v
 		}
