@@ -419,7 +419,6 @@ var containerDialogues = []dialogue{
 		POST /exec/$e/start {}
 		GET /exec/$e/json
 		POST /exec/$e/start {}
-		POST /exec/$e/resize?h=10&w=10
 		GET /containers/one/json
 		f = POST /containers/one/exec {"Cmd":["cat"],"AttachStdin":true,"AttachStdout":true}
 		UPGRADE POST /exec/$f/start {"Detach":false,"Tty":false} << input

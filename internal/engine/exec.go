@@ -109,10 +109,10 @@ func (e *Engine) runExec(ctx context.Context, x *container.Exec, rec *container.
 	process, err := e.execProcess(x, rec, o)
 	if err != nil && attached {
 		// Of an answer that is no stream docker's command line shows the status alone.
-		code, _ := explainExec(err)
+		code, _ := why.ExecFailed(err)
 		x.Ended(code)
 		if _, werr := conn.Write(o.Header); werr == nil {
-			tellOnConnection(conn, err, o.Tty)
+			session.Tell(conn, err, o.Tty)
 		}
 		return nil
 	}
