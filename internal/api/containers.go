@@ -280,6 +280,18 @@ func removeContainer(x *exchange) error {
 	return x.done(http.StatusNoContent)
 }
 
+// removeLink takes the name away that one container has for another.
+func removeLink(x *exchange) error {
+	name := x.path("id") + "/" + x.path("alias")
+	if !x.flag("link") {
+		return fault.New(fault.NotFound, "", "", "No such container: %s", name)
+	}
+	if err := x.api.engine.ContainerRemove(x.ctx(), name, engine.RemoveOptions{Link: true}); err != nil {
+		return err
+	}
+	return x.done(http.StatusNoContent)
+}
+
 func resizeContainer(x *exchange) error {
 	h, w, err := x.consoleSize()
 	if err != nil {

@@ -171,7 +171,7 @@ func inspectImage(x *exchange, name string) error {
 	if x.version.before(52) {
 		return x.reply(http.StatusOK, imageBefore52(x.version, img))
 	}
-	return x.reply(http.StatusOK, img.InspectResponse)
+	return x.reply(http.StatusOK, imageNow{img.InspectResponse, imageConfig(img.Config)})
 }
 
 func imageHistory(x *exchange, name string) error {

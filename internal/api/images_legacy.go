@@ -36,9 +36,9 @@ type legacyImage struct {
 	DockerVersion   string
 	Author          string
 	Config          *legacyImageConfig
-	Container       *string            `json:",omitempty"`
-	ContainerConfig *legacyImageConfig `json:",omitempty"`
-	VirtualSize     *int64             `json:",omitempty"`
+	Container       *string `json:",omitempty"`
+	ContainerConfig *legacyImageConfig
+	VirtualSize     *int64 `json:",omitempty"`
 }
 
 type legacyImageConfig struct {
@@ -46,11 +46,18 @@ type legacyImageConfig struct {
 	OnBuild []string
 }
 
+// imageNow is the answer from 1.52 on. docker-compose 1.29 asks in the newest version
+// that there is, and cannot recreate a container without what docker dropped in 1.45.
+type imageNow struct {
+	image.InspectResponse
+	ContainerConfig *legacyImageConfig
+}
+
 func imageBefore52(v apiVersion, img images.Inspection) legacyImage {
 	out := legacyImage{InspectResponse: img.InspectResponse, Parent: img.Parent, Comment: img.Comment, Created: img.Created, Author: img.Author, Config: imageConfig(img.Config)}
+	out.ContainerConfig = imageConfig(img.Config)
 	if v.before(45) {
 		out.Container = new(string)
-		out.ContainerConfig = imageConfig(img.Config)
 	}
 	if v.before(44) {
 		out.VirtualSize = &img.Size

@@ -195,9 +195,10 @@ func TestImagesInTheShapesOfOldVersions(t *testing.T) {
 		{"/v1.24/images/i/json", `"ContainerConfig":{"Hostname"`, ""},
 		{"/v1.24/images/i/json", `"Volumes":{"/data":{}}`, ""},
 		{"/v1.24/images/i/json", `"Created":"0001-01-01T00:00:00Z"`, ""},
-		{"/v1.45/images/i/json", `"OnBuild":null`, "ContainerConfig"},
+		{"/v1.45/images/i/json", `"OnBuild":null`, `"Container":`},
+		{"/v1.56/images/i/json", `"ContainerConfig":{"Hostname"`, ""},
 		{"/v1.45/images/i/json", `"ExposedPorts":{"80/tcp":{}}`, "VirtualSize"},
-		{"/v1.52/images/i/json", `"RepoTags":[]`, "OnBuild"},
+		{"/v1.52/images/i/json", `"RepoTags":[]`, `"Parent"`},
 	} {
 		w := ask(t, e, "GET", c.path, "")
 		if b := w.Body.String(); w.Code != 200 || !strings.Contains(b, c.has) || c.hasNot != "" && strings.Contains(b, c.hasNot) || !json.Valid(w.Body.Bytes()) {

@@ -30,6 +30,7 @@ var routes = []route{
 	{"POST /containers/{id}/attach", attachContainer},
 	{"POST /containers/{id}/wait", waitContainer},
 	{"DELETE /containers/{id}", removeContainer},
+	{"DELETE /containers/{id}/{alias}", removeLink},
 
 	{"POST /containers/{id}/exec", createExec},
 	{"POST /exec/{id}/start", startExec},

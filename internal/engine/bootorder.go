@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"berth/internal/container"
+	"berth/internal/engine/vocabulary"
 )
 
 // Labels that name what a container depends on, in the order of a start: our own,
@@ -46,7 +47,7 @@ func inOrder(list []*container.Container) []*container.Container {
 }
 
 // dependsOn tells whether a container is to be started after another one: it says
-// so in a label, or it shares a namespace or volumes of it.
+// so in a label, or it shares a namespace of it or has a link to it.
 func dependsOn(rec, other *container.Record) bool {
 	named := func(ref string) bool {
 		return ref != "" && (ref == other.Name || ref == other.ID || len(ref) >= 12 && strings.HasPrefix(other.ID, ref))
@@ -65,6 +66,9 @@ func dependsOn(rec, other *container.Record) bool {
 		}
 	}
 	hc := rec.HostConfig
+	if slices.ContainsFunc(hc.Links, func(l string) bool { name, _ := vocabulary.Link(l); return named(name) }) {
+		return true
+	}
 	return hc.NetworkMode.IsContainer() && named(hc.NetworkMode.ConnectedContainer()) ||
 		hc.PidMode.IsContainer() && named(hc.PidMode.Container()) || hc.IpcMode.IsContainer() && named(hc.IpcMode.Container())
 }

@@ -15,6 +15,7 @@ func (e *Engine) connect(ctx context.Context, rec *container.Record, in *spec.In
 	} else {
 		in.Net.Host = rec.HostConfig.NetworkMode.IsHost()
 		in.Net.Path, err = e.nets.Attach(ctx, rec)
+		in.Links = e.nets.LinkVariables(rec)
 	}
 	files := e.nets.Files(owner)
 	in.Resolv, in.Hosts, in.HostnameFile = files.Resolv, files.Hosts, files.Hostname

@@ -168,7 +168,7 @@ func (e *Engine) execProcess(x *container.Exec, rec *container.Record, o ExecSta
 		console = x.Request.ConsoleSize
 	}
 	return spec.Exec(spec.ExecInput{
-		Input:   spec.Input{Record: rec, Identity: id, Hostname: rec.Config.Hostname, Host: e.host, LastCap: e.lastCap},
+		Input:   spec.Input{Record: rec, Identity: id, Hostname: rec.Config.Hostname, Host: e.host, LastCap: e.lastCap, Links: e.nets.LinkVariables(rec)},
 		Request: x.Request, Tty: x.Request.Tty, Console: console,
 	})
 }

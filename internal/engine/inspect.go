@@ -56,6 +56,7 @@ func (e *Engine) ContainerInspect(ctx context.Context, ref string, withSize bool
 // hostConfig adds what clients look for to guess where the container's cgroup is.
 func (e *Engine) hostConfig(rec *container.Record) *api.HostConfig {
 	hc := *rec.HostConfig
+	hc.Links = e.nets.Links(rec)
 	controller := "cpuset"
 	if e.host.CgroupV2 {
 		controller = ""

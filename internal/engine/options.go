@@ -55,7 +55,7 @@ type StopOptions struct {
 type RemoveOptions struct {
 	Force   bool // kill it first when it runs
 	Volumes bool // remove its anonymous volumes too
-	Link    bool // remove a legacy link; refused by name
+	Link    bool // remove a link, /CONTAINER/ALIAS, instead
 }
 
 // ListOptions select containers.

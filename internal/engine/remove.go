@@ -19,7 +19,7 @@ const killPatience = 30 * time.Second
 // ContainerRemove removes a container, killing it first if that is asked for.
 func (e *Engine) ContainerRemove(ctx context.Context, ref string, o RemoveOptions) error {
 	if o.Link {
-		return fault.New(fault.Unsupported, "", "", "legacy links are not supported")
+		return e.nets.Unlink(ctx, ref)
 	}
 	c, err := e.containers.Find(ref)
 	if err != nil {

@@ -85,6 +85,7 @@ func (e *Engine) start(ctx context.Context, c *container.Container) error {
 	}
 	state.Health = initialHealth(rec.Config)
 	c.SetState(state)
+	e.nets.Relink(c.ID)
 	e.counters.Started(time.Since(began))
 	e.laggards.add(c)
 	e.probes.start(e, c)

@@ -19,10 +19,17 @@ type HostsOptions struct {
 	// "host-gateway" means Gateways.
 	Extra    []string
 	Gateways []netip.Addr
+	Others   []HostsEntry
 	// HostPath, when set, is a file to start from instead of the built-in lines:
 	// /etc/hosts for containers that share the host's network.
 	HostPath string
 	NoIPv6   bool // the container's namespace has no ::1
+}
+
+// HostsEntry is a line of such a file.
+type HostsEntry struct {
+	Addr  netip.Addr
+	Names []string
 }
 
 const hostsLoopback6 = `::1	localhost ip6-localhost ip6-loopback
@@ -58,6 +65,9 @@ func Hosts(o HostsOptions) ([]byte, error) {
 		for _, a := range addrs {
 			b.WriteString(a + "\t" + name + "\n")
 		}
+	}
+	for _, e := range o.Others {
+		b.WriteString(e.Addr.String() + "\t" + strings.Join(e.Names, " ") + "\n")
 	}
 	if o.Hostname == "" {
 		return b.Bytes(), nil

@@ -299,6 +299,8 @@ type Info struct {
 	Bridge   string // name of the bridge interface
 	MTU      int    // bytes
 	IPv6     bool
+	Isolated bool // see Config
+	NoMasq   bool
 	Subnet4  netip.Prefix
 	Subnet6  netip.Prefix
 	Gateway4 netip.Addr
@@ -315,6 +317,7 @@ const (
 func (m *Manager) Bridge() Info {
 	return Info{
 		ID: m.names.id, Name: "bridge", Driver: "bridge", Bridge: m.names.bridge, MTU: m.mtu, IPv6: m.subnet6.IsValid(),
+		Isolated: m.cfg.Isolated, NoMasq: m.cfg.NoMasq,
 		Subnet4: m.subnet4, Subnet6: m.subnet6,
 		Gateway4: m.addrs.gateway4, Gateway6: m.addrs.gateway6(),
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"net/netip"
 	"slices"
-	"strings"
 
 	"berth/internal/container"
 	"berth/internal/engine/vocabulary"
@@ -137,15 +136,12 @@ func (s *Set) joinRequest(rec *container.Record, r *record) netroom.JoinRequest 
 		links = append(links, ep.Links...)
 	}
 	for _, l := range links {
-		name, alias, ok := strings.Cut(l, ":")
-		if !ok {
-			alias = name
-		}
+		name, alias := vocabulary.Link(l)
 		if other, err := s.Containers.Find(name); err == nil {
 			if j.Links == nil {
 				j.Links = make(map[string]string)
 			}
-			j.Links[alias[strings.LastIndexByte(alias, '/')+1:]] = other.ID
+			j.Links[alias] = other.ID
 		}
 	}
 	if ep := rec.Networks[r.Name]; ep != nil {

@@ -50,6 +50,8 @@ func (s *Set) refresh(rec *container.Record) {
 	if !rec.State.Alive() {
 		return
 	}
+	s.writing.Lock()
+	defer s.writing.Unlock()
 	own, _ := s.Manager.Endpoint(rec.ID)
 	if err := s.writeFiles(rec, own); err != nil {
 		s.Log.Warn("write the network files of a container", "container", rec.ID, "error", err)
@@ -66,6 +68,11 @@ func (s *Set) hostsFile(rec *container.Record, own *netroom.Endpoint) ([]byte, e
 		o.Gateways = []netip.Addr{b.Gateway4, b.Gateway6}
 	}
 	o.Addrs = s.addresses(rec, own)
+	links, err := s.linksOf(rec)
+	if err != nil && !rec.State.Alive() { // one that runs lives through the end of others
+		return nil, err
+	}
+	o.Others = linkEntries(links)
 	return netroom.Hosts(o)
 }
 

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"berth/internal/container"
@@ -42,6 +43,10 @@ type Set struct {
 	records metadata.Bucket[record]
 
 	announced sync.Map // ids of the containers whose connects were told, and whose disconnects are to be
+
+	links        atomic.Bool // some container has links on the default network
+	lookForLinks sync.Once   // among the containers of engines before this one
+	writing      sync.Mutex  // of files of running containers
 
 	mu   sync.Mutex // guards the rest; nothing else is locked under it
 	by   map[string]*record
@@ -110,8 +115,8 @@ func (s *Set) fixed() []*record {
 			Created:    s.opened,
 			Options: map[string]string{
 				"com.docker.network.bridge.default_bridge":       "true",
-				"com.docker.network.bridge.enable_icc":           "true",
-				"com.docker.network.bridge.enable_ip_masquerade": "true",
+				"com.docker.network.bridge.enable_icc":           strconv.FormatBool(!b.Isolated),
+				"com.docker.network.bridge.enable_ip_masquerade": strconv.FormatBool(!b.NoMasq),
 				"com.docker.network.bridge.host_binding_ipv4":    "0.0.0.0",
 				"com.docker.network.bridge.name":                 b.Bridge,
 				"com.docker.network.driver.mtu":                  strconv.Itoa(b.MTU),

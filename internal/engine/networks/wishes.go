@@ -38,6 +38,9 @@ func NamesOf(rec *container.Record) []string {
 // Resolve replaces ids in a new container's record by names, and refuses networks
 // that there are not.
 func (s *Set) Resolve(rec *container.Record) error {
+	if err := s.resolveLinks(rec); err != nil {
+		return err
+	}
 	mode := &rec.HostConfig.NetworkMode
 	if mode.IsUserDefined() {
 		r, err := s.named(string(*mode))

@@ -19,7 +19,7 @@ func buildProcess(in *Input, caps []string, security vocabulary.Security) *specs
 	p := &specs.Process{
 		Terminal:        c.Tty,
 		Args:            append([]string{rec.Path}, rec.Args...),
-		Env:             Environment(c, in.Hostname, in.Identity.Home),
+		Env:             environment(c, in),
 		Cwd:             workingDir(c.WorkingDir),
 		User:            processUser(in.Identity, hc.Umask),
 		Capabilities:    capabilities(caps, in.Identity.UID),
@@ -56,18 +56,18 @@ func capabilities(caps []string, uid uint32) *specs.LinuxCapabilities {
 	return &specs.LinuxCapabilities{Bounding: caps, Permitted: caps, Effective: caps}
 }
 
-// Environment returns the variables of the container's process: docker's own
+// environment returns the variables of the container's process: docker's own
 // first, then the configured ones, which replace them. "NAME" without "=" takes
 // a variable away.
-func Environment(c *container.Config, hostname, home string) []string {
-	env := make([]string, 0, len(c.Env)+4)
-	env = append(env, defaultPath, "HOSTNAME="+hostname)
+func environment(c *container.Config, in *Input) []string {
+	env := make([]string, 0, len(c.Env)+len(in.Links)+4)
+	env = append(env, defaultPath, "HOSTNAME="+in.Hostname)
 	if c.Tty {
 		env = append(env, "TERM=xterm")
 	}
-	env = Override(env, c.Env)
+	env = Override(append(env, in.Links...), c.Env)
 	if !slices.ContainsFunc(env, func(e string) bool { return strings.HasPrefix(e, "HOME=") && e != "HOME=" }) {
-		env = Override(env, []string{"HOME=" + home})
+		env = Override(env, []string{"HOME=" + in.Identity.Home})
 	}
 	return env
 }
@@ -127,7 +127,7 @@ func Exec(in ExecInput) (*specs.Process, error) {
 	}
 	c := *in.Record.Config
 	c.Tty = in.Tty
-	env := Environment(&c, in.Hostname, in.Identity.Home)
+	env := environment(&c, &in.Input)
 	dir := req.WorkingDir
 	if dir == "" {
 		dir = workingDir(c.WorkingDir)

@@ -45,6 +45,9 @@ type Input struct {
 	NoIPC bool
 	// Bounded tells that files are counted which the container owns.
 	Bounded bool
+	// Links are variables that tell of links to other containers; the configured ones
+	// replace them.
+	Links []string
 	// InitFile is the program that becomes process 1 with --init.
 	InitFile string
 

@@ -173,14 +173,31 @@ func checkEndpoints(r *Request) error {
 	return nil
 }
 
-// checkLinks allows links on user-defined networks, where they are names that one
-// container alone has for another.
+// checkLinks judges the links of the network that a container is created on.
 func checkLinks(r *Request) error {
-	if len(r.HostConfig.Links) > 0 && !r.HostConfig.NetworkMode.IsUserDefined() {
-		return fault.New(fault.Unsupported, "", "", "HostConfig.Links is not supported on the network %s", r.HostConfig.NetworkMode).
-			WithHint("use a network and container names")
+	if len(r.HostConfig.Links) == 0 {
+		return nil
+	}
+	switch m := r.HostConfig.NetworkMode; {
+	case m.IsHost():
+		return invalid("conflicting options: host type networking can't be used with links. This would result in undefined behavior")
+	case m.IsContainer():
+		return invalid("conflicting options: container type network can't be used with links. This would result in undefined behavior")
+	case m.IsNone():
+		return unsupported("HostConfig.Links on the network none", "")
 	}
 	return checkLinkNames(r.HostConfig.Links)
+}
+
+// Link splits a link that was checked into the container and the name for it. It also
+// understands links as they are shown, /NAME:/SELF/ALIAS.
+func Link(l string) (name, alias string) {
+	name, alias, ok := strings.Cut(l, ":")
+	name = strings.TrimPrefix(name, "/")
+	if !ok {
+		return name, name
+	}
+	return name, alias[strings.LastIndexByte(alias, '/')+1:]
 }
 
 func checkEndpointLinks(r *Request) error {
@@ -197,7 +214,8 @@ func checkEndpointLinks(r *Request) error {
 
 func checkLinkNames(links []string) error {
 	for _, l := range links {
-		if name, alias, ok := strings.Cut(l, ":"); name == "" || ok && alias == "" {
+		name, alias := Link(l)
+		if name == "" || alias == "" || strings.ContainsAny(alias, ":=# \t\r\n\x00") {
 			return invalid("bad format for links: %s", l)
 		}
 	}
