@@ -1,11 +1,14 @@
 package tree
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestCopyOfManyDirectories copies files side by side, some of which go into the
@@ -58,4 +61,65 @@ func TestCopyOfManyDirectories(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestHolesStayHoles copies files of which some take less room than they are long.
+func TestHolesStayHoles(t *testing.T) {
+	type piece struct {
+		at   int64
+		text string
+	}
+	const most = 1 << 20 // bytes that a copy may take; file systems round up
+	for name, f := range map[string]struct {
+		size   int64
+		pieces []piece
+	}{
+		"nothing but a hole": {64 << 20, nil},
+		"a hole at the end":  {64 << 20, []piece{{0, "begins"}}},
+		"holes between":      {64 << 20, []piece{{0, "a"}, {20<<20 + 5, "b"}, {64<<20 - 1, "c"}}},
+		"no hole":            {5, []piece{{0, "whole"}}},
+		"empty":              {0, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ctx, from, to := context.Background(), t.TempDir(), t.TempDir()
+			src, err := os.Create(filepath.Join(from, "f"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer src.Close()
+			if err := src.Truncate(f.size); err != nil {
+				t.Fatal(err)
+			}
+			for _, p := range f.pieces {
+				if _, err := src.WriteAt([]byte(p.text), p.at); err != nil {
+					t.Fatal(err)
+				}
+			}
+			d := open(t, from, Options{Flat: true})
+			m, err := d.Select(ctx, Selection{Src: "f"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := rootAt(t, to).Copy(ctx, d, m, "/copy", CopyOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			same, err := sameBytes(filepath.Join(from, "f"), filepath.Join(to, "copy"))
+			if err != nil || !same {
+				t.Errorf("the copy has other bytes: %v", err)
+			}
+			var st unix.Stat_t
+			if err := unix.Stat(filepath.Join(to, "copy"), &st); err != nil || st.Blocks*blockSize > most {
+				t.Errorf("the copy takes %d bytes: %v", st.Blocks*blockSize, err)
+			}
+		})
+	}
+}
+
+func sameBytes(a, b string) (bool, error) {
+	one, err := os.ReadFile(a)
+	if err != nil {
+		return false, err
+	}
+	other, err := os.ReadFile(b)
+	return bytes.Equal(one, other), err
 }
