@@ -114,3 +114,45 @@ func TestBuildAgents(t *testing.T) {
 		}
 	}
 }
+
+// A client that is killed leaves neither the agent that had the keys nor a name for it.
+func TestBuildAgentsOfAKilledClient(t *testing.T) {
+	t.Parallel()
+	h := newEngine(t)
+	dir := h.context("app", map[string]string{"Dockerfile": "FROM " + busyboxImage + "\nCOPY root /\nRUN --mount=type=ssh ssh-add -L; sleep 1000\n"})
+	h.agentClient(dir)
+	key, line := h.keygen("key", "")
+	tmp := h.path("tmp")
+	if err := os.Mkdir(tmp, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	cmd := h.within("env", "TMPDIR="+tmp, h.berthBin, "--no-start", "build", "--progress", "plain", "--ssh", "default="+key, dir)
+	out := &syncBuffer{}
+	cmd.Stdout, cmd.Stderr = out, out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	h.eventually("the step has the key", func() bool { return strings.Contains(out.String(), line) })
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait()
+	h.eventually("its directory is gone", func() bool {
+		left, err := os.ReadDir(tmp)
+		return err == nil && len(left) == 0
+	})
+	h.eventually("the agent has ended", func() bool {
+		lines, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+		for _, path := range lines {
+			if text, err := os.ReadFile(path); err == nil && strings.Contains(string(text), "ssh-agent") && strings.Contains(string(text), tmp) {
+				return false
+			}
+		}
+		return true
+	})
+	h.nothingLeft()
+}

@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 
@@ -22,9 +21,20 @@ import (
 // asks for each connection.
 type agents struct {
 	sockets map[string]string // by id
-	own     []*exec.Cmd       // agents for keys in files
-	dir     string            // of their sockets
+	own     []ownAgent        // for keys in files
 }
+
+// ownAgent is an agent that is there as long as lifeline is open: this program holds it
+// and whatever ends it closes it.
+type ownAgent struct {
+	keeper   *exec.Cmd
+	lifeline io.Closer
+}
+
+// keepAgent runs an agent in the directory $0 until nobody holds its standard input any
+// more, and leaves nothing of it. The kernel's signal at a parent's death does not reach
+// ssh-agent where that is a set-group-id program (prctl(2), PR_SET_PDEATHSIG).
+const keepAgent = `ssh-agent -D -a "$0/agent" & exec >/dev/null 2>&1; read -r _; kill $!; wait $!; rm -rf "$0"`
 
 // maxKey bounds a file with a key.
 const maxKey = 1 << 20
@@ -98,29 +108,34 @@ func (a *agents) add(id, paths string) error {
 
 // start starts an agent that ends with this program, and returns its socket.
 func (a *agents) start() (string, error) {
-	if a.dir == "" {
-		var err error
-		if a.dir, err = os.MkdirTemp("", "berth-ssh-"); err != nil {
-			return "", err
-		}
+	if _, err := exec.LookPath("ssh-agent"); err != nil {
+		return "", fault.New(fault.Unsupported, "start", "ssh-agent", "%w", err).
+			WithHint("keys in files need OpenSSH's programs on this machine")
 	}
-	socket := filepath.Join(a.dir, strconv.Itoa(len(a.own)))
-	cmd := exec.Command("ssh-agent", "-D", "-a", socket)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	dir, err := os.MkdirTemp("", "berth-ssh-")
+	if err != nil {
+		return "", err
+	}
+	cmd := exec.Command("/bin/sh", "-c", keepAgent, dir)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // what a terminal kills ends before it
+	lifeline, err := cmd.StdinPipe()
+	if err != nil {
+		return "", err
+	}
 	out, err := cmd.StdoutPipe()
 	if err == nil {
 		err = cmd.Start()
 	}
 	if err != nil {
-		return "", fault.New(fault.Unsupported, "start", "ssh-agent", "%w", err).
-			WithHint("keys in files need OpenSSH's programs on this machine")
+		_ = os.Remove(dir)
+		return "", err
 	}
-	a.own = append(a.own, cmd)
+	a.own = append(a.own, ownAgent{cmd, lifeline})
 	// It says where it listens once it does.
 	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil {
 		return "", fault.New(fault.Unavailable, "start", "ssh-agent", "it ended early: %s%w", line, err)
 	}
-	return socket, nil
+	return filepath.Join(dir, "agent"), nil
 }
 
 // addKey gives an agent a key. It is not named by its file: OpenSSH refuses files
@@ -148,12 +163,9 @@ func (a *agents) ids() []string {
 }
 
 func (a *agents) close() {
-	for _, cmd := range a.own {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-	}
-	if a.dir != "" {
-		_ = os.RemoveAll(a.dir)
+	for _, own := range a.own {
+		_ = own.lifeline.Close()
+		_ = own.keeper.Wait()
 	}
 }
 
