@@ -12,11 +12,13 @@
 package container
 
 import (
+	"slices"
 	"time"
 
 	"berth/internal/volume"
 
 	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/mount"
 	"github.com/moby/moby/api/types/network"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -91,6 +93,29 @@ type State struct {
 func (r *Record) Clone() *Record {
 	c := *r
 	return &c
+}
+
+// MountedLayers are the diff ids of the layers of images that are mounted beside
+// the root.
+func (r *Record) MountedLayers() []digest.Digest {
+	var ids []digest.Digest
+	for i := range r.Mounts {
+		ids = append(ids, r.Mounts[i].Layers...)
+	}
+	return ids
+}
+
+// Images are the image that the root is made of and those that are mounted, each
+// once.
+func (r *Record) Images() []digest.Digest {
+	ids := []digest.Digest{r.ImageID}
+	for i := range r.Mounts {
+		id := digest.Digest(r.Mounts[i].Source)
+		if r.Mounts[i].Type == mount.TypeImage && !slices.Contains(ids, id) {
+			ids = append(ids, id)
+		}
+	}
+	return ids
 }
 
 // Tty reports whether the container's process has a terminal.

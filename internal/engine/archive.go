@@ -94,17 +94,17 @@ func (e *Engine) openLocked(c *container.Container, write bool) (*archive.Root, 
 	if err != nil {
 		return nil, err
 	}
-	upper, work, err := e.layers.Writable(rec.ID, rec.Layers)
+	upper, work, err := e.layers.Writable(rec.ID, rec.Layers, rec.MountedLayers()...)
 	if err != nil {
 		return nil, err
 	}
-	for _, m := range rec.Mounts {
-		if err := e.prepareMount(m); err != nil {
-			return nil, err
-		}
-		defer e.unmountIdle(m.Name) // the root has a copy of the mount by then
+	user := newID()
+	defer e.letGoAll(rec, user) // the root has a copy of the mounts by then
+	mounts, err := e.prepareMounts(rec, user)
+	if err != nil {
+		return nil, err
 	}
-	writable := archive.Layers{Lower: lower, Upper: upper, Work: work, Mounts: rec.Mounts, ReadOnly: rec.HostConfig.ReadonlyRootfs}
+	writable := archive.Layers{Lower: lower, Upper: upper, Work: work, Mounts: mounts, ReadOnly: rec.HostConfig.ReadonlyRootfs}
 	if write {
 		mounted, err := e.loosen(rec)
 		if err != nil {
@@ -114,7 +114,7 @@ func (e *Engine) openLocked(c *container.Container, write bool) (*archive.Root, 
 		return archive.Stopped(writable)
 	}
 	// Shows the writable layer and what is below it without claiming it.
-	reading := archive.Layers{Lower: append([]string{upper}, lower...), Mounts: rec.Mounts}
+	reading := archive.Layers{Lower: append([]string{upper}, lower...), Mounts: mounts}
 	root, err := archive.Stopped(reading)
 	if !errors.Is(err, archive.ErrNoMountPoint) {
 		return root, err

@@ -55,7 +55,7 @@ func (e *Engine) ContainerCreate(ctx context.Context, name string, req api.Creat
 	if err := checkOnUnhealthy(r.Config, r.HostConfig); err != nil {
 		return none, err
 	}
-	rec, err := e.newRecord(r, img)
+	rec, err := e.newRecord(ctx, r, img)
 	if err != nil {
 		return none, err
 	}
@@ -92,7 +92,7 @@ func checkPlatform(ref string, img *image.Image, want *ocispec.Platform) ([]stri
 }
 
 // newRecord turns a checked request into a record.
-func (e *Engine) newRecord(r *vocabulary.Request, img *image.Image) (*container.Record, error) {
+func (e *Engine) newRecord(ctx context.Context, r *vocabulary.Request, img *image.Image) (*container.Record, error) {
 	rec := &container.Record{
 		ID:         newID(),
 		Created:    time.Now(),
@@ -130,7 +130,7 @@ func (e *Engine) newRecord(r *vocabulary.Request, img *image.Image) (*container.
 	if err := e.setHostname(rec); err != nil {
 		return nil, err
 	}
-	rec.Mounts, err = e.planMounts(rec)
+	rec.Mounts, err = e.planMounts(ctx, rec)
 	return rec, err
 }
 
@@ -243,7 +243,7 @@ func (e *Engine) nameContainer(rec *container.Record, name string) error {
 // store makes the container's directories and volumes and commits its record,
 // in this order: what a crash in between leaves has no record and is swept.
 func (e *Engine) store(ctx context.Context, rec *container.Record) (err error) {
-	if _, _, err := e.layers.Writable(rec.ID, rec.Layers); err != nil {
+	if _, _, err := e.layers.Writable(rec.ID, rec.Layers, rec.MountedLayers()...); err != nil {
 		return err
 	}
 	if err := e.tighten(rec); err != nil {

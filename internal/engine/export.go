@@ -43,7 +43,7 @@ func (e *Engine) ContainerChanges(ctx context.Context, ref string) ([]api.Filesy
 	if err != nil {
 		return nil, err
 	}
-	upper, _, err := e.layers.Writable(rec.ID, rec.Layers)
+	upper, _, err := e.layers.Writable(rec.ID, rec.Layers, rec.MountedLayers()...)
 	if err != nil {
 		return nil, err
 	}

@@ -234,7 +234,7 @@ func mountsVolume(f filter.Set, rec *container.Record) bool {
 	}
 	want := f.Get("volume")
 	for _, m := range mountPoints(rec) {
-		if slices.Contains(want, m.Name) || slices.Contains(want, m.Destination) || (m.Type == mount.TypeBind && slices.Contains(want, m.Source)) {
+		if m.Type == mount.TypeVolume && slices.Contains(want, m.Name) || slices.Contains(want, m.Destination) || (m.Type == mount.TypeBind && slices.Contains(want, m.Source)) {
 			return true
 		}
 	}

@@ -2,9 +2,12 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"berth/internal/container"
@@ -13,13 +16,14 @@ import (
 	"berth/internal/volume"
 
 	api "github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/api/types/mount"
 )
 
 // planMounts puts together what is mounted into a container: mounts taken over
 // from others, binds, mounts, tmpfs, and the volumes of the image, each winning
 // over the later ones where docker lets it, and refused where not.
-func (e *Engine) planMounts(rec *container.Record) ([]volume.Mount, error) {
+func (e *Engine) planMounts(ctx context.Context, rec *container.Record) ([]volume.Mount, error) {
 	hc := rec.HostConfig
 	byDst := make(map[string]volume.Mount)
 	for _, ref := range hc.VolumesFrom {
@@ -50,11 +54,55 @@ func (e *Engine) planMounts(rec *container.Record) ([]volume.Mount, error) {
 		if out[i].Anonymous && out[i].Name == "" {
 			out[i].Name = newID()
 		}
-		if out[i].Type == mount.TypeVolume {
-			out[i].Source = e.volumes.Path(out[i].Name)
+		if err := e.findSource(ctx, &out[i]); err != nil {
+			return nil, err
 		}
 	}
 	return out, nil
+}
+
+// findSource finds what is mounted: a volume's files, an image as it is now.
+func (e *Engine) findSource(ctx context.Context, m *volume.Mount) error {
+	switch {
+	case m.Type == mount.TypeVolume:
+		m.Source = e.volumes.Path(m.Name)
+	case m.Type == mount.TypeBind && m.From == "":
+		return e.guardRoot(m)
+	case m.Type == mount.TypeImage && m.From == "":
+		img, err := e.images.Get(ctx, m.Name)
+		if fault.Is(err, fault.NotFound) {
+			// Clients that are told of what is not found pull the container's own image.
+			return fault.New(fault.Invalid, "", "", "mount %s: %w", m.Destination, err).WithHint("pull it first")
+		}
+		if err != nil {
+			return err
+		}
+		m.Source, m.Layers = img.ID.String(), img.DiffIDs
+	}
+	return nil
+}
+
+// guardRoot sees to it that no container keeps what is mounted below the data
+// directory from being unmounted: a bind that shows it follows the host's mounts.
+func (e *Engine) guardRoot(m *volume.Mount) error {
+	if !within(e.cfg.Root, m.Source) && !within(m.Source, e.cfg.Root) {
+		return nil
+	}
+	switch m.Propagation {
+	case mount.PropagationRSlave, mount.PropagationRShared:
+		return nil
+	case "":
+		m.Propagation, m.Implied = mount.PropagationRSlave, true
+		return nil
+	}
+	return fault.New(fault.Invalid, "", "", `invalid mount config: must use either propagation mode "rslave" or "rshared" when mount source is within the daemon root, daemon root: %q, bind mount source: %q, propagation: %q`,
+		e.cfg.Root, m.Source, m.Propagation)
+}
+
+// within reports whether a clean path is dir or below it.
+func within(dir, path string) bool {
+	rest, ok := strings.CutPrefix(path, dir)
+	return ok && (rest == "" || rest[0] == '/' || dir == "/")
 }
 
 // ownMounts are the mounts that a request names itself, by where they are mounted.
@@ -102,11 +150,11 @@ func ownMounts(hc *api.HostConfig) (map[string]volume.Mount, error) {
 	return own, nil
 }
 
-// volumesOf returns the mounts of another container: "NAME[:ro|rw]".
+// volumesOf returns the mounts of another container: "NAME[:MODE]".
 func (e *Engine) volumesOf(ref string) ([]volume.Mount, error) {
-	name, mode, hasMode := strings.Cut(ref, ":")
-	if hasMode && mode != "ro" && mode != "rw" && mode != "z" && mode != "Z" {
-		return nil, fault.New(fault.Invalid, "", "", "invalid mode for volumes-from: %s", mode)
+	name, readOnly, err := volume.ParseFrom(ref)
+	if err != nil {
+		return nil, err
 	}
 	c, err := e.findForCreate(name)
 	if err != nil {
@@ -118,7 +166,7 @@ func (e *Engine) volumesOf(ref string) ([]volume.Mount, error) {
 			continue
 		}
 		m.From = c.ID // what nobody named stays so: it goes with the last who has it
-		m.ReadOnly = m.ReadOnly || mode == "ro"
+		m.ReadOnly = m.ReadOnly || readOnly
 		out = append(out, m)
 	}
 	return out, nil
@@ -155,17 +203,6 @@ func (e *Engine) makeVolumes(ctx context.Context, rec *container.Record) (used, 
 		if m.NoCopy || m.From != "" {
 			continue
 		}
-		if len(v.Options) > 0 {
-			if err := e.volumes.Mount(m.Name); err != nil {
-				return used, fresh, err
-			}
-			defer e.unmountIdle(m.Name)
-		}
-		if !isNew || len(v.Options) > 0 {
-			if empty, err := e.volumes.Empty(m.Name); err != nil || !empty {
-				continue // filled already; unreadable shows at start
-			}
-		}
 		if view == nil {
 			lower, err := e.layers.Lower(rec.Layers)
 			if err != nil {
@@ -175,16 +212,20 @@ func (e *Engine) makeVolumes(ctx context.Context, rec *container.Record) (used, 
 				return used, fresh, err
 			}
 		}
-		if err := e.fill(ctx, view, m); err != nil {
+		if err := e.fill(ctx, view, rec.ID, m); err != nil {
 			return used, fresh, err
 		}
 	}
 	return used, fresh, nil
 }
 
-// fill copies what the image has at a volume's mount point.
-func (e *Engine) fill(ctx context.Context, view *rootview.View, m volume.Mount) error {
+// fill copies what the image has at a volume's mount point into the volume, if that
+// is empty.
+func (e *Engine) fill(ctx context.Context, view *rootview.View, id string, m volume.Mount) error {
 	src, err := view.OpenDir(m.Destination)
+	if errors.Is(err, syscall.ENOTDIR) {
+		return fault.New(fault.Invalid, "", "", "cannot mount volume over existing file, file exists %s", m.Destination)
+	}
 	if fault.Is(err, fault.NotFound) {
 		return nil
 	}
@@ -192,5 +233,75 @@ func (e *Engine) fill(ctx context.Context, view *rootview.View, m volume.Mount) 
 		return err
 	}
 	defer src.Close()
-	return e.volumes.Populate(ctx, m.Name, src)
+	if err := e.volumes.Mount(m.Name, id); err != nil {
+		return err
+	}
+	defer e.letGo(m.Name, id)
+	dst, err := e.volumes.OpenDir(m.Name, m.Subpath)
+	if fault.Is(err, fault.NotFound) {
+		return nil // shows at start
+	}
+	if err != nil {
+		return err
+	}
+	defer dst.Close()
+	return volume.Populate(ctx, dst, src)
+}
+
+// prepareMounts makes sure that what is to be mounted is there, on behalf of user,
+// the container itself or somebody who looks at it, and returns the mounts with all
+// that whoever mounts them needs.
+func (e *Engine) prepareMounts(rec *container.Record, user string) ([]volume.Mount, error) {
+	ready := slices.Clone(rec.Mounts)
+	for i := range ready {
+		m := &ready[i]
+		var err error
+		switch m.Type {
+		case mount.TypeBind:
+			err = volume.PrepareSource(*m)
+		case mount.TypeVolume:
+			if !exists(m.Source) {
+				return nil, fault.New(fault.NotFound, "", "", "the files of volume %s are gone: %s", m.Name, m.Source)
+			}
+			if err = e.volumes.Mount(m.Name, user); err == nil && user == rec.ID {
+				e.bus.Publish(events.VolumeEventType, events.ActionMount, m.Name, map[string]string{
+					"driver": m.Driver, "container": rec.ID, "destination": m.Destination,
+					"read/write": strconv.FormatBool(!m.ReadOnly), "propagation": string(m.Propagation),
+				})
+			}
+		case mount.TypeImage:
+			m.Lower, err = e.layers.Lower(m.Layers)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return ready, nil
+}
+
+// letGo ends somebody's use of a volume and reports whether there was one.
+func (e *Engine) letGo(name, user string) bool {
+	used, err := e.volumes.Unmount(name, user)
+	if err != nil {
+		e.log.Warn("unmount volume", "volume", name, "error", err)
+	}
+	return used
+}
+
+// letGoAll ends somebody's use of all volumes of a container.
+func (e *Engine) letGoAll(rec *container.Record, user string) {
+	for _, m := range rec.Mounts {
+		if m.Type == mount.TypeVolume {
+			e.letGo(m.Name, user)
+		}
+	}
+}
+
+// releaseVolumes ends a container's own use of its volumes.
+func (e *Engine) releaseVolumes(rec *container.Record) {
+	for _, m := range rec.Mounts {
+		if m.Type == mount.TypeVolume && e.letGo(m.Name, rec.ID) {
+			e.bus.Publish(events.VolumeEventType, events.ActionUnmount, m.Name, map[string]string{"driver": m.Driver, "container": rec.ID})
+		}
+	}
 }

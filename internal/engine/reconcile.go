@@ -39,6 +39,7 @@ func (e *Engine) reconcile(ctx context.Context) error {
 	if err := e.network.Adopt(ctx, live); err != nil {
 		return err
 	}
+	e.adoptVolumes(live)
 	var wanted []*container.Container
 	for _, c := range e.containers.All() {
 		s, running := states[c.ID]
@@ -273,7 +274,6 @@ func (e *Engine) sweep(live map[string]bool) {
 			e.log.Warn("remove a container's files", "container", id, "error", err)
 		}
 	}
-	e.sweepVolumes(live)
 	shm := filepath.Join(e.cfg.RunDir, "shm")
 	entries, err := os.ReadDir(shm)
 	if err != nil {

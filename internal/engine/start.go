@@ -14,11 +14,9 @@ import (
 	"berth/internal/fault"
 	"berth/internal/monitor"
 	"berth/internal/runtime"
-	"berth/internal/volume"
 
 	api "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
-	"github.com/moby/moby/api/types/mount"
 )
 
 // ContainerStart starts a container that does not run. When it returns without
@@ -119,12 +117,11 @@ func mustSaveStart(rec *container.Record) bool {
 // it made is undone by startFailed.
 func (e *Engine) launch(ctx context.Context, rec *container.Record) (monitor.Started, error) {
 	none := monitor.Started{}
-	for _, m := range rec.Mounts {
-		if err := e.prepareMount(m); err != nil {
-			return none, err
-		}
+	ready, err := e.prepareMounts(rec, rec.ID)
+	if err != nil {
+		return none, err
 	}
-	upper, work, err := e.layers.Writable(rec.ID, rec.Layers)
+	upper, work, err := e.layers.Writable(rec.ID, rec.Layers, rec.MountedLayers()...)
 	if err != nil {
 		return none, err
 	}
@@ -137,7 +134,9 @@ func (e *Engine) launch(ctx context.Context, rec *container.Record) (monitor.Sta
 	if err != nil {
 		return none, err
 	}
-	in, err := e.specInput(ctx, rec)
+	full := rec.Clone()
+	full.Mounts = ready
+	in, err := e.specInput(ctx, full)
 	if err != nil {
 		return none, err
 	}
@@ -171,20 +170,6 @@ func deviceNames(rec *container.Record) (names []string) {
 		names = append(names, d.DeviceIDs...)
 	}
 	return names
-}
-
-// prepareMount makes sure that what is to be mounted is there.
-func (e *Engine) prepareMount(m volume.Mount) error {
-	switch m.Type {
-	case mount.TypeBind:
-		return volume.PrepareSource(m)
-	case mount.TypeVolume:
-		if !exists(m.Source) {
-			return fault.New(fault.NotFound, "", "", "the files of volume %s are gone: %s", m.Name, m.Source)
-		}
-		return e.volumes.Mount(m.Name)
-	}
-	return nil
 }
 
 // specInput collects what the specification is made from: who the process is,
@@ -288,9 +273,7 @@ func (e *Engine) release(ctx context.Context, c *container.Container) {
 	if err := e.nets.Detach(ctx, rec); err != nil {
 		e.log.Warn("detach container from its network", "container", rec.ID, "error", err)
 	}
-	for _, m := range rec.Mounts {
-		e.unmountIdle(m.Name)
-	}
+	e.releaseVolumes(rec)
 	if rec.HostConfig.IpcMode.IsShareable() {
 		if err := e.unmountShm(rec.ID); err != nil {
 			e.log.Warn("unmount shared memory", "container", rec.ID, "error", err)

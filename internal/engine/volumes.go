@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"berth/internal/container"
@@ -140,12 +141,14 @@ func volumeInUse(name string, users []*container.Container) error {
 	if len(users) == 0 {
 		return nil
 	}
-	ids := make([]string, 0, len(users))
+	var ids, names []string
 	for _, c := range users {
-		ids = append(ids, c.ID)
+		ids, names = append(ids, c.ID), append(names, c.Record().Name)
 	}
 	slices.Sort(ids)
-	return fault.New(fault.Conflict, "", "", "remove %s: volume is in use - %v", name, ids)
+	slices.Sort(names)
+	return fault.New(fault.Conflict, "", "", "remove %s: volume is in use - [%s]", name, strings.Join(ids, ", ")).
+		WithHint("mounted by %s", strings.Join(names, ", "))
 }
 
 // VolumePruneReport is what a prune did.
@@ -202,6 +205,8 @@ func (e *Engine) keepVolume(v volume.Volume, f filter.Set, all bool, before *rec
 	switch users := e.volumeUsersThat(v.Name, func(c *container.Container) bool { return !before.Gone(c.ID) }); {
 	case len(users) > 0:
 		return "mounted by container " + users[0].Record().Name
+	case v.Elsewhere():
+		return "its options say where its files are; prune takes only what lies in the data directory"
 	case !all && !anonymous && !v.Anonymous:
 		return "it has a name; the filter all=true takes such volumes, too"
 	}
@@ -235,7 +240,7 @@ func (e *Engine) volumeUsersThat(name string, count func(*container.Container) b
 	var users []*container.Container
 	for _, c := range e.containers.All() {
 		for _, m := range c.Record().Mounts {
-			if m.Name == name && name != "" && count(c) {
+			if m.OfVolume(name) && count(c) {
 				users = append(users, c)
 				break
 			}
@@ -265,33 +270,24 @@ func (e *Engine) spareVolumes(names []string) {
 	}
 }
 
-// unmountIdle ends the mount of a volume with options when no container that runs,
-// or is being started, uses it.
-func (e *Engine) unmountIdle(name string) {
-	v, ok := e.volumes.Get(name)
-	if name == "" || !ok || len(v.Options) == 0 {
-		return
-	}
-	for _, c := range e.volumeUsers(name) {
-		if c.Held() || c.State().Alive() {
-			return
-		}
-	}
-	if err := e.volumes.Unmount(name); err != nil {
-		e.log.Warn("unmount volume", "volume", name, "error", err)
-	}
-}
-
-// sweepVolumes ends the mounts that an earlier engine left for containers which
-// do not run any more.
-func (e *Engine) sweepVolumes(live map[string]bool) {
-	for _, v := range e.volumes.List() {
-		if len(v.Options) == 0 || slices.ContainsFunc(e.volumeUsers(v.Name), func(c *container.Container) bool { return live[c.ID] }) {
+// adoptVolumes notes which containers that run use which volumes, and ends what an
+// earlier engine left mounted for those that do not.
+func (e *Engine) adoptVolumes(live map[string]bool) {
+	for _, c := range e.containers.All() {
+		if !live[c.ID] {
 			continue
 		}
-		if err := e.volumes.Unmount(v.Name); err != nil {
-			e.log.Warn("unmount volume", "volume", v.Name, "error", err)
+		for _, m := range c.Record().Mounts {
+			if m.Type != mount.TypeVolume {
+				continue
+			}
+			if err := e.volumes.Mount(m.Name, c.ID); err != nil {
+				e.log.Error("mount volume of a container that runs", "volume", m.Name, "container", c.ID, "error", err)
+			}
 		}
+	}
+	for _, v := range e.volumes.List() {
+		e.letGo(v.Name, "")
 	}
 }
 

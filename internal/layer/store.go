@@ -146,7 +146,7 @@ func (s *Store) scan() error {
 		if !e.IsDir() || checkID(e.Name()) != nil {
 			continue
 		}
-		lower, err := s.readLower(e.Name())
+		lower, err := s.readUsed(e.Name())
 		if err != nil {
 			continue // made by halves: its container was never acknowledged
 		}

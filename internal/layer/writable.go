@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -67,9 +68,10 @@ func checkID(id string) error {
 
 // Writable makes containers/<id>/{upper,work} for a container over the given
 // layers (base first) and returns the two paths. As long as it exists the
-// layers stay, even when their image is removed; a layer that is gone already
-// is fault.NotFound. Calling it again returns the same directories.
-func (s *Store) Writable(containerID string, diffIDs []digest.Digest) (upper, work string, err error) {
+// layers stay, even when their image is removed, and so do those in also, which
+// the container uses elsewhere; a layer that is gone already is fault.NotFound.
+// Calling it again returns the same directories.
+func (s *Store) Writable(containerID string, diffIDs []digest.Digest, also ...digest.Digest) (upper, work string, err error) {
 	const op = "make writable layer"
 	if err := checkID(containerID); err != nil {
 		return "", "", err
@@ -88,10 +90,16 @@ func (s *Store) Writable(containerID string, diffIDs []digest.Digest) (upper, wo
 	if err != nil {
 		return "", "", err
 	}
+	for _, d := range also {
+		if s.known[d] == nil {
+			return "", "", missing(d)
+		}
+	}
+	used := slices.Concat(diffIDs, also)
 	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return "", "", fault.Wrap(op, containerID, err)
 	}
-	if err := s.writeLower(containerID, diffIDs); err != nil {
+	if err := s.writeUsed(containerID, used); err != nil {
 		return "", "", fault.Wrap(op, containerID, err)
 	}
 	if err := makeDir(upper, attrs); err != nil {
@@ -101,8 +109,8 @@ func (s *Store) Writable(containerID string, diffIDs []digest.Digest) (upper, wo
 		return "", "", fault.Wrap(op, containerID, err)
 	}
 	if _, ok := s.inUseBy[containerID]; !ok {
-		s.inUseBy[containerID] = append([]digest.Digest(nil), diffIDs...)
-		for _, d := range diffIDs {
+		s.inUseBy[containerID] = used
+		for _, d := range used {
 			s.ref(d)
 		}
 	}
@@ -217,8 +225,9 @@ func makeDir(path string, a *rootAttrs) error {
 	return nil
 }
 
-// The lower file holds the diffIDs' hex digits, one a line, base first.
-func (s *Store) writeLower(containerID string, diffIDs []digest.Digest) error {
+// The file lower holds the hex digits of all layers that a container uses, one a
+// line.
+func (s *Store) writeUsed(containerID string, diffIDs []digest.Digest) error {
 	var b strings.Builder
 	for _, d := range diffIDs {
 		b.WriteString(d.Encoded())
@@ -227,7 +236,7 @@ func (s *Store) writeLower(containerID string, diffIDs []digest.Digest) error {
 	return os.WriteFile(s.containers+"/"+containerID+"/lower", []byte(b.String()), 0o600)
 }
 
-func (s *Store) readLower(containerID string) ([]digest.Digest, error) {
+func (s *Store) readUsed(containerID string) ([]digest.Digest, error) {
 	data, err := os.ReadFile(s.containers + "/" + containerID + "/lower")
 	if err != nil {
 		return nil, err

@@ -1,7 +1,9 @@
-// Package overlay makes overlay mounts that are attached nowhere: they live
-// exactly as long as a descriptor, or as the mount namespace they are moved
-// into. It exists so that the runtime, the monitor and the engine stack layers in
-// one way, with any number of layers, on every kernel since 5.12.
+// Package overlay makes overlay mounts, and mounts of a part of one or of a
+// directory, that are attached nowhere: they live exactly as long as a descriptor,
+// or as the mount namespace they are moved into. It exists so that the runtime, the
+// monitor and the engine stack layers in one way, with any number of layers, on
+// every kernel since 5.12, and in one way find what is below a directory that
+// others write to.
 package overlay
 
 import (

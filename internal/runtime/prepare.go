@@ -230,12 +230,59 @@ func overlayOf(m *specs.Mount, o *plan.MountOptions) (l Overlay, ok bool) {
 	return l, len(l.Lower) > 0
 }
 
+// IsOwnMount reports whether a mount says something that other runtimes do not
+// understand: an overlay whose layers are given one by one, or a part of a source.
+func IsOwnMount(m *specs.Mount) bool {
+	o := plan.ParseMountOptions(m.Options)
+	_, isOverlay := overlayOf(m, &o)
+	return isOverlay || o.Subdir != ""
+}
+
 func (r *resources) overlayMount(l Overlay, o *plan.MountOptions, i int) (plan.Bind, error) {
+	b := plan.Bind{Dir: true}
 	fd, err := r.mountOverlay(&l)
-	if err != nil {
-		return plan.Bind{}, fault.Wrap("prepare", fmt.Sprintf("mounts[%d]", i), err)
+	if err == nil && o.Subdir != "" {
+		fd, err = r.part(fd, o.Subdir, false)
+		b.Dir = err == nil && isDir(fd)
 	}
-	return plan.Bind{Tree: fd, Dir: true}, setOptions(fd, o, i, 0)
+	if err != nil {
+		return b, fault.Wrap("prepare", fmt.Sprintf("mounts[%d]", i), err)
+	}
+	b.Tree = fd
+	return b, setOptions(fd, o, i, 0)
+}
+
+// part returns a detached copy of what is at a path below base and stays there.
+func (r *resources) part(base int, subdir string, recursive bool) (int, error) {
+	fd, err := overlay.Beneath(base, subdir, recursive)
+	if err == nil {
+		fd, err = r.high(fd)
+	}
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
+		return -1, fault.New(fault.NotFound, "", "", "cannot access path %s: %w", subdir, err)
+	}
+	if err != nil {
+		return -1, fault.New(fault.Internal, "open", subdir, "%w", err)
+	}
+	return r.keep(fd), nil
+}
+
+func isDir(fd int) bool {
+	var st unix.Stat_t
+	return unix.Fstat(fd, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR
+}
+
+// source opens what a bind mount shows: a file or directory of the host, or what
+// is at a path below a directory.
+func (r *resources) source(path string, o *plan.MountOptions) (int, error) {
+	if o.Subdir == "" {
+		return r.openTree(unix.AT_FDCWD, path, o.Recursive)
+	}
+	base, err := r.open(path, unix.O_PATH|unix.O_DIRECTORY)
+	if err != nil {
+		return -1, err
+	}
+	return r.part(base, o.Subdir, o.Recursive)
 }
 
 // setOptions gives a detached mount the attributes that its options name.
@@ -266,10 +313,10 @@ func (r *resources) bind(m *specs.Mount, o *plan.MountOptions, i int, bundle str
 	if len(o.Data) > 0 {
 		return b, fault.New(fault.Invalid, "check", fmt.Sprintf("mounts[%d].options", i), "%q is no option of a bind mount", o.Data[0])
 	}
-	fd, err := r.openTree(unix.AT_FDCWD, source, o.Recursive)
+	fd, err := r.source(source, o)
 	if err != nil {
 		e := fault.New(fault.Internal, "open", field, "%s: %w", source, err)
-		if errors.Is(err, unix.ENOENT) {
+		if errors.Is(err, unix.ENOENT) || fault.Is(err, fault.NotFound) {
 			e.Kind = fault.NotFound
 		}
 		return b, e

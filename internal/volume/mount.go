@@ -1,29 +1,35 @@
 // Package volume holds what is mounted into a container besides its root: binds
-// of host paths, named and anonymous volumes, and tmpfs; how users spell them,
-// and the store of the volumes' data. It exists so that each spelling (binds,
+// of host paths, named and anonymous volumes, images and tmpfs; how users spell
+// them, and the store of the volumes' data. It exists so that each spelling (binds,
 // mounts, tmpfs maps, the image's volumes) becomes one and the same Mount.
 package volume
 
 import (
+	"errors"
 	"path"
+	"path/filepath"
 	"strings"
 
 	"berth/internal/fault"
 
 	"github.com/moby/moby/api/types/mount"
+	"github.com/opencontainers/go-digest"
 )
 
 // Mount is one thing mounted into a container besides its root.
 type Mount struct {
 	Type        mount.Type
-	Name        string            `json:",omitempty"` // of the volume
+	Name        string            `json:",omitempty"` // of the volume, or of the image as the user typed it
 	Anonymous   bool              `json:",omitempty"` // the volume was made for this container alone
-	Source      string            `json:",omitempty"` // on the host; empty for tmpfs
+	Source      string            `json:",omitempty"` // on the host; empty for tmpfs, an image's id
 	Destination string            // clean and absolute
 	Driver      string            `json:",omitempty"` // of the volume
 	Mode        string            `json:",omitempty"` // as the user typed it
 	ReadOnly    bool              `json:",omitempty"`
 	Propagation mount.Propagation `json:",omitempty"`
+	// Implied marks a propagation that nobody asked for: where the host's mount does
+	// not allow it, there is none.
+	Implied bool `json:",omitempty"`
 	// NonRecursive leaves out what is mounted below Source.
 	NonRecursive bool `json:",omitempty"`
 	// ReadOnlyShallow leaves mounts below Source writable, ReadOnlyForce refuses
@@ -40,6 +46,14 @@ type Mount struct {
 	DriverOptions map[string]string `json:",omitempty"`
 	// Options are the mount options of a tmpfs.
 	Options []string `json:",omitempty"`
+	// Subpath is what is mounted of a volume or an image; "" means all of it. It is
+	// resolved when the mount is made, and never leads out.
+	Subpath string `json:",omitempty"`
+	// Layers are the diff ids of an image, base first.
+	Layers []digest.Digest `json:",omitempty"`
+	// Lower are the directories of an image's layers, top first, for whoever mounts
+	// them now.
+	Lower []string `json:"-"`
 	// From marks mounts taken over from another container.
 	From string `json:",omitempty"`
 }
@@ -59,6 +73,20 @@ func destination(spec, dst string) (string, error) {
 		return "", bad("invalid volume specification: '%s': invalid specification: destination can't be '/'", spec)
 	}
 	return dst, nil
+}
+
+// subpath checks the path of a part of a volume or an image. Where it leads is
+// decided by whoever opens it.
+func subpath(p string) error {
+	if p != "" && (!filepath.IsLocal(p) || strings.ContainsRune(p, 0)) {
+		return errors.New("subpath must be a relative path within the volume")
+	}
+	return nil
+}
+
+// OfVolume reports whether m mounts the named volume.
+func (m *Mount) OfVolume(name string) bool {
+	return m.Type == mount.TypeVolume && m.Name == name && name != ""
 }
 
 func bad(format string, args ...any) *fault.Error {

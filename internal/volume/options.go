@@ -1,16 +1,14 @@
 package volume
 
 import (
-	"cmp"
 	"errors"
+	"fmt"
 	"net"
-	"os"
+	"net/url"
 	"path"
-	"path/filepath"
 	"slices"
 	"strings"
 
-	"berth/internal/fault"
 	"berth/internal/quota"
 
 	"golang.org/x/sys/unix"
@@ -42,9 +40,18 @@ func CheckOptions(opts map[string]string) error {
 	case device == "":
 		return bad(`missing required option: "device"`)
 	}
-	m := readMountOptions(typ, opts["o"])
-	if m.flags&unix.MS_BIND != 0 && !path.IsAbs(device) {
-		return bad("the device of a volume that is a bind must be an absolute path: %q", device)
+	o := readMountOptions(typ, opts["o"])
+	if (o.flags&unix.MS_BIND != 0 || o.loop) && !path.IsAbs(device) {
+		return bad("the device of a volume that is a bind or a loop must be an absolute path: %q", device)
+	}
+	if typ == "cifs" {
+		u, err := url.Parse(device)
+		if err != nil {
+			return bad("error parsing mount device url: %v", err)
+		}
+		if u.Port() != "" {
+			return bad("port not allowed in CIFS device URL, include 'port' in 'o='")
+		}
 	}
 	return nil
 }
@@ -63,142 +70,90 @@ var mountFlags = map[string]struct {
 	"bind": {false, unix.MS_BIND}, "rbind": {false, unix.MS_BIND | unix.MS_REC},
 }
 
+// mountPropagations are those that are changes of propagation.
+var mountPropagations = map[string]uintptr{
+	"private": unix.MS_PRIVATE, "rprivate": unix.MS_PRIVATE | unix.MS_REC, "shared": unix.MS_SHARED, "rshared": unix.MS_SHARED | unix.MS_REC,
+	"slave": unix.MS_SLAVE, "rslave": unix.MS_SLAVE | unix.MS_REC, "unbindable": unix.MS_UNBINDABLE, "runbindable": unix.MS_UNBINDABLE | unix.MS_REC,
+}
+
+// mountOptions are the options of a volume as mount(2) wants them.
 type mountOptions struct {
-	flags uintptr
-	data  []string
+	flags       uintptr
+	propagation uintptr // MS_PRIVATE unless something else is said
+	loop        bool    // the device is a file with a file system in it
+	data        []string
 }
 
 // readMountOptions splits an option string into the flags of mount(2) and what the
 // file system reads itself.
-func readMountOptions(typ, text string) (m mountOptions) {
+func readMountOptions(typ, text string) mountOptions {
+	o := mountOptions{propagation: unix.MS_PRIVATE}
 	if typ == "bind" {
-		m.flags |= unix.MS_BIND
+		o.flags |= unix.MS_BIND
 	}
-	for o := range strings.SplitSeq(text, ",") {
-		if f, known := mountFlags[o]; known {
+	for word := range strings.SplitSeq(text, ",") {
+		if f, known := mountFlags[word]; known {
 			if f.clear {
-				m.flags &^= f.flag
+				o.flags &^= f.flag
 			} else {
-				m.flags |= f.flag
+				o.flags |= f.flag
 			}
-		} else if o != "" {
-			m.data = append(m.data, o)
+		} else if p, known := mountPropagations[word]; known {
+			o.propagation = p
+		} else if word == "loop" {
+			o.loop = true
+		} else if word != "" {
+			o.data = append(o.data, word)
 		}
 	}
-	return m
+	return o
 }
 
-// Mounted reports whether a volume with options is mounted at its place.
-func (s *Store) Mounted(name string) bool { return isMountPoint(s.Path(name)) }
-
-func isMountPoint(dir string) bool {
-	var st unix.Statx_t
-	err := unix.Statx(unix.AT_FDCWD, dir, unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT, unix.STATX_BASIC_STATS, &st)
-	return err == nil && st.Attributes_mask&unix.STATX_ATTR_MOUNT_ROOT != 0 && st.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0
+// resolveServer gives the kernel the address of a file server, since it knows no
+// names: that of the option addr or, for CIFS without one, in the device.
+func resolveServer(typ, device string, data []string) (string, []string, error) {
+	i := slices.IndexFunc(data, func(o string) bool { return strings.HasPrefix(o, "addr=") })
+	if i >= 0 {
+		host := strings.TrimPrefix(data[i], "addr=")
+		ip, err := lookUp(host)
+		if err == nil {
+			data = slices.Clone(data)
+			data[i] = "addr=" + ip
+		}
+		return device, data, err
+	}
+	if typ != "cifs" {
+		return device, data, nil
+	}
+	u, err := url.Parse(device)
+	if err != nil || u.Host == "" {
+		return device, data, err
+	}
+	ip, err := lookUp(u.Host)
+	return strings.Replace(device, "//"+u.Host, "//"+ip, 1), data, err
 }
 
-// bound keeps a volume that has a size below it.
-func (s *Store) bound(v Volume) error {
-	size, err := quota.Size(cmp.Or(v.Options["size"], "0"))
-	if err != nil || size == 0 {
-		return err
+func lookUp(host string) (string, error) {
+	if net.ParseIP(host) != nil {
+		return host, nil
 	}
-	return quota.Set(size, 0, filepath.Join(s.dir, v.Name), s.Path(v.Name))
+	ip, err := net.ResolveIPAddr("ip", host)
+	if err != nil {
+		return "", fmt.Errorf("error resolving passed in network volume address: %w", err)
+	}
+	return ip.String(), nil
 }
 
-// Mount mounts a volume that has options at its place, unless it is. One without
-// options needs nothing, and one with a size is held to it. The mount is the host's,
-// so that all containers which use the volume see the same files; Unmount ends it.
-func (s *Store) Mount(name string) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	v := s.byName[name]
-	if v.Options["type"] == "" {
-		return s.bound(v)
-	}
-	if isMountPoint(s.Path(name)) {
-		return nil
-	}
-	typ, device := v.Options["type"], v.Options["device"]
-	m := readMountOptions(typ, v.Options["o"])
-	if strings.HasPrefix(typ, "nfs") || typ == "cifs" {
-		if err := resolveServer(&m); err != nil {
-			return fault.New(fault.Invalid, "", "", "failed to mount local volume %s: %w", name, err)
+// withoutSecrets is options as they may be shown in an error.
+func withoutSecrets(data []string) string {
+	shown := slices.Clone(data)
+	for i, o := range shown {
+		if key, _, _ := strings.Cut(o, "="); key == "password" || key == "pass" || key == "password2" {
+			shown[i] = key + "=********"
 		}
 	}
-	if m.flags&unix.MS_BIND != 0 {
-		typ = ""
-	}
-	err := unix.Mount(device, s.Path(name), typ, m.flags, strings.Join(m.data, ","))
-	// A bind takes its flags in a second step.
-	if rest := m.flags &^ (unix.MS_BIND | unix.MS_REC); err == nil && m.flags&unix.MS_BIND != 0 && rest != 0 {
-		if err = unix.Mount("", s.Path(name), "", rest|unix.MS_BIND|unix.MS_REMOUNT, ""); err != nil {
-			_ = unmount(s.Path(name))
-		}
-	}
-	if err == nil {
-		return fault.Wrap("mount volume", name, unix.Mount("", s.Path(name), "", unix.MS_PRIVATE, ""))
-	}
-	e := fault.New(fault.Invalid, "", "", "failed to mount local volume: mount %s:%s, flags: 0x%x, data: %s: %w",
-		device, s.Path(name), m.flags, strings.Join(m.data, ","), err)
-	if errors.Is(err, unix.ENODEV) {
-		return e.WithHint("the kernel has no file system of the type %q; is its module installed?", typ)
-	}
-	return e
+	return strings.Join(shown, ",")
 }
 
-// resolveServer gives the kernel the address of a file server: it knows no names.
-func resolveServer(m *mountOptions) error {
-	for i, o := range m.data {
-		host, ok := strings.CutPrefix(o, "addr=")
-		if !ok || net.ParseIP(host) != nil {
-			continue
-		}
-		ip, err := net.ResolveIPAddr("ip", host)
-		if err != nil {
-			return err
-		}
-		m.data[i] = "addr=" + ip.String()
-	}
-	if !slices.ContainsFunc(m.data, func(o string) bool { return strings.HasPrefix(o, "addr=") }) {
-		return errors.New("option o needs addr=, the address of the server")
-	}
-	return nil
-}
-
-// Unmount ends the mount of a volume with options, if there is one.
-func (s *Store) Unmount(name string) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.byName[name].Options["type"] == "" {
-		return nil
-	}
-	return fault.Wrap("unmount volume", name, unmount(s.Path(name)))
-}
-
-func unmount(dir string) error {
-	for {
-		err := unix.Unmount(dir, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
-		if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-	}
-}
-
-// removeDir removes a volume's directory, and never what is mounted there.
-func removeDir(dir string) error {
-	data := path.Join(dir, "_data")
-	if err := unmount(data); err != nil {
-		return err
-	}
-	if isMountPoint(data) {
-		return unix.EBUSY
-	}
-	if err := quota.Release(dir); err != nil {
-		return err
-	}
-	return os.RemoveAll(dir)
-}
+// missingType reports whether the kernel does not know a file system.
+func missingType(err error) bool { return errors.Is(err, unix.ENODEV) }

@@ -77,6 +77,8 @@ func (m *Mount) readMode(spec, mode string) error {
 			group, m.Propagation = "propagation", mount.Propagation(o)
 		case o == "consistent" || o == "cached" || o == "delegated" || o == "default":
 			group = "consistency" // says how far a remote file system may lag; here there is none
+		case o == "U":
+			return bad("invalid volume specification: '%s': invalid mode: %s", spec, mode).WithHint("U, podman's change of owner, is not docker's; change it in the container or on the host")
 		default:
 			return bad("invalid volume specification: '%s': invalid mode: %s", spec, mode)
 		}
@@ -100,11 +102,7 @@ func ParseMount(in mount.Mount) (Mount, error) {
 	if err != nil {
 		return Mount{}, wrong("%v", err)
 	}
-	switch in.Consistency {
-	case "", mount.ConsistencyDefault, mount.ConsistencyFull, mount.ConsistencyCached, mount.ConsistencyDelegated:
-	default:
-		return Mount{}, wrong("invalid Consistency %q", in.Consistency)
-	}
+	// Consistency says how far a remote file system may lag; here there is none.
 	m := Mount{Type: typ, Destination: dst, ReadOnly: in.ReadOnly}
 	switch typ {
 	case mount.TypeBind:
@@ -113,9 +111,12 @@ func ParseMount(in mount.Mount) (Mount, error) {
 		return m, m.readVolume(in, wrong)
 	case mount.TypeTmpfs:
 		return m, m.readTmpfs(in, wrong)
-	case mount.TypeImage, mount.TypeCluster, mount.TypeNamedPipe:
-		return Mount{}, fault.New(fault.Unsupported, "", "", "mounts of type %q are not supported", typ).
-			WithHint("this engine mounts bind, volume and tmpfs")
+	case mount.TypeImage:
+		return m, m.readImage(in, wrong)
+	case mount.TypeCluster:
+		return Mount{}, wrong("cluster volumes need a swarm, and this node is not part of one")
+	case mount.TypeNamedPipe:
+		return Mount{}, wrong("named pipes exist on Windows only")
 	}
 	return Mount{}, fault.New(fault.Invalid, "", "", "mount type unknown: %q", typ)
 }
@@ -167,18 +168,26 @@ func (m *Mount) readVolume(in mount.Mount, wrong wrongf) error {
 		return wrong("field ImageOptions must not be specified")
 	}
 	m.Driver, m.Name = DriverLocal, in.Source
-	if in.Source == "" {
-		m.Anonymous = true
-	} else if err := CheckName(in.Source); err != nil {
-		return wrong("%v", err)
-	}
 	o := in.VolumeOptions
+	switch {
+	case in.Source != "":
+		if err := CheckName(in.Source); err != nil {
+			return wrong("%v", err)
+		}
+	case o != nil && o.Subpath != "":
+		return wrong("must not set Subpath when using anonymous volumes")
+	case in.ReadOnly:
+		return wrong("must not set ReadOnly mode when using anonymous volumes")
+	default:
+		m.Anonymous = true
+	}
 	if o == nil {
 		return nil
 	}
-	if o.Subpath != "" {
-		return fault.New(fault.Unsupported, "", "", "mount option VolumeOptions.Subpath (%q) is not supported", o.Subpath)
+	if err := subpath(o.Subpath); err != nil {
+		return wrong("%v", err)
 	}
+	m.Subpath = o.Subpath
 	if d := o.DriverConfig; d != nil {
 		if d.Name != "" && d.Name != DriverLocal {
 			return fault.New(fault.Unsupported, "", "", "volume driver %q is not supported", d.Name).WithHint("this engine has the driver %q", DriverLocal)
@@ -190,4 +199,40 @@ func (m *Mount) readVolume(in mount.Mount, wrong wrongf) error {
 	}
 	m.NoCopy, m.Labels = o.NoCopy, o.Labels
 	return nil
+}
+
+func (m *Mount) readImage(in mount.Mount, wrong wrongf) error {
+	switch {
+	case in.BindOptions != nil:
+		return wrong("field BindOptions must not be specified")
+	case in.VolumeOptions != nil:
+		return wrong("field VolumeOptions must not be specified")
+	case in.TmpfsOptions != nil:
+		return wrong("field TmpfsOptions must not be specified")
+	case in.Source == "":
+		return wrong("field Source must not be empty")
+	}
+	m.Name, m.ReadOnly = in.Source, true
+	if in.ImageOptions == nil {
+		return nil
+	}
+	m.Subpath = in.ImageOptions.Subpath
+	if err := subpath(m.Subpath); err != nil {
+		return wrong("%v", err)
+	}
+	return nil
+}
+
+// ParseFrom reads a reference to a container whose mounts are taken over:
+// NAME[:MODE]. Of a mode only what concerns writing has a meaning here.
+func ParseFrom(spec string) (name string, readOnly bool, err error) {
+	if spec == "" {
+		return "", false, bad("volumes-from specification cannot be an empty string")
+	}
+	name, mode, _ := strings.Cut(spec, ":")
+	m := Mount{Type: "volumes-from"} // neither copies nor propagates
+	if err := m.readMode(spec, mode); err != nil {
+		return "", false, bad("invalid mode: %s", mode)
+	}
+	return name, m.ReadOnly, nil
 }

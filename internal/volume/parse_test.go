@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -33,6 +34,10 @@ func TestParseBind(t *testing.T) {
 		{"a/b:/c", Mount{}, "If you intended to pass a host directory, use absolute path"},
 		{"/a:/b:ro,rw", Mount{}, "invalid mode: ro,rw"},
 		{"/a:/b:wat", Mount{}, "invalid mode: wat"},
+		{"/a:/b:ro,rslave,z", Mount{Type: "bind", Source: "/a", Destination: "/b", CreateSource: true, ReadOnly: true, Mode: "ro,rslave,z", Propagation: "rslave"}, ""},
+		{"/a:/b:U", Mount{}, "podman's change of owner"},
+		{"/a:/b:rslave,rshared", Mount{}, "invalid mode: rslave,rshared"},
+		{"/a:rw", Mount{}, "invalid volume specification: '/a:rw'"},
 		{"/a:/b:nocopy", Mount{}, "invalid mode"},
 		{"v1:/b:rshared", Mount{}, "invalid mode"},
 	}
@@ -63,7 +68,7 @@ func same(a, b Mount) bool {
 	return a.Type == b.Type && a.Name == b.Name && a.Anonymous == b.Anonymous && a.Source == b.Source &&
 		a.Destination == b.Destination && a.Driver == b.Driver && a.Mode == b.Mode && a.ReadOnly == b.ReadOnly &&
 		a.Propagation == b.Propagation && a.CreateSource == b.CreateSource && a.NoCopy == b.NoCopy &&
-		a.NonRecursive == b.NonRecursive && a.ReadOnlyShallow == b.ReadOnlyShallow && slices.Equal(a.Options, b.Options)
+		a.Subpath == b.Subpath && a.NonRecursive == b.NonRecursive && a.ReadOnlyShallow == b.ReadOnlyShallow && slices.Equal(a.Options, b.Options)
 }
 
 func TestParseMount(t *testing.T) {
@@ -88,9 +93,21 @@ func TestParseMount(t *testing.T) {
 		{"relative source", mount.Mount{Type: "bind", Source: "h", Target: "/c"}, Mount{}, "must be absolute"},
 		{"tmpfs with source", mount.Mount{Type: "tmpfs", Source: "x", Target: "/c"}, Mount{}, "field Source must not be specified"},
 		{"foreign options", mount.Mount{Type: "bind", Source: "/h", Target: "/c", VolumeOptions: &mount.VolumeOptions{}}, Mount{}, "VolumeOptions must not be specified"},
-		{"subpath", mount.Mount{Type: "volume", Source: "data", Target: "/c", VolumeOptions: &mount.VolumeOptions{Subpath: "x"}}, Mount{}, "VolumeOptions.Subpath"},
+		{"subpath", mount.Mount{Type: "volume", Source: "data", Target: "/c", VolumeOptions: &mount.VolumeOptions{Subpath: "x/y"}},
+			Mount{Type: "volume", Name: "data", Destination: "/c", Driver: "local", Subpath: "x/y"}, ""},
+		{"subpath upwards", mount.Mount{Type: "volume", Source: "data", Target: "/c", VolumeOptions: &mount.VolumeOptions{Subpath: "x/../../y"}}, Mount{}, "subpath must be a relative path within the volume"},
+		{"absolute subpath", mount.Mount{Type: "volume", Source: "data", Target: "/c", VolumeOptions: &mount.VolumeOptions{Subpath: "/x"}}, Mount{}, "subpath must be a relative path within the volume"},
+		{"subpath of nobody's", mount.Mount{Type: "volume", Target: "/c", VolumeOptions: &mount.VolumeOptions{Subpath: "x"}}, Mount{}, "must not set Subpath when using anonymous volumes"},
+		{"anonymous and read-only", mount.Mount{Type: "volume", Target: "/c", ReadOnly: true}, Mount{}, "must not set ReadOnly mode when using anonymous volumes"},
 		{"driver", mount.Mount{Type: "volume", Source: "data", Target: "/c", VolumeOptions: &mount.VolumeOptions{DriverConfig: &mount.Driver{Name: "nfs"}}}, Mount{}, `volume driver "nfs"`},
-		{"image", mount.Mount{Type: "image", Source: "x", Target: "/c"}, Mount{}, `mounts of type "image" are not supported`},
+		{"image", mount.Mount{Type: "image", Source: "x:1", Target: "/c", ImageOptions: &mount.ImageOptions{Subpath: "etc"}},
+			Mount{Type: "image", Name: "x:1", Destination: "/c", ReadOnly: true, Subpath: "etc"}, ""},
+		{"no image", mount.Mount{Type: "image", Target: "/c"}, Mount{}, "field Source must not be empty"},
+		{"image with volume options", mount.Mount{Type: "image", Source: "x", Target: "/c", VolumeOptions: &mount.VolumeOptions{}}, Mount{}, "VolumeOptions must not be specified"},
+		{"part outside of an image", mount.Mount{Type: "image", Source: "x", Target: "/c", ImageOptions: &mount.ImageOptions{Subpath: ".."}}, Mount{}, "subpath must be a relative path"},
+		{"named pipe", mount.Mount{Type: "npipe", Source: "x", Target: "/c"}, Mount{}, `type "npipe": named pipes exist on Windows only`},
+		{"cluster volume", mount.Mount{Type: "cluster", Source: "x", Target: "/c"}, Mount{}, `type "cluster": cluster volumes need a swarm`},
+		{"any consistency", mount.Mount{Type: "bind", Source: "/h", Target: "/c", Consistency: "eventual"}, Mount{Type: "bind", Source: "/h", Destination: "/c"}, ""},
 		{"unknown", mount.Mount{Type: "wat", Source: "x", Target: "/c"}, Mount{}, "mount type unknown"},
 		{"option injection", mount.Mount{Type: "tmpfs", Target: "/t", TmpfsOptions: &mount.TmpfsOptions{Options: [][]string{{"uid", "5,suid"}}}}, Mount{}, "invalid option"},
 	}
@@ -107,6 +124,22 @@ func TestParseMount(t *testing.T) {
 				t.Errorf("got  %+v, %v\nwant %+v", got, err, tt.want)
 			}
 		})
+	}
+}
+
+func TestParseFrom(t *testing.T) {
+	for spec, want := range map[string]string{
+		"c": "c false", "c:ro": "c true", "c:rw": "c false", "c:ro,z": "c true", "c:": "c false",
+		"": "cannot be an empty string", "c:rshared": "invalid mode: rshared", "c:nocopy": "invalid mode: nocopy", "c:ro,rw": "invalid mode", "c:wat": "invalid mode",
+	} {
+		name, readOnly, err := ParseFrom(spec)
+		got := fmt.Sprintf("%s %t", name, readOnly)
+		if err != nil {
+			got = err.Error()
+		}
+		if !strings.Contains(got, want) {
+			t.Errorf("%q: %s, want %s", spec, got, want)
+		}
 	}
 }
 

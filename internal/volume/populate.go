@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -13,20 +14,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Populate copies the files of an image directory, open as src, into a volume
-// which is still empty, with owners, modes, times, extended attributes, links
-// and devices. Names are resolved against open directories only, so nothing in
-// the image can lead the copy out of it.
-func (s *Store) Populate(ctx context.Context, name string, src *os.File) error {
-	dst, err := os.Open(s.Path(name))
-	if err != nil {
-		return fault.Wrap("fill volume", name, err)
+// Populate copies the files of an image directory, open as src, into a directory of
+// a volume that is still empty, with owners, modes, times, extended attributes,
+// links and devices; one that is not empty is left alone. Names are resolved
+// against open directories only, so nothing in the image can lead the copy out of
+// it, and no container that has the volume already can lead it out of there.
+func Populate(ctx context.Context, dst, src *os.File) error {
+	switch isEmpty, err := empty(dst); {
+	case err != nil:
+		return fault.Wrap("fill volume", dst.Name(), err)
+	case !isEmpty:
+		return nil
 	}
-	defer dst.Close()
 	c := copier{ctx: ctx, links: make(map[inode]link)}
 	defer c.close()
 	if err := c.dir(src, dst); err != nil {
-		return fault.Wrap("fill volume", name, classify(err))
+		return fault.Wrap("fill volume", dst.Name(), classify(err))
 	}
 	return nil
 }
@@ -190,17 +193,37 @@ func attributes(src, dst int, st *unix.Stat_t) error {
 	return unix.Futimes(dst, tv)
 }
 
+// ownerModeTimes does so for what cannot be opened: links, devices and FIFOs. The
+// name may lead elsewhere by now, so it is never followed.
 func ownerModeTimes(dfd int, name string, st *unix.Stat_t) error {
 	if err := unix.Fchownat(dfd, name, int(st.Uid), int(st.Gid), unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return err
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFLNK {
-		if err := unix.Fchmodat(dfd, name, st.Mode&0o7777, 0); err != nil {
+		if err := chmodNode(dfd, name, st.Mode); err != nil {
 			return err
 		}
 	}
 	ts := []unix.Timespec{st.Atim, st.Mtim}
 	return unix.UtimesNanoAt(dfd, name, ts, unix.AT_SYMLINK_NOFOLLOW)
+}
+
+// chmodNode sets the mode of a device or FIFO, and of nothing that has taken its
+// place.
+func chmodNode(dfd int, name string, mode uint32) error {
+	fd, err := unix.Openat(dfd, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return err
+	}
+	if st.Mode&unix.S_IFMT != mode&unix.S_IFMT {
+		return errors.New("somebody has replaced it")
+	}
+	return unix.Chmod("/proc/self/fd/"+strconv.Itoa(fd), mode&0o7777)
 }
 
 // xattrs copies user attributes, capabilities and access lists. What belongs to

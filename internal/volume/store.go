@@ -31,6 +31,9 @@ type Volume struct {
 	Options   map[string]string `json:",omitempty"` // type, device and o: what is mounted in its place; or size
 }
 
+// Elsewhere reports whether the volume's files are not in the data directory.
+func (v Volume) Elsewhere() bool { return v.Options["type"] != "" }
+
 // Store keeps the volumes of one engine. A volume exists when its record does;
 // directories without a record are what a crash left behind.
 type Store struct {
@@ -41,12 +44,14 @@ type Store struct {
 	byName  map[string]Volume
 	pending map[string]int  // creates under way that will use a volume
 	doomed  map[string]bool // removals under way
+	mounts  map[string]*mounted
 }
 
 // Open reads the volumes and sweeps directories which belong to none.
 func Open(db *metadata.DB, dir string) (*Store, error) {
 	s := &Store{dir: dir, records: metadata.NewBucket[Volume]("volumes"), byName: make(map[string]Volume),
-		pending: make(map[string]int), doomed: make(map[string]bool)}
+		pending: make(map[string]int), doomed: make(map[string]bool),
+		mounts: make(map[string]*mounted)}
 	if err := os.MkdirAll(dir, 0o701); err != nil {
 		return nil, fault.Wrap("open volume store", dir, err)
 	}
@@ -70,7 +75,12 @@ func Open(db *metadata.DB, dir string) (*Store, error) {
 	}
 	for _, e := range entries {
 		if _, known := s.byName[e.Name()]; !known {
-			if err := removeDir(filepath.Join(dir, e.Name())); err != nil && !errors.Is(err, syscall.EROFS) {
+			left := filepath.Join(dir, e.Name())
+			err := clearPlace(left)
+			if err == nil {
+				err = os.RemoveAll(left)
+			}
+			if err != nil && !errors.Is(err, syscall.EROFS) {
 				return nil, fault.Wrap("sweep volume", e.Name(), err)
 			}
 		}
@@ -125,7 +135,8 @@ func (s *Store) Make(v Volume) (fresh bool, err error) {
 	}
 	if !known {
 		if err := s.bound(v); err != nil {
-			return false, errors.Join(err, removeDir(filepath.Join(s.dir, v.Name)))
+			dir := filepath.Join(s.dir, v.Name)
+			return false, errors.Join(err, clearPlace(dir), os.RemoveAll(dir))
 		}
 		s.byName[v.Name] = v
 	}
@@ -184,15 +195,14 @@ func (s *Store) Delete(tx *metadata.Tx, names []string) error {
 	return nil
 }
 
-// Drop forgets volumes and removes their data.
+// Drop forgets volumes and removes their data, which is out of sight at once.
 func (s *Store) Drop(names ...string) error {
 	var errs []error
 	for _, n := range names {
-		s.mu.Lock()
-		delete(s.byName, n)
-		delete(s.doomed, n)
-		err := removeDir(filepath.Join(s.dir, n))
-		s.mu.Unlock()
+		gone, err := s.takeAway(n)
+		if err == nil {
+			err = os.RemoveAll(gone)
+		}
 		if err != nil {
 			errs = append(errs, fault.Wrap("remove volume", n, err))
 		}
@@ -200,18 +210,57 @@ func (s *Store) Drop(names ...string) error {
 	return errors.Join(errs...)
 }
 
-// Empty reports whether a volume holds no file.
-func (s *Store) Empty(name string) (bool, error) {
-	d, err := os.Open(s.Path(name))
-	if err != nil {
-		return false, fault.Wrap("read volume", name, err)
+// takeAway forgets a volume and moves its directory to a name that no volume can
+// have, where the next Open finds what is left of it.
+func (s *Store) takeAway(name string) (string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.byName, name)
+	delete(s.doomed, name)
+	delete(s.mounts, name)
+	dir := filepath.Join(s.dir, name)
+	if err := clearPlace(dir); err != nil {
+		return "", err
 	}
-	defer d.Close()
+	gone, err := os.MkdirTemp(s.dir, ".gone-")
+	if err != nil {
+		return "", err
+	}
+	if err := os.Rename(dir, filepath.Join(gone, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", err
+	}
+	return gone, nil
+}
+
+// OpenDir opens the directory of a volume, or one at a path in it, which the kernel
+// resolves with the volume as its root.
+func (s *Store) OpenDir(name, subpath string) (*os.File, error) {
+	base, err := os.Open(s.Path(name))
+	if err != nil || subpath == "" {
+		return base, fault.Wrap("open volume", name, err)
+	}
+	defer base.Close()
+	how := unix.OpenHow{Flags: unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS}
+	fd, err := unix.Openat2(int(base.Fd()), subpath, &how)
+	for try := 0; (err == unix.EAGAIN || err == unix.EINTR) && try < 128; try++ {
+		fd, err = unix.Openat2(int(base.Fd()), subpath, &how)
+	}
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
+		return nil, fault.New(fault.NotFound, "open volume", name, "cannot access path %s: %w", subpath, err)
+	}
+	if err != nil {
+		return nil, fault.New(fault.Internal, "open volume", name, "%s: %w", subpath, err)
+	}
+	return os.NewFile(uintptr(fd), subpath), nil
+}
+
+// empty reports whether a directory holds nothing.
+func empty(d *os.File) (bool, error) {
 	names, err := d.Readdirnames(1)
 	if len(names) == 0 && errors.Is(err, io.EOF) {
 		return true, nil
 	}
-	return len(names) == 0, fault.Wrap("read volume", name, err)
+	return false, err
 }
 
 // PrepareSource makes sure that the source of a bind exists.

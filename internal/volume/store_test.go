@@ -54,8 +54,8 @@ func TestVolumesWithoutARecordAreSwept(t *testing.T) {
 	if fresh, err := s.Make(Volume{Name: "saved"}); err != nil || fresh {
 		t.Errorf("a known volume is new: %v %v", fresh, err)
 	}
-	if empty, err := s.Empty("saved"); err != nil || empty {
-		t.Errorf("empty: %v %v", empty, err)
+	if text, err := os.ReadFile(filepath.Join(s.Path("saved"), "f")); err != nil || string(text) != "x" {
+		t.Errorf("the saved volume's file: %q %v", text, err)
 	}
 	if err := s.Drop("saved"); err != nil {
 		t.Fatal(err)
@@ -96,7 +96,10 @@ func TestPopulateKeepsWhatFilesAre(t *testing.T) {
 	d, err := os.Open(src)
 	must(err)
 	defer d.Close()
-	must(s.Populate(context.Background(), "v1", d))
+	to, err := s.OpenDir("v1", "")
+	must(err)
+	defer to.Close()
+	must(Populate(context.Background(), to, d))
 
 	dst := s.Path("v1")
 	stat := func(name string) syscall.Stat_t {

@@ -158,7 +158,7 @@ func (f *Flags) registerNetwork(fs *pflag.FlagSet) {
 
 func (f *Flags) registerStorage(fs *pflag.FlagSet) {
 	List(fs, &f.Volume, "volume", "v", "`VOLUME` mount [SOURCE:]TARGET[:ro], a path or a volume's name")
-	List(fs, &f.Mount, "mount", "", "`MOUNT` mount type=bind|volume|tmpfs,source=..,target=..[,readonly]")
+	List(fs, &f.Mount, "mount", "", "`MOUNT` mount type=bind|volume|tmpfs|image,source=..,target=..[,readonly]")
 	List(fs, &f.Tmpfs, "tmpfs", "", "`TARGET[:OPTIONS]` mount memory there")
 	List(fs, &f.VolumesFrom, "volumes-from", "", "`CONTAINER[:ro]` mount its volumes")
 	fs.StringVar(&f.VolumeDriver, "volume-driver", "", "`DRIVER` for volumes that are made")

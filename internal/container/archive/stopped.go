@@ -18,7 +18,7 @@ import (
 type Layers struct {
 	Lower       []string       // read-only directories, top first
 	Upper, Work string         // of the overlay; "" makes a view for reading
-	Mounts      []volume.Mount // binds and volumes on top; others are left out
+	Mounts      []volume.Mount // binds, volumes and images on top; a tmpfs is left out
 	// ReadOnly makes the root itself, not the mounts, read-only.
 	ReadOnly bool
 }
@@ -77,14 +77,10 @@ func openMounts(mounts []volume.Mount) (out openedMounts, err error) {
 		return strings.Count(a.Destination, "/") - strings.Count(b.Destination, "/")
 	})
 	for _, m := range all {
-		if m.Type != mount.TypeBind && m.Type != mount.TypeVolume {
+		if m.Type == mount.TypeTmpfs {
 			continue
 		}
-		flags := uint(unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC)
-		if !m.NonRecursive {
-			flags |= unix.AT_RECURSIVE
-		}
-		fd, err := unix.OpenTree(unix.AT_FDCWD, m.Source, flags)
+		fd, err := openMount(&m)
 		if err != nil {
 			return out, fault.Wrap("mount", m.Source, err)
 		}
@@ -105,6 +101,40 @@ func openMounts(mounts []volume.Mount) (out openedMounts, err error) {
 		}
 	}
 	return out, nil
+}
+
+// openMount makes a detached copy of what one mount shows.
+func openMount(m *volume.Mount) (int, error) {
+	whole := -1
+	var err error
+	switch {
+	case m.Type == mount.TypeImage:
+		whole, err = openImage(m.Lower)
+		if m.Subpath == "" {
+			return whole, err
+		}
+	case m.Subpath == "":
+		flags := uint(unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC)
+		if !m.NonRecursive {
+			flags |= unix.AT_RECURSIVE
+		}
+		return unix.OpenTree(unix.AT_FDCWD, m.Source, flags)
+	default:
+		whole, err = unix.Open(m.Source, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	}
+	if err != nil {
+		return -1, err
+	}
+	defer unix.Close(whole)
+	return overlay.Beneath(whole, m.Subpath, m.Type != mount.TypeImage)
+}
+
+// openImage stacks the layers of an image; one alone is its own stack.
+func openImage(lower []string) (int, error) {
+	if len(lower) == 1 {
+		return unix.OpenTree(unix.AT_FDCWD, lower[0], unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	}
+	return overlay.Mount(overlay.Stack{Lower: lower}, unix.MOUNT_ATTR_RDONLY)
 }
 
 // assemble attaches the root and the mounts in a mount namespace of a thread that

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"maps"
+	"slices"
 
 	"berth/internal/container"
 	"berth/internal/content"
@@ -93,22 +94,25 @@ func (s *Stock) tellRemoval(gone []apiimage.DeleteResponse, known []*image.Image
 	}
 }
 
-// AllUsers returns the containers made from each image, for who asks about many.
+// AllUsers returns the containers made from each image, and those that mount it, for
+// who asks about many.
 func (s *Stock) AllUsers() map[digest.Digest][]image.User {
 	users := map[digest.Digest][]image.User{}
 	for _, c := range s.Containers.All() {
 		rec := c.Record()
-		users[rec.ImageID] = append(users[rec.ImageID], image.User{ID: rec.ID, Running: rec.State.Up()})
+		for _, id := range rec.Images() {
+			users[id] = append(users[id], image.User{ID: rec.ID, Running: rec.State.Up()})
+		}
 	}
 	return users
 }
 
-// Users returns the containers made from one image.
+// Users returns the containers made from an image, and those that mount it.
 func (s *Stock) Users(id digest.Digest) []image.User {
 	var users []image.User
 	for _, c := range s.Containers.All() {
 		rec := c.Record()
-		if rec.ImageID == id {
+		if slices.Contains(rec.Images(), id) {
 			users = append(users, image.User{ID: rec.ID, Running: rec.State.Up()})
 		}
 	}

@@ -2,6 +2,7 @@ package reclaim
 
 import (
 	"context"
+	"slices"
 
 	"berth/internal/image"
 
@@ -22,8 +23,8 @@ type account struct {
 }
 
 // accountOf adds up the layers and blobs of listed images; those behind an
-// index count for the one that stands for it. What a container's root is made of
-// stays whatever happens to the image, and so does what others keep.
+// index count for the one that stands for it. What a container's root is made of, or
+// mounts, stays whatever happens to the image, and so does what others keep.
 func (p *Images) accountOf(ctx context.Context, all []*image.Image) *account {
 	a := &account{uses: map[thing]map[digest.Digest]bool{}, of: map[digest.Digest][]thing{}, size: map[thing]int64{}}
 	for _, img := range all {
@@ -43,7 +44,8 @@ func (p *Images) accountOf(ctx context.Context, all []*image.Image) *account {
 		}
 	}
 	for _, c := range p.stock.Containers.All() {
-		for _, d := range c.Record().Layers {
+		rec := c.Record()
+		for _, d := range slices.Concat(rec.Layers, rec.MountedLayers()) {
 			p.addThing(ctx, a, digest.Digest(c.ID), thing{false, d})
 		}
 	}

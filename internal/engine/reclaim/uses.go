@@ -41,8 +41,10 @@ func (u *uses) of(all []*image.Image) map[digest.Digest]time.Time {
 	}
 	for _, c := range u.stock.Containers.All() {
 		rec := c.Record()
-		latest(rec.ImageID, rec.Created)
-		latest(rec.ImageID, rec.State.StartedAt)
+		for _, id := range rec.Images() {
+			latest(id, rec.Created)
+			latest(id, rec.State.StartedAt)
+		}
 	}
 	for _, img := range all {
 		latest(img.ID, img.LastTagged)
@@ -66,23 +68,22 @@ func concernsUse(m *events.Message) bool {
 
 // note remembers a use that an event tells of.
 func (u *uses) note(ctx context.Context, m *events.Message) {
-	var id digest.Digest
+	var used []digest.Digest
 	switch {
 	case m.Type == events.ContainerEventType && (m.Action == events.ActionCreate || m.Action == events.ActionStart):
 		if c := u.stock.Containers.Get(m.Actor.ID); c != nil {
-			id = c.Record().ImageID
+			used = c.Record().Images()
 		}
 	case m.Type == events.ImageEventType:
 		if img, err := u.stock.Images.Get(ctx, m.Actor.ID); err == nil {
-			id = img.ID
+			used = []digest.Digest{img.ID}
 		}
-	}
-	if id == "" {
-		return
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.last[id], u.dirty = time.Unix(0, m.TimeNano), true
+	for _, id := range used {
+		u.last[id], u.dirty = time.Unix(0, m.TimeNano), true
+	}
 }
 
 func (u *uses) forget(id digest.Digest) {

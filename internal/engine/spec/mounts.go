@@ -8,6 +8,7 @@ import (
 	"berth/internal/container/reaper"
 	"berth/internal/engine/vocabulary"
 	"berth/internal/fault"
+	"berth/internal/runtime/plan"
 	"berth/internal/volume"
 
 	"github.com/moby/moby/api/types/mount"
@@ -32,7 +33,14 @@ func buildMounts(in *Input, security vocabulary.Security) ([]specs.Mount, string
 			all = append(all, specs.Mount{Destination: m.Destination, Type: "tmpfs", Source: "tmpfs", Options: m.Options})
 			continue
 		}
+		if m.Type == mount.TypeImage {
+			all = append(all, imageMount(m))
+			continue
+		}
 		p, err := rootPropagation(m)
+		if err != nil && m.Implied {
+			p, m.Propagation, err = "", "", nil
+		}
 		if err != nil {
 			return nil, "", err
 		}
@@ -105,8 +113,24 @@ func userMounts(in *Input) []volume.Mount {
 	return all
 }
 
+// imageMount is an overlay of the image's layers that nobody writes to.
+func imageMount(m volume.Mount) specs.Mount {
+	opts := make([]string, 0, len(m.Lower)+2)
+	opts = append(opts, "ro")
+	if m.Subpath != "" {
+		opts = append(opts, plan.SubdirOption+m.Subpath)
+	}
+	for _, dir := range m.Lower {
+		opts = append(opts, "lowerdir+="+dir)
+	}
+	return specs.Mount{Destination: m.Destination, Type: "overlay", Source: "overlay", Options: opts}
+}
+
 func bindOptions(m volume.Mount) []string {
-	opts := make([]string, 0, 3)
+	opts := make([]string, 0, 4)
+	if m.Subpath != "" {
+		opts = append(opts, plan.SubdirOption+m.Subpath)
+	}
 	if m.NonRecursive {
 		opts = append(opts, "bind")
 	} else {

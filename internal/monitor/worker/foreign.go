@@ -124,6 +124,12 @@ func (f *foreign) runWith(id string, stdio runtime.Stdio, terminal bool, args ..
 }
 
 func (f *foreign) start(l launch) (launched, error) {
+	for _, m := range l.spec.Mounts {
+		if runtime.IsOwnMount(&m) {
+			return launched{}, fault.New(fault.Unsupported, "start container", l.id, "mount %s: the runtime %s cannot mount images or parts of volumes", m.Destination, filepath.Base(f.path)).
+				WithHint("use the built-in runtime")
+		}
+	}
 	if err := os.MkdirAll(f.root, 0o700); err != nil {
 		return launched{}, fault.New(fault.Internal, "start container", l.id, "%w", err)
 	}

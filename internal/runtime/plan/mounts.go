@@ -56,6 +56,8 @@ func (b *builder) mount(c *Container, i int, m *specs.Mount) error {
 	case isBind:
 		b.bind(dest, bind, &o, name)
 		return nil
+	case o.Subdir != "":
+		return fault.New(fault.Unsupported, "check", fmt.Sprintf("mounts[%d].options", i), "only bind mounts and overlays can be mounted in part: %s%s", SubdirOption, o.Subdir)
 	case m.Type == "cgroup" || m.Type == "cgroup2":
 		b.cgroup(c, dest, &o)
 		return nil

@@ -13,6 +13,9 @@ type MountOptions struct {
 	CopyUp          bool // tmpcopyup
 	IDMap           bool // idmap, ridmap
 	IDMapRecursive  bool
+	// Subdir is the part of the source that is mounted, resolved without ever
+	// leaving the source: X-mount.subdir, as mount(8) calls it.
+	Subdir string
 
 	Set, Clear       uint64 // MOUNT_ATTR_* of the mount
 	RecSet, RecClear uint64 // the same for the mount and all below it
@@ -20,6 +23,9 @@ type MountOptions struct {
 	SuperFlags       []string // of the file system, as fsconfig knows them
 	Data             []string // everything else, for the file system
 }
+
+// SubdirOption begins the option whose value is MountOptions.Subdir.
+const SubdirOption = "X-mount.subdir="
 
 // Propagation is one change of mount propagation.
 type Propagation struct {
@@ -101,6 +107,10 @@ func (o *MountOptions) parse(opt string) {
 		o.IDMap, o.IDMapRecursive = true, true
 		return
 	case "", "defaults":
+		return
+	}
+	if sub, ok := strings.CutPrefix(opt, SubdirOption); ok {
+		o.Subdir = sub
 		return
 	}
 	if p, ok := PropagationOf(opt); ok {
