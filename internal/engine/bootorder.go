@@ -65,10 +65,8 @@ func dependsOn(rec, other *container.Record) bool {
 			}
 		}
 	}
-	hc := rec.HostConfig
-	if slices.ContainsFunc(hc.Links, func(l string) bool { name, _ := vocabulary.Link(l); return named(name) }) {
+	if slices.ContainsFunc(rec.HostConfig.Links, func(l string) bool { name, _ := vocabulary.Link(l); return named(name) }) {
 		return true
 	}
-	return hc.NetworkMode.IsContainer() && named(hc.NetworkMode.ConnectedContainer()) ||
-		hc.PidMode.IsContainer() && named(hc.PidMode.Container()) || hc.IpcMode.IsContainer() && named(hc.IpcMode.Container())
+	return slices.ContainsFunc(joiningModes(rec.HostConfig), func(mode *string) bool { return named(vocabulary.Joined(*mode)) })
 }

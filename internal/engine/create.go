@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -157,37 +158,20 @@ func newID() string {
 // does not change what is joined.
 func (e *Engine) joinOthers(rec *container.Record) error {
 	hc := rec.HostConfig
-	find := func(ref string) (string, error) {
-		c, err := e.findForCreate(ref)
-		if err != nil {
-			return "", err
+	for _, mode := range joiningModes(hc) {
+		ref := vocabulary.Joined(*mode)
+		if ref == "" {
+			continue
 		}
-		return "container:" + c.ID, nil
-	}
-	if hc.NetworkMode.IsContainer() {
-		m, err := find(hc.NetworkMode.ConnectedContainer())
+		other, err := e.findForCreate(ref)
 		if err != nil {
 			return err
 		}
-		hc.NetworkMode = api.NetworkMode(m)
-	}
-	if hc.PidMode.IsContainer() {
-		m, err := find(hc.PidMode.Container())
-		if err != nil {
-			return err
-		}
-		hc.PidMode = api.PidMode(m)
-	}
-	if hc.IpcMode.IsContainer() {
-		other, err := e.findForCreate(hc.IpcMode.Container())
-		if err != nil {
-			return err
-		}
-		if m := other.Record().HostConfig.IpcMode; !m.IsShareable() {
+		if mode == (*string)(&hc.IpcMode) && !other.Record().HostConfig.IpcMode.IsShareable() {
 			return fault.New(fault.Conflict, "", "", "cannot join IPC of a non-shareable container: %s", other.ID).
 				WithHint("create it with --ipc shareable")
 		}
-		hc.IpcMode = api.IpcMode("container:" + other.ID)
+		*mode = "container:" + other.ID
 	}
 	return nil
 }
@@ -203,14 +187,20 @@ func (e *Engine) findForCreate(ref string) (*container.Container, error) {
 	return c, err
 }
 
+// joiningModes are the modes that may name a container.
+func joiningModes(hc *api.HostConfig) []*string {
+	return []*string{(*string)(&hc.NetworkMode), (*string)(&hc.PidMode), (*string)(&hc.IpcMode),
+		(*string)(&hc.UTSMode), (*string)(&hc.UsernsMode), (*string)(&hc.CgroupnsMode)}
+}
+
 // setHostname gives the container its short id as a name, unless it has one or
 // shares somebody else's.
 func (e *Engine) setHostname(rec *container.Record) error {
 	c, hc := rec.Config, rec.HostConfig
 	switch {
 	case c.Hostname != "":
-	case hc.NetworkMode.IsContainer():
-		other, err := e.containers.Find(hc.NetworkMode.ConnectedContainer())
+	case hc.NetworkMode.IsContainer(), vocabulary.Joined(hc.UTSMode) != "":
+		other, err := e.containers.Find(cmp.Or(vocabulary.Joined(hc.UTSMode), vocabulary.Joined(hc.NetworkMode)))
 		if err != nil {
 			return err
 		}

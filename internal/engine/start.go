@@ -193,7 +193,7 @@ func (e *Engine) specInput(ctx context.Context, rec *container.Record) (spec.Inp
 	return in, nil
 }
 
-// joinNamespaces resolves the pid, ipc and uts modes.
+// joinNamespaces resolves the modes of namespaces other than the network's.
 func (e *Engine) joinNamespaces(rec *container.Record, in *spec.Input) error {
 	hc := rec.HostConfig
 	var err error
@@ -206,6 +206,21 @@ func (e *Engine) joinNamespaces(rec *container.Record, in *spec.Input) error {
 		}
 	}
 	in.UTS.Host = hc.UTSMode.IsHost()
+	if ref := vocabulary.Joined(hc.UTSMode); ref != "" {
+		if in.UTS.Path, err = e.namespaceOf(ref, "uts"); err != nil {
+			return err
+		}
+	}
+	if ref := vocabulary.Joined(hc.CgroupnsMode); ref != "" {
+		if in.Cgroupns, err = e.namespaceOf(ref, "cgroup"); err != nil {
+			return err
+		}
+	}
+	if ref := vocabulary.Joined(hc.UsernsMode); ref != "" {
+		if _, err = e.namespaceOf(ref, "user"); err != nil { // which is the host's, as that of all containers
+			return err
+		}
+	}
 	switch m := hc.IpcMode; {
 	case m.IsHost():
 		in.IPC.Host, in.ShmSource = true, "/dev/shm"

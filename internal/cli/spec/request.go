@@ -72,13 +72,10 @@ func checkMode(flag, value string, allowed []string) error {
 			return nil
 		}
 	}
-	joins := flag == "pid" || flag == "ipc"
-	if name, ok := strings.CutPrefix(value, "container:"); joins && ok && name != "" {
+	if name, ok := strings.CutPrefix(value, "container:"); ok && name != "" {
 		return nil
 	}
-	if joins {
-		allowed = append(allowed, "container:NAME")
-	}
+	allowed = append(allowed, "container:NAME")
 	return fmt.Errorf("--%s %q: use %s", flag, value, strings.Join(allowed, ", "))
 }
 

@@ -36,6 +36,7 @@ type Input struct {
 	Hostname string // of the uts namespace, when it is a new one
 
 	Net, IPC, PID, UTS Namespace
+	Cgroupns           string // another container's cgroup namespace, for a mode that joins one
 
 	// Files of the data directory that the container sees; "" means none.
 	Resolv, Hosts, HostnameFile string
@@ -150,8 +151,8 @@ func namespaces(in *Input) []specs.LinuxNamespace {
 			ns = append(ns, specs.LinuxNamespace{Type: n.kind, Path: n.ns.Path})
 		}
 	}
-	if in.Record.HostConfig.CgroupnsMode.IsPrivate() {
-		ns = append(ns, specs.LinuxNamespace{Type: specs.CgroupNamespace})
+	if in.Record.HostConfig.CgroupnsMode.IsPrivate() || in.Cgroupns != "" {
+		ns = append(ns, specs.LinuxNamespace{Type: specs.CgroupNamespace, Path: in.Cgroupns})
 	}
 	return ns
 }

@@ -144,6 +144,13 @@ func TestCheck(t *testing.T) {
 			r.HostConfig.NetworkMode, r.HostConfig.PublishAllPorts = "container:x", true
 		}, "port publishing"},
 		{"hostname in the host's uts", func(r *Request) { r.HostConfig.UTSMode, r.Config.Hostname = "host", "h" }, "hostname and the UTS mode"},
+		{"hostname in another's uts", func(r *Request) { r.HostConfig.UTSMode, r.Config.Hostname = "container:x", "h" }, "hostname and the UTS mode"},
+		{"another's namespaces", func(r *Request) {
+			r.HostConfig.UTSMode, r.HostConfig.UsernsMode, r.HostConfig.CgroupnsMode = "container:x", "container:x", "container:x"
+		}, ""},
+		{"nobody's uts", func(r *Request) { r.HostConfig.UTSMode = "container:" }, "invalid UTS mode"},
+		{"nobody's cgroups", func(r *Request) { r.HostConfig.CgroupnsMode = "container:" }, "invalid cgroup namespace mode"},
+		{"nobody's users", func(r *Request) { r.HostConfig.UsernsMode = "container:" }, "UsernsMode"},
 		{"sctp", func(r *Request) { r.HostConfig.PortBindings = network.PortMap{port("80/sctp"): {{}}} }, "sctp is not supported"},
 		{"host port", func(r *Request) {
 			r.HostConfig.PortBindings = network.PortMap{port("80/tcp"): {{HostPort: "x"}}}

@@ -38,8 +38,18 @@ func checkAnnotations(r *Request) error {
 	return nil
 }
 
+// Joined returns whose namespace a mode joins, "" for a mode that joins nobody's. That
+// every kind of namespace can be joined is Berth's: docker knows it of three.
+func Joined[M ~string](mode M) (ref string) {
+	ref, _ = strings.CutPrefix(string(mode), "container:")
+	if ref == string(mode) {
+		return ""
+	}
+	return ref
+}
+
 func checkCgroupns(r *Request) error {
-	if m := r.HostConfig.CgroupnsMode; !m.Valid() {
+	if m := r.HostConfig.CgroupnsMode; !m.Valid() && Joined(m) == "" {
 		return invalid("invalid cgroup namespace mode: %v", m)
 	}
 	return nil
@@ -82,22 +92,21 @@ func checkPid(r *Request) error {
 
 func checkUTS(r *Request) error {
 	m := r.HostConfig.UTSMode
-	if !m.Valid() {
+	if !m.Valid() && Joined(m) == "" {
 		return invalid("invalid UTS mode: %v", m)
 	}
-	if m.IsHost() && r.Config.Hostname != "" {
+	if m != "" && r.Config.Hostname != "" {
 		return invalid("conflicting options: hostname and the UTS mode")
 	}
 	return nil
 }
 
 func checkUserns(r *Request) error {
-	switch m := r.HostConfig.UsernsMode; m {
-	case "", "host":
+	m := r.HostConfig.UsernsMode
+	if m == "" || m.IsHost() || Joined(m) != "" {
 		return nil
-	default:
-		return unsupported("HostConfig.UsernsMode "+strconv.Quote(string(m)), "containers run in the host's user namespace")
 	}
+	return unsupported("HostConfig.UsernsMode "+strconv.Quote(string(m)), "containers run in the host's user namespace")
 }
 
 func checkShm(r *Request) error {
