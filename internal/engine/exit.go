@@ -228,6 +228,7 @@ func (e *Engine) emitDie(rec *container.Record, x container.Exit) {
 		more["note"] = rec.State.Note
 	}
 	e.emit(rec, events.ActionDie, more)
+	e.emitMounts(rec, events.ActionUnmount)
 }
 
 // handleExecExit records the end of an exec.

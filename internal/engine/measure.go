@@ -8,6 +8,7 @@ import (
 	"berth/internal/fault"
 
 	api "github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/events"
 )
 
 // ContainerStats returns samples of a container's counters: one every second while
@@ -38,7 +39,11 @@ func (e *Engine) ContainerTop(ctx context.Context, ref, psArgs string) (api.TopR
 	if err != nil {
 		return none, err
 	}
-	return measure.Processes(ctx, pids, psArgs)
+	top, err := measure.Processes(ctx, pids, psArgs)
+	if err == nil {
+		e.emit(c.Record(), events.ActionTop, nil)
+	}
+	return top, err
 }
 
 // Metrics writes what there is to know about the engine in the text format of

@@ -31,6 +31,7 @@ func (e *Engine) ContainerRestart(ctx context.Context, ref string, o StopOptions
 		if err := e.stop(ctx, c, o); err != nil {
 			return err
 		}
+		e.emit(c.Record(), events.ActionStop, noteAttr(c.State().Note))
 	}
 	err = e.ContainerStart(ctx, c.ID, "")
 	if err != nil && !fault.Is(err, fault.NotModified) {
