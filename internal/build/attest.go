@@ -57,37 +57,46 @@ func parseAttests(list []string) (*provenance.Options, error) {
 			return nil, bad("%q is no type of attestation", kind)
 		}
 		delete(fields, "type")
-		o, disabled := &provenance.Options{}, false
-		for key, value := range fields {
-			switch key {
-			case "mode":
-				if o.Min = value == "min"; value != "min" && value != "max" {
-					err = bad("its mode %q is neither min nor max", value)
-				}
-			case "version":
-				if o.V02 = value == "v0.2"; value != "v0.2" && value != "v1" {
-					err = bad("its version %q is neither v1 nor v0.2", value)
-				}
-			case "builder-id":
-				o.Builder = value
-			case "reproducible":
-				o.Reproducible, err = strconv.ParseBool(value)
-			case "disabled":
-				disabled, err = strconv.ParseBool(value)
-			case "inline-only": // with images alone, which is always so
-				_, err = strconv.ParseBool(value)
-			default:
-				err = bad("%q is unknown", key)
-			}
-			if err != nil {
-				return nil, fault.Wrap("read attestation", text, err)
-			}
-		}
-		if out = o; disabled {
-			out = nil
+		if out, err = readProvenance(fields, bad); err != nil {
+			return nil, fault.Wrap("read attestation", text, err)
 		}
 	}
 	return out, nil
+}
+
+// readProvenance reads the fields of an attestation; nil is one that is turned off.
+func readProvenance(fields map[string]string, bad func(format string, args ...any) error) (*provenance.Options, error) {
+	o, disabled := &provenance.Options{}, false
+	for key, value := range fields {
+		var err error
+		switch key {
+		case "mode":
+			if o.Min = value == "min"; value != "min" && value != "max" {
+				err = bad("its mode %q is neither min nor max", value)
+			}
+		case "version":
+			if o.V02 = value == "v0.2"; value != "v0.2" && value != "v1" {
+				err = bad("its version %q is neither v1 nor v0.2", value)
+			}
+		case "builder-id":
+			o.Builder = value
+		case "reproducible":
+			o.Reproducible, err = strconv.ParseBool(value)
+		case "disabled":
+			disabled, err = strconv.ParseBool(value)
+		case "inline-only": // with images alone, which is always so
+			_, err = strconv.ParseBool(value)
+		default:
+			err = bad("%q is unknown", key)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	if disabled {
+		return nil, nil
+	}
+	return o, nil
 }
 
 // attest adds to an index what is to be said about its images, one document for

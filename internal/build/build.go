@@ -9,7 +9,6 @@ import (
 	"maps"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -148,71 +147,6 @@ func (o *one) close() {
 			o.b.log.Warn("what was learned about a build context is lost", "error", err)
 		}
 	}
-}
-
-// check refuses what can never work before anything is fetched.
-func (o *one) check() error {
-	const op = "build"
-	r := o.req
-	n := 0
-	for _, given := range []bool{r.ContextDir != "", r.Archive != nil, r.Remote != "", r.Sent[MainContext] != ""} {
-		if given {
-			n++
-		}
-	}
-	if n > 1 {
-		return fault.New(fault.Invalid, op, "", "more than one build context is given")
-	}
-	if n == 0 && r.Text == nil {
-		return fault.New(fault.Invalid, op, "", "neither a build context nor a Dockerfile is given")
-	}
-	for _, t := range r.Tags {
-		named, err := reference.ParseNormalizedNamed(t)
-		if err != nil {
-			return fault.New(fault.Invalid, "read tag", t, "%w", err)
-		}
-		tagged, ok := reference.TagNameOnly(named).(reference.NamedTagged)
-		if _, digested := named.(reference.Digested); digested || !ok {
-			return fault.New(fault.Invalid, "read tag", t, "a digest cannot be given to an image")
-		}
-		o.tags = append(o.tags, tagged)
-	}
-	for _, a := range r.Allow {
-		if a != "network.host" && a != "security.insecure" {
-			return fault.New(fault.Invalid, "read entitlement", a, "unknown").WithHint("known are network.host and security.insecure")
-		}
-	}
-	switch r.Network {
-	case "", "default", "none", "host":
-	default:
-		return fault.New(fault.Unsupported, "read network mode", r.Network, "steps of a build have the default network, none, or the host's")
-	}
-	for _, h := range r.Hosts {
-		if name, address, ok := strings.Cut(strings.Replace(h, "=", ":", 1), ":"); !ok || name == "" || address == "" {
-			return fault.New(fault.Invalid, "read host", h, "want name:address")
-		}
-	}
-	var err error
-	if o.notes, err = parseAnnotations(r.Annotations); err != nil {
-		return err
-	}
-	if o.provenance, err = parseAttests(r.Attests); err != nil {
-		return err
-	}
-	if o.provenance != nil && r.FilesOnly {
-		return fault.New(fault.Invalid, "attest", "provenance", "it belongs to an image, and files alone are wanted")
-	}
-	if err := o.notes.check(o.platforms, len(o.platforms) > 1 || o.provenance != nil); err != nil {
-		return err
-	}
-	o.file = r.Dockerfile
-	if o.file == "" {
-		o.file = "Dockerfile"
-	}
-	if filepath.IsAbs(o.file) && r.Text == nil {
-		return fault.New(fault.Invalid, "read Dockerfile", o.file, "its path is not relative to the build context")
-	}
-	return nil
 }
 
 func (o *one) run(ctx context.Context, res *Result) error {

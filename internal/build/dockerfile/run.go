@@ -172,27 +172,15 @@ func (t *translation) isolation(c *instructions.RunCommand, e *graph.Exec) error
 // mount makes one mount of a RUN and what it shows.
 func (t *translation) mount(s *stage, c *instructions.RunCommand, m *instructions.Mount, from *stage) (graph.Mount, *graph.Node, error) {
 	out := graph.Mount{Kind: graph.MountKind(m.Type), Source: path.Join("/", m.Source), ReadOnly: m.ReadOnly, Size: m.SizeLimit, Required: m.Required}
-	setOwner := func(mode uint32) {
-		out.Mode = mode
-		if m.Mode != nil {
-			out.Mode = uint32(*m.Mode)
-		}
-		if m.UID != nil {
-			out.UID = uint32(*m.UID)
-		}
-		if m.GID != nil {
-			out.GID = uint32(*m.GID)
-		}
-	}
 	switch m.Type {
 	case instructions.MountTypeSecret:
-		setOwner(0o400)
+		setOwner(&out, m, 0o400)
 		return out, nil, t.secret(s, m, &out)
 	case instructions.MountTypeSSH:
 		if m.Source != "" {
 			return out, nil, errors.New("ssh does not support source")
 		}
-		setOwner(0o600)
+		setOwner(&out, m, 0o600)
 		if out.ID = m.CacheID; out.ID == "" {
 			out.ID = "default"
 		}
@@ -214,18 +202,9 @@ func (t *translation) mount(s *stage, c *instructions.RunCommand, m *instruction
 	case instructions.MountTypeTmpfs:
 		return out, nil, nil
 	case instructions.MountTypeCache:
-		setOwner(0o755)
-		if out.ID = m.CacheID; out.ID == "" {
-			out.ID = path.Clean(m.Target)
-		}
-		if t.o.CacheNamespace != "" {
-			out.ID = t.o.CacheNamespace + "/" + out.ID
-		}
-		if out.Sharing = graph.Sharing(m.CacheSharing); out.Sharing == "" {
-			out.Sharing = graph.Shared
-		}
+		t.cache(&out, m)
 		if from != nil {
-			return out, t.files(from.root, out.Source, lines(c.Location())), nil
+			break
 		}
 		if out.Source != "/" {
 			// Who can write to a cache can put a link where a part of it was (as in
@@ -238,6 +217,34 @@ func (t *translation) mount(s *stage, c *instructions.RunCommand, m *instruction
 		return out, t.files(t.context, out.Source, lines(c.Location())), nil
 	}
 	return out, t.files(from.root, out.Source, lines(c.Location())), nil
+}
+
+// setOwner sets owner and mode of what a mount makes; mode is the default.
+func setOwner(out *graph.Mount, m *instructions.Mount, mode uint32) {
+	out.Mode = mode
+	if m.Mode != nil {
+		out.Mode = uint32(*m.Mode)
+	}
+	if m.UID != nil {
+		out.UID = uint32(*m.UID)
+	}
+	if m.GID != nil {
+		out.GID = uint32(*m.GID)
+	}
+}
+
+// cache says which cache a mount is of.
+func (t *translation) cache(out *graph.Mount, m *instructions.Mount) {
+	setOwner(out, m, 0o755)
+	if out.ID = m.CacheID; out.ID == "" {
+		out.ID = path.Clean(m.Target)
+	}
+	if t.o.CacheNamespace != "" {
+		out.ID = t.o.CacheNamespace + "/" + out.ID
+	}
+	if out.Sharing = graph.Sharing(m.CacheSharing); out.Sharing == "" {
+		out.Sharing = graph.Shared
+	}
 }
 
 // ready makes sure that what a mount is from has been translated.

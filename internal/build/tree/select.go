@@ -65,40 +65,22 @@ func (d *Dir) Select(ctx context.Context, s Selection) ([]Match, error) {
 
 // match collects what is at p.
 func (d *Dir) match(ctx context.Context, p string, s Selection, exclude *patterns) (Match, bool, error) {
-	missing := func() error {
-		err := fault.New(fault.NotFound, "find", quote("/"+strings.TrimPrefix(p, "./")), "not found")
-		if d.o.Flat {
-			return err.WithHint("paths are relative to the build context; see whether .dockerignore leaves it out")
-		}
-		return err.WithHint("paths begin at the root of the stage or image that is copied from")
-	}
+	m := Match{Name: path.Base(p)}
 	real, err := d.real(p)
 	if err == unix.ENOENT || err == unix.ENOTDIR {
-		return Match{}, false, missing()
+		return m, false, d.missing(p)
 	}
 	if err != nil {
-		return Match{}, false, classify("find", p, err)
+		return m, false, classify("find", p, err)
 	}
 	ignored, ignoreSt, err := d.ignoreState(real)
 	if err != nil {
-		return Match{}, false, err
+		return m, false, err
 	}
 	w := d.walker(ctx)
 	w.exclude = exclude
-	m := Match{Name: path.Base(p)}
-	if s.Parents {
-		if s.Literal {
-			w.include, err = d.trailFilter(rel(s.Pattern))
-		} else {
-			w.include, err = parentFilter(rel(s.Pattern))
-		}
-		if err != nil {
-			return m, false, err
-		}
-	} else if exclude != nil && m.Name != "." {
-		if out, _, err := exclude.Ignored(m.Name, nil); err != nil || out {
-			return m, false, err
-		}
+	if out, err := d.narrow(w, s, m.Name); err != nil || out {
+		return m, false, err
 	}
 	fd, err := openat2(d.root, real, unix.O_PATH|unix.O_NOFOLLOW, 0, beneath)
 	if err != nil {
@@ -119,7 +101,7 @@ func (d *Dir) match(ctx context.Context, p string, s Selection, exclude *pattern
 		e.Stat.Mode, e.Stat.Uid, e.Stat.Gid = unix.S_IFDIR|0o755, 0, 0
 	}
 	if ignored && (!e.Dir() || !d.o.Ignore.Below(real)) {
-		return m, false, missing()
+		return m, false, d.missing(p)
 	}
 	w.add(e)
 	if e.Dir() {
@@ -131,15 +113,37 @@ func (d *Dir) match(ctx context.Context, p string, s Selection, exclude *pattern
 			return m, false, err
 		}
 		if ignored && len(w.out) == 1 {
-			return m, false, missing()
+			return m, false, d.missing(p)
 		}
 	}
 	if s.Parents && s.Required && !slices.ContainsFunc(w.out[1:], func(e Entry) bool { return !e.Parent }) {
-		p = path.Join(p, s.Pattern)
-		return m, false, missing()
+		return m, false, d.missing(path.Join(p, s.Pattern))
 	}
 	m.Entries = w.out
 	return m, true, nil
+}
+
+// missing is the error for a path that is not there, or not for builds.
+func (d *Dir) missing(p string) error {
+	err := fault.New(fault.NotFound, "find", quote("/"+strings.TrimPrefix(p, "./")), "not found")
+	if d.o.Flat {
+		return err.WithHint("paths are relative to the build context; see whether .dockerignore leaves it out")
+	}
+	return err.WithHint("paths begin at the root of the stage or image that is copied from")
+}
+
+// narrow has a walker take only what a selection wants below what is named. It reports
+// whether that itself is left out.
+func (d *Dir) narrow(w *walker, s Selection, name string) (out bool, err error) {
+	switch {
+	case s.Parents && s.Literal:
+		w.include, err = d.trailFilter(rel(s.Pattern))
+	case s.Parents:
+		w.include, err = parentFilter(rel(s.Pattern))
+	case w.exclude != nil && name != ".":
+		out, _, err = w.exclude.Ignored(name, nil)
+	}
+	return out, err
 }
 
 // parentFilter takes what matches a pattern, with everything below it, and goes
