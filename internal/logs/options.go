@@ -1,7 +1,9 @@
 package logs
 
 import (
+	"cmp"
 	"strconv"
+	"strings"
 
 	"berth/internal/fault"
 
@@ -12,19 +14,52 @@ import (
 // with non-blocking delivery may have.
 const DefaultBuffer = 1 << 20
 
-// Options are the settings that the drivers which write files have in common.
+// Files are the bounds of a log's files.
+type Files struct {
+	MaxSize  int64 // bytes; -1 is unlimited, 0 the default
+	MaxFiles int   // 0 is the default
+	Compress bool  // rotated files are compressed
+}
+
+// set sets one bound by the last part of an option's name.
+func (f *Files) set(option, bound, value string) (known bool, err error) {
+	switch bound {
+	case "max-size":
+		f.MaxSize, err = size(option, value)
+	case "max-file":
+		f.MaxFiles, err = count(option, value)
+	case "compress":
+		f.Compress, err = Bool(option, value)
+	default:
+		return false, nil
+	}
+	return true, err
+}
+
+// Default fills in what was not given. A file that is never rotated is the only one.
+func (f *Files) Default(maxSize int64, maxFiles int) {
+	if f.MaxFiles == 0 && f.MaxSize < 0 {
+		f.MaxFiles = 1
+	}
+	f.MaxSize, f.MaxFiles = cmp.Or(f.MaxSize, maxSize), cmp.Or(f.MaxFiles, maxFiles)
+}
+
+// Options are the settings that all drivers have in common.
 type Options struct {
-	MaxSize  int64  // bytes; -1 is unlimited, 0 the default
-	MaxFiles int    // 0 is the default
-	Compress bool   // rotated files are compressed
-	Labels   string // names of labels that become attributes, comma-separated
-	Env      string // the same of environment variables
-	Tag      string // template of an attribute "tag"
+	Files
+	Labels string // names of labels that become attributes, comma-separated
+	Env    string // the same of environment variables
+	Tag    string // template of an attribute "tag"
 	// LabelsRegex and EnvRegex select further ones by pattern.
 	LabelsRegex, EnvRegex string
 	// Buffer is how many bytes may wait to be logged before lines are dropped;
 	// 0 means that the container waits instead.
 	Buffer int64
+	// Cache are the files of drivers that send lines away, from which they are read
+	// back. docker takes the options with every driver, and their values are right or
+	// wrong whatever the driver.
+	Cache         Files
+	CacheDisabled bool // nobody may read the files
 
 	nonBlocking, bufferSet bool
 }
@@ -33,12 +68,6 @@ type Options struct {
 // After the last one, Check has to be called.
 func (o *Options) Set(driver, name, value string) (err error) {
 	switch name {
-	case "max-size":
-		o.MaxSize, err = Size(name, value)
-	case "max-file":
-		o.MaxFiles, err = Count(name, value)
-	case "compress":
-		o.Compress, err = Bool(name, value)
 	case "labels":
 		o.Labels = value
 	case "labels-regex":
@@ -54,24 +83,30 @@ func (o *Options) Set(driver, name, value string) (err error) {
 			return fault.New(fault.Invalid, "use log option", name, "logging mode not supported: %s", value).WithHint("write blocking or non-blocking")
 		}
 		o.nonBlocking = value == "non-blocking"
-	// How drivers that can't be read are to be cached: docker takes it with every
-	// driver, and the values are right or wrong whatever the driver.
-	case "cache-disabled", "cache-compress":
-		_, err = Bool(name, value)
-	case "cache-max-size":
-		_, err = Size(name, value)
-	case "cache-max-file":
-		_, err = Count(name, value)
 	case "max-buffer-size":
 		o.bufferSet = true
 		o.Buffer, err = units.RAMInBytes(value)
 		if err != nil || o.Buffer <= 0 {
 			return fault.New(fault.Invalid, "use log option", name, "%q is not a size", value).WithHint("write a number and a unit, as in 4m")
 		}
+	case "cache-disabled":
+		o.CacheDisabled, err = Bool(name, value)
 	default:
-		return fault.New(fault.Invalid, "use log option", name, "unknown log opt '%s' for %s log driver", name, driver)
+		files, bound := &o.Files, name
+		if rest, cached := strings.CutPrefix(name, "cache-"); cached {
+			files, bound = &o.Cache, rest
+		}
+		known := false
+		if known, err = files.set(name, bound, value); !known {
+			return Unknown(driver, name)
+		}
 	}
 	return err
+}
+
+// Unknown is the error of an option that a driver does not have.
+func Unknown(driver, name string) error {
+	return fault.New(fault.Invalid, "use log option", name, "unknown log opt '%s' for %s log driver", name, driver)
 }
 
 // Check looks at what the options say together.
@@ -85,25 +120,25 @@ func (o *Options) Check() error {
 	return nil
 }
 
-// Size reads the size of a file; -1 is unlimited.
-func Size(name, value string) (int64, error) {
+// size reads the size of a file; -1 is unlimited.
+func size(name, value string) (int64, error) {
 	if value == "-1" {
 		return -1, nil
 	}
-	size, err := units.FromHumanSize(value)
-	if err != nil || size <= 0 {
+	n, err := units.FromHumanSize(value)
+	if err != nil || n <= 0 {
 		return 0, fault.New(fault.Invalid, "use log option", name, "%q is not a size", value).WithHint("write a number and a unit, as in 10m, or -1 for no limit")
 	}
-	return size, nil
+	return n, nil
 }
 
-// Count reads a number of files.
-func Count(name, value string) (int, error) {
-	count, err := strconv.Atoi(value)
-	if err != nil || count < 1 || count > 10000 {
+// count reads a number of files.
+func count(name, value string) (int, error) {
+	n, err := strconv.Atoi(value)
+	if err != nil || n < 1 || n > 10000 {
 		return 0, fault.New(fault.Invalid, "use log option", name, "%q is not a number of files from 1 to 10000", value)
 	}
-	return count, nil
+	return n, nil
 }
 
 // Bool reads a switch.

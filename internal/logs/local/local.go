@@ -56,15 +56,13 @@ var values = func() (v [256]int8) {
 // Parse reads the options of the driver as users write them, with its defaults.
 // The error names the option.
 func Parse(options map[string]string) (logs.Options, error) {
-	o := logs.Options{MaxSize: DefaultMaxSize, MaxFiles: DefaultMaxFiles, Compress: true}
+	o := logs.Options{Files: logs.Files{Compress: true}}
 	for name, value := range options {
 		if err := o.Set(Name, name, value); err != nil {
 			return logs.Options{}, err
 		}
 	}
-	if _, set := options["max-file"]; o.MaxSize < 0 && !set {
-		o.MaxFiles = 1 // nothing will be rotated
-	}
+	o.Default(DefaultMaxSize, DefaultMaxFiles)
 	return o, o.Check()
 }
 

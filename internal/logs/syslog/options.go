@@ -32,10 +32,9 @@ const (
 
 // Options are the settings of the driver.
 type Options struct {
-	// Options are those of the files: how much is kept while the server is away,
-	// and afterwards for reading.
+	// Options have as their files what users call the cache: how much is kept while
+	// the server is away, and afterwards for reading.
 	logs.Options
-	CacheDisabled bool // nobody may read the files
 
 	Network  string // tcp, tcp+tls, udp, unix, unixgram; "" is the machine's own syslog
 	Address  string // host:port, or a path
@@ -55,7 +54,7 @@ var facilities = map[string]int{
 // option.
 func Parse(options map[string]string) (Options, error) {
 	o := Options{Facility: facilities["daemon"]}
-	o.MaxSize, o.MaxFiles, o.Compress = local.DefaultMaxSize, local.DefaultMaxFiles, true
+	o.Cache.Compress = true
 	for name, value := range options {
 		if err := o.set(name, value); err != nil {
 			return Options{}, err
@@ -64,9 +63,8 @@ func Parse(options map[string]string) (Options, error) {
 	if (o.Cert == "") != (o.Key == "") {
 		return Options{}, fault.New(fault.Invalid, "use log option", "syslog-tls-cert", "syslog-tls-cert and syslog-tls-key belong together")
 	}
-	if _, set := options["cache-max-file"]; o.MaxSize < 0 && !set {
-		o.MaxFiles = 1 // nothing will be rotated
-	}
+	o.Files = o.Cache
+	o.Default(local.DefaultMaxSize, local.DefaultMaxFiles)
 	return o, o.Check()
 }
 
@@ -91,18 +89,10 @@ func (o *Options) set(name, value string) (err error) {
 		o.Key = value
 	case "syslog-tls-skip-verify":
 		o.SkipVerify, err = logs.Bool(name, value)
-	case "cache-disabled":
-		o.CacheDisabled, err = logs.Bool(name, value)
-	case "cache-max-size":
-		o.MaxSize, err = logs.Size(name, value)
-	case "cache-max-file":
-		o.MaxFiles, err = logs.Count(name, value)
-	case "cache-compress":
-		o.Compress, err = logs.Bool(name, value)
-	case "labels", "labels-regex", "env", "env-regex", "tag", "mode", "max-buffer-size":
-		err = o.Set(Name, name, value)
+	case "max-size", "max-file", "compress":
+		err = logs.Unknown(Name, name) // its files are a cache, and have that in their names
 	default:
-		err = fault.New(fault.Invalid, "use log option", name, "unknown log opt '%s' for %s log driver", name, Name)
+		err = o.Set(Name, name, value)
 	}
 	return err
 }
