@@ -98,8 +98,8 @@ func (e *Engine) monitorState(id string) (monitor.ContainerState, bool) {
 }
 
 // handleExit records the end of a container and does what follows from it. The
-// order is what clients rely on: first the disk, then those who wait, then the
-// rest.
+// order is what clients rely on: first the disk, then the event, so that nobody has
+// an answer whose event a kill can take away, then those who wait, then the rest.
 func (e *Engine) handleExit(c *container.Container, exit monitor.Exit) {
 	if c.Lock(e.life) != nil {
 		return // the next engine will hear of it from the monitor
@@ -161,10 +161,10 @@ func (e *Engine) ended(c *container.Container, exit monitor.Exit) {
 		return
 	}
 	c.Set(rec)
+	e.emitDie(rec, x)
 	if !again {
 		c.AnswerExit(container.Result{ExitCode: x.Code})
 	}
-	e.emitDie(rec, x)
 	e.release(ctx, c)
 	if again {
 		e.restarts.schedule(e, c, delay)
@@ -207,8 +207,8 @@ func (e *Engine) endForGood(ctx context.Context, c *container.Container, x conta
 		e.spareVolumes(gone)
 		e.log.Error("remove a container at its end", "container", c.ID, "error", err)
 	}
-	c.AnswerExit(container.Result{ExitCode: x.Code})
 	e.emitDie(rec, x)
+	c.AnswerExit(container.Result{ExitCode: x.Code})
 	if err == nil {
 		_, err = e.clear(ctx, c, gone)
 	}
@@ -218,8 +218,12 @@ func (e *Engine) endForGood(ctx context.Context, c *container.Container, x conta
 }
 
 // emitDie publishes docker's event of an end, with what nobody else tells: why
-// it had to be killed.
+// it had to be killed. An end that the engine before this one had told of is told
+// once.
 func (e *Engine) emitDie(rec *container.Record, x container.Exit) {
+	if e.bus.Has(events.ActionDie, rec.ID, x.At) {
+		return
+	}
 	more := map[string]string{
 		"exitCode":     strconv.Itoa(x.Code),
 		"execDuration": strconv.Itoa(int(x.Ran.Seconds())),

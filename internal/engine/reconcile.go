@@ -12,6 +12,7 @@ import (
 	"berth/internal/monitor"
 
 	api "github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/events"
 )
 
 // reconcile takes everything over: it compares the records, what the monitor
@@ -151,7 +152,9 @@ func (e *Engine) adopt(ctx context.Context, c *container.Container, s monitor.Co
 		e.adoptRunning(c, s)
 		return false, nil
 	case known:
-		e.adoptExited(c, s)
+		if e.adoptExited(c, s) && c.State().Status == api.StateRestarting {
+			return true, nil
+		}
 		return !c.Gone() && wantedAtStart(c.Record()), nil
 	case rec.State.Status == api.StateRemoving:
 		_, err := e.destroy(ctx, c, rec.HostConfig.AutoRemove)
@@ -183,8 +186,9 @@ func wantedAtStart(rec *container.Record) bool {
 // adoptRunning takes over a container that runs, whatever its record says.
 func (e *Engine) adoptRunning(c *container.Container, s monitor.ContainerState) {
 	config := c.Record().Config
-	c.Change(func(st *container.State) {
-		fresh := !st.Alive() || !st.StartedAt.Equal(s.StartedAt)
+	fresh := false
+	rec := c.Change(func(st *container.State) {
+		fresh = !st.Alive() || !st.StartedAt.Equal(s.StartedAt)
 		st.Status = api.StateRunning
 		if s.Paused {
 			st.Status = api.StatePaused
@@ -197,6 +201,9 @@ func (e *Engine) adoptRunning(c *container.Container, s monitor.ContainerState) 
 		}
 	})
 	e.retighten(c.Record()) // the engine before this one may have died between
+	if fresh {
+		e.emitStart(rec)
+	}
 	e.adoptExecs(s)
 	e.laggards.add(c)
 	e.probes.start(e, c)
@@ -205,22 +212,35 @@ func (e *Engine) adoptRunning(c *container.Container, s monitor.ContainerState) 
 	}
 }
 
-// adoptExited records an end that the last engine did not get to.
-func (e *Engine) adoptExited(c *container.Container, s monitor.ContainerState) {
+// adoptExited records an end, unless the last engine got to that: what it did not get
+// to then is to tell of it, and to tell the monitor.
+func (e *Engine) adoptExited(c *container.Container, s monitor.ContainerState) (known bool) {
 	exit := monitor.Exit{Code: monitor.UnknownCode, At: time.Now(), Unknown: true}
 	if s.Exit != nil {
 		exit = *s.Exit
 	}
 	st := c.State()
-	if st.Status == api.StateExited && st.StartedAt.Equal(s.StartedAt) {
-		// Committed already; the engine died before it told the monitor.
+	if (st.Status == api.StateExited || st.Status == api.StateRestarting) && st.StartedAt.Equal(s.StartedAt) {
+		x := exitOf(exit)
+		x.Ran = x.At.Sub(s.StartedAt)
+		e.emitDie(c.Record(), x)
 		e.release(e.life, c)
-		return
+		return true
 	}
-	c.Change(func(st *container.State) {
+	rec := c.Change(func(st *container.State) {
 		st.Status, st.StartedAt, st.StartedUp, st.Boot = api.StateRunning, s.StartedAt, 0, e.boot
 	})
+	e.emitStart(rec)
 	e.ended(c, exit)
+	return false
+}
+
+// emitStart tells of the start of a container that was taken over, unless the engine
+// before this one got to that.
+func (e *Engine) emitStart(rec *container.Record) {
+	if !e.bus.Has(events.ActionStart, rec.ID, rec.State.StartedAt) {
+		e.emit(rec, events.ActionStart, nil)
+	}
 }
 
 // adoptLost records the end of a container of which only the record is left: the

@@ -48,6 +48,23 @@ func (b *Bus) Publish(typ events.Type, action events.Action, id string, attribut
 	}
 }
 
+// Has tells whether an event of this action and subject was published at a time or
+// later, as far back as events are kept.
+func (b *Bus) Has(action events.Action, id string, since time.Time) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for seq := b.next; seq > b.next-uint64(len(b.ring)); seq-- {
+		m := b.at(seq - 1)
+		if m.TimeNano < since.UnixNano() {
+			return false
+		}
+		if m.Actor.ID == id && m.Action == action {
+			return true
+		}
+	}
+	return false
+}
+
 // append puts an event into the ring. The caller holds the lock.
 func (b *Bus) append(m events.Message) {
 	if len(b.ring) < kept {

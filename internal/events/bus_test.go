@@ -100,3 +100,25 @@ func TestSlowReadersMissEventsAndHoldNobodyUp(t *testing.T) {
 		t.Errorf("%d readers after the end", b.Readers())
 	}
 }
+
+func TestHas(t *testing.T) {
+	var b Bus
+	before := time.Now()
+	for i := range kept + 10 {
+		b.Publish("container", "start", fmt.Sprint(i), nil)
+	}
+	after := time.Now().Add(time.Second)
+	for _, tt := range []struct {
+		action events.Action
+		id     string
+		since  time.Time
+		want   bool
+	}{
+		{"start", fmt.Sprint(kept + 9), before, true}, {"start", "10", before, true}, {"start", "9", before, false},
+		{"die", "10", before, false}, {"start", "10", after, false},
+	} {
+		if got := b.Has(tt.action, tt.id, tt.since); got != tt.want {
+			t.Errorf("%s of %s since %v: %v", tt.action, tt.id, tt.since, got)
+		}
+	}
+}
