@@ -61,6 +61,11 @@ func TestWhyContainersDoNotStart(t *testing.T) {
 	h.startEngine()
 	h.berth("import", h.busyboxTar(brokenFiles...), busyboxImage)
 	h.berth("run", "-d", "--name", "holder", "-p", "127.0.0.1:18080:80", busyboxImage, "sleep", "1000")
+	h.berth("run", "-d", "--name", "idle", "--network", "none", busyboxImage, "sleep", "1000")
+	h.berth("stop", "-t", "0", "idle")
+	h.berth("network", "create", "gone")
+	h.berth("create", "--network", "gone", "--name", "alone", busyboxImage, "true")
+	h.berth("network", "rm", "gone")
 	other := h.within("busybox", "httpd", "-f", "-p", "127.0.0.1:18081")
 	if err := other.Start(); err != nil {
 		t.Fatal(err)
@@ -84,9 +89,20 @@ func TestWhyContainersDoNotStart(t *testing.T) {
 		{"dir", "executable", "/etc", "is a directory", []string{busyboxImage, "/etc"}},
 		{"port", "port", "127.0.0.1:18080/tcp", "container holder has it", []string{"-p", "127.0.0.1:18080:80", busyboxImage, "true"}},
 		{"program", "port", "127.0.0.1:18081/tcp", "(pid ", []string{"-p", "127.0.0.1:18081:80", busyboxImage, "true"}},
+		{"user", "config", "ghost", "Its user ghost is not there", []string{"--user", "ghost", busyboxImage, "true"}},
+		{"group", "config", "ghosts", "Its group ghosts is not there", []string{"--user", "0:ghosts", busyboxImage, "true"}},
+		{"cwd", "config", "/etc/passwd", "working directory", []string{"-w", "/etc/passwd", busyboxImage, "true"}},
+		{"device", "config", "/dev/no-such", "Its device", []string{"--device", "/dev/no-such", busyboxImage, "true"}},
+		{"sysctl", "config", "net.no.such", "Its sysctl", []string{"--sysctl", "net.no.such=1", busyboxImage, "true"}},
+		{"partner", "partner", "idle", "berth start idle", []string{"--network", "container:idle", busyboxImage, "true"}},
+		{"alone", "config", "gone", "Its network gone is not there", nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			h.try(append([]string{"run", "-d", "--name", c.name}, c.args...)...)
+			if c.args == nil { // it was created before
+				h.try("start", c.name)
+			} else {
+				h.try(append([]string{"run", "-d", "--name", c.name}, c.args...)...)
+			}
 			w := h.why(c.name)
 			if got := w.Causes[0]; got.Kind != c.kind || got.Subject != c.subject || got.Sure != "certain" {
 				t.Errorf("cause %+v, want %s of %s", got, c.kind, c.subject)
@@ -108,6 +124,8 @@ func TestWhyContainersEnd(t *testing.T) {
 	run("typo", busyboxImage, "sh", "-c", "slep 3")
 	run("denied", busyboxImage, "sh", "-c", "echo 'bind: Operation not permitted'; exit 3")
 	run("fine", busyboxImage, "true")
+	run("owner", "--cap-drop", "ALL", busyboxImage, "sh", "-c", "chown 5 /tmp")
+	run("mounter", busyboxImage, "sh", "-c", "mount -t tmpfs x /tmp || exit 32")
 	run("code", busyboxImage, "sh", "-c", "exit 42")
 	run("shell", busyboxImage, "sh")
 	h.berth("run", "-d", "--name", "deaf", busyboxImage, "sleep", "1000")
@@ -126,6 +144,8 @@ func TestWhyContainersEnd(t *testing.T) {
 		{"typo", "not-found", "likely", "/bin/sleep"},
 		{"denied", "denied", "guess", "A guess: the kernel refused something"},
 		{"fine", "finished", "certain", "with success"},
+		{"owner", "denied", "guess", "--cap-add CHOWN"},
+		{"mounter", "denied", "guess", "--cap-add SYS_ADMIN"},
 		{"code", "exit", "certain", "code 42"},
 		{"shell", "no-input", "likely", "-it"},
 		{"deaf", "asked", "certain", "stopped by hand. At"},

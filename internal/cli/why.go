@@ -96,6 +96,8 @@ func (p *whyPainter) paint() string {
 		}
 		if mark != "" {
 			title = mark + inSentence(title)
+		} else if rest, ok := strings.CutPrefix(title, "it "); ok {
+			title = "It " + rest
 		}
 		if p.bold && i == 0 {
 			title = "\x1b[1m" + title + "\x1b[0m"
@@ -119,7 +121,7 @@ func (p *whyPainter) paint() string {
 // start's error does, once it is understood.
 func repeats(c *wire.WhyCause) bool {
 	switch c.Kind {
-	case wire.WhyCRLF, wire.WhyLoader, wire.WhyPlatform, wire.WhyExecutable, wire.WhyNotFound, wire.WhyPort, wire.WhyMount:
+	case wire.WhyCRLF, wire.WhyLoader, wire.WhyPlatform, wire.WhyExecutable, wire.WhyNotFound, wire.WhyPort, wire.WhyMount, wire.WhyPartner:
 		return c.Sure == wire.WhyCertain
 	}
 	return false

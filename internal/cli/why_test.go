@@ -51,7 +51,7 @@ func TestEveryCauseHasWords(t *testing.T) {
 	t.Parallel()
 	kinds := []string{wire.WhyFine, wire.WhyFinished, wire.WhyNever, wire.WhyPaused, wire.WhyDead, wire.WhyAsked, wire.WhyOOM, wire.WhyHostOOM,
 		wire.WhyKilled, wire.WhySignal, wire.WhyLost, wire.WhyNoShell, wire.WhyExit, wire.WhyNotFound, wire.WhyLoader, wire.WhyCRLF, wire.WhyPlatform,
-		wire.WhyExecutable, wire.WhyPort, wire.WhyMount, wire.WhyStart, wire.WhyPermission, wire.WhyDenied, wire.WhyReadOnly, wire.WhyDisk,
+		wire.WhyExecutable, wire.WhyPort, wire.WhyMount, wire.WhyConfig, wire.WhyPartner, wire.WhyStart, wire.WhyPermission, wire.WhyDenied, wire.WhyReadOnly, wire.WhyDisk,
 		wire.WhyProcesses, wire.WhyFiles, wire.WhyMemory, wire.WhyNetwork, wire.WhyUnhealthy, wire.WhyLoop, wire.WhyThrottled}
 	seen := map[string]string{}
 	for _, kind := range kinds {

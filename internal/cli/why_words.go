@@ -32,11 +32,21 @@ var codeMeanings = map[string]string{
 	"127": "a shell says so of a program that does not exist", "255": "programs say so of any failure, and ssh of a broken connection",
 }
 
+// configAdvice is what to do about something that a configuration names and that is not
+// there.
+var configAdvice = map[string]string{
+	"user":   "name one of the image's /etc/passwd, or write a number: --user 1000",
+	"group":  "name one of the image's /etc/group, or write a number",
+	"device": "look at the host's /dev: is it plugged in, is its module loaded?", "working directory": "name a directory of the image: --workdir",
+	"sysctl":  "the kernel has none of that name, or its module is not loaded",
+	"network": "berth network ls shows those that there are; create it, or connect the container to another",
+}
+
 // explainCause words a cause: what happened, what is known of it, what to do.
 func explainCause(w *wire.Why, c *wire.WhyCause, now time.Time) (title, text, advice string) {
 	subject, other := format.Printable(c.Subject), format.Printable(c.Other)
 	switch c.Kind {
-	case wire.WhyNotFound, wire.WhyLoader, wire.WhyCRLF, wire.WhyPlatform, wire.WhyExecutable, wire.WhyPort, wire.WhyMount, wire.WhyStart:
+	case wire.WhyNotFound, wire.WhyLoader, wire.WhyCRLF, wire.WhyPlatform, wire.WhyExecutable, wire.WhyPort, wire.WhyMount, wire.WhyConfig, wire.WhyPartner, wire.WhyStart:
 		return explainStart(w, c, subject, other)
 	case wire.WhyAsked:
 		return explainAsked(w, c, now)
@@ -138,6 +148,14 @@ func explainStart(w *wire.Why, c *wire.WhyCause, subject, other string) (title, 
 		return "The port " + subject + " is taken: " + other + " has it.", "", "stop that, or publish another port"
 	case wire.WhyMount:
 		return "What is to be mounted is not there: " + subject + ".", "", "create it on the host; -v, unlike --mount, creates missing directories"
+	case wire.WhyConfig:
+		return "Its " + other + " " + subject + " is not there.", "", configAdvice[other]
+	case wire.WhyPartner:
+		title = "It shares a namespace of the container " + subject + ", which "
+		if other == "" {
+			return title + "is gone.", "", "create it anew, with the one that is to be its partner"
+		}
+		return title + "does not run: it is " + other + ".", "", "berth start " + quoted(subject) + ", and then this one; berth why " + quoted(subject) + " tells what it has"
 	}
 	return "It could not be started.", format.Printable(c.Evidence), ""
 }
@@ -235,6 +253,10 @@ func explainLimits(w *wire.Why, c *wire.WhyCause, subject string) (title, text, 
 			return "it made a system call that its seccomp profile forbids.", "", "try --security-opt seccomp=unconfined to see whether that is it"
 		case "apparmor", "selinux":
 			return "the host's " + subject + " profile refused something.", "", "adapt the profile; --security-opt chooses another one"
+		case "capability":
+			name := format.Printable(c.Other)
+			return "the kernel refused something that needs the capability " + name + ", which it has not.",
+				"This is read out of its words alone; nobody logged the refusal.", "--cap-add " + name + ", if it is to be able to do that"
 		case "privileged":
 			return "the kernel refused something, although it is privileged.", "Its file systems may be mounted read-only or without rights.", ""
 		}

@@ -24,9 +24,11 @@ const (
 	WhyExecutable = "executable"  // the file is no program, or not marked as one; Subject names it
 	WhyPort       = "port"        // a port is taken; Subject names it, Other who has it
 	WhyMount      = "mount"       // what is to be mounted is not there
+	WhyConfig     = "config"      // what its configuration names is not there; Subject names it, Other says what it is
+	WhyPartner    = "partner"     // the container whose namespace it shares does not run; Subject is its name, Other its state, "" when it is gone
 	WhyStart      = "start"       // the start failed for another reason; Evidence tells
 	WhyPermission = "permission"  // a file may not be used by the container's user
-	WhyDenied     = "denied"      // the kernel or a security module said no; Subject is seccomp, capability, apparmor or ""
+	WhyDenied     = "denied"      // the kernel or a security module said no; Subject is seccomp, capability (Other names it), apparmor or ""
 	WhyReadOnly   = "read-only"   // it wanted to write where it may not
 	WhyDisk       = "disk"        // no room left on a disk
 	WhyProcesses  = "processes"   // the limit of processes

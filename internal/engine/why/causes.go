@@ -123,7 +123,7 @@ func (k *Evidence) endCauses(w *wire.Why, end container.Ending) (list []wire.Why
 	case signal == 31:
 		add(wire.WhyCause{Kind: wire.WhyDenied, Sure: wire.WhyLikely, Subject: "seccomp"})
 	}
-	words := k.wordCauses(w, end)
+	words := slices.DeleteFunc(k.wordCauses(w, end), func(c wire.WhyCause) bool { return kernel != nil && c.Kind == kernel.Kind })
 	switch {
 	case end.Signal == 9:
 		return append(append(list, wire.WhyCause{Kind: wire.WhyKilled, Sure: wire.WhyCertain}), words...)
@@ -171,6 +171,8 @@ func kernelCause(lines []string) *wire.WhyCause {
 			c.Kind, c.Subject = wire.WhyDenied, "apparmor"
 		case strings.Contains(line, "avc:") && strings.Contains(line, "denied"):
 			c.Kind, c.Subject = wire.WhyDenied, "selinux"
+		case strings.Contains(line, "fork rejected by pids controller"):
+			c.Kind = wire.WhyProcesses
 		case strings.Contains(line, "segfault at"), strings.HasPrefix(line, "traps:"):
 			c.Kind, c.Subject = wire.WhySignal, "SIGSEGV"
 			if strings.Contains(line, "trap invalid opcode") {

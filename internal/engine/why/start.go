@@ -13,55 +13,71 @@ import (
 // startPattern recognises one reason of the runtime, or of the engine, for which a
 // container does not start.
 type startPattern struct {
-	kind string
-	re   *regexp.Regexp // the first group is the subject, the second one what else there is
+	kind  string
+	re    *regexp.Regexp // the first group is the subject, the second one what else there is
+	other string         // the same where the words do not have it
 }
 
 // startPatterns are the sentences with which starts fail, the most telling first.
 // The tests start containers that fail, so that the two do not drift apart.
 var startPatterns = sync.OnceValue(func() []startPattern {
 	var list []startPattern
-	for _, p := range [][2]string{
-		{wire.WhyCRLF, `(\S+) has Windows line ends \(CRLF\), so its interpreter is "([^"]*)"`},
-		{wire.WhyLoader, `the interpreter (\S+) of the script (\S+) is missing`},
-		{wire.WhyLoader, `the loader (\S+) of (\S+) is missing`},
-		{wire.WhyPlatform, `exec format error: (\S+) is built for (\S+) and`},
-		{wire.WhyPlatform, `(\S+) is a (Windows) program`},
-		{wire.WhyExecutable, `(\S+) (is a directory)`},
-		{wire.WhyExecutable, `(\S+) (is not a regular file)`},
-		{wire.WhyExecutable, `(\S+) (is not executable)`},
-		{wire.WhyExecutable, `(\S+) (is empty)`},
-		{wire.WhyExecutable, `(\S+) (is no program)`},
-		{wire.WhyExecutable, `(\S+) (names no interpreter)`},
-		{wire.WhyExecutable, `(\S+) (is a damaged executable)`},
-		{wire.WhyNotFound, `exec "([^"]*)": executable file not found`},
-		{wire.WhyNotFound, `exec "([^"]*)": no such file or directory`},
-		{wire.WhyPort, `(\S+): port is already allocated`},
-		{wire.WhyMount, `bind source path does not exist: (\S+)`},
-		{wire.WhyMount, `the files of volume (\S+) are gone`},
-		{wire.WhyMount, `(?i)mount[^:]*?(/\S+):.*(no such file or directory|not a directory)`},
-		{wire.WhyDisk, `no space left on (device)`},
-		{wire.WhyPermission, `exec "([^"]*)": .*permission denied`},
+	for _, p := range [][3]string{
+		{wire.WhyCRLF, `(\S+) has Windows line ends \(CRLF\), so its interpreter is "([^"]*)"`, ""},
+		{wire.WhyLoader, `the interpreter (\S+) of the script (\S+) is missing`, ""},
+		{wire.WhyLoader, `the loader (\S+) of (\S+) is missing`, ""},
+		{wire.WhyPlatform, `exec format error: (\S+) is built for (\S+) and`, ""},
+		{wire.WhyPlatform, `(\S+) is a (Windows) program`, ""},
+		{wire.WhyExecutable, `(\S+) (is a directory)`, ""},
+		{wire.WhyExecutable, `(\S+) (is not a regular file)`, ""},
+		{wire.WhyExecutable, `(\S+) (is not executable)`, ""},
+		{wire.WhyExecutable, `(\S+) (is empty)`, ""},
+		{wire.WhyExecutable, `(\S+) (is no program)`, ""},
+		{wire.WhyExecutable, `(\S+) (names no interpreter)`, ""},
+		{wire.WhyExecutable, `(\S+) (is a damaged executable)`, ""},
+		{wire.WhyNotFound, `exec "([^"]*)": executable file not found`, ""},
+		{wire.WhyNotFound, `exec "([^"]*)": no such file or directory`, ""},
+		{wire.WhyPort, `(\S+): port is already allocated`, ""},
+		{wire.WhyMount, `bind source path does not exist: (\S+)`, ""},
+		{wire.WhyMount, `the files of volume (\S+) are gone`, ""},
+		{wire.WhyMount, `(?i)mount[^:]*?(/\S+):.*(no such file or directory|not a directory)`, ""},
+		{wire.WhyDisk, `no space left on (device)`, ""},
+		{wire.WhyPermission, `exec "([^"]*)": .*permission denied`, ""},
+		{wire.WhyPartner, `cannot join \w+ namespace of a non running container: (\w+)`, ""},
+		{wire.WhyPartner, `No such container: (\w+)`, ""},
+		{wire.WhyConfig, `(?i)unable to find user ([^:]+):`, "user"},
+		{wire.WhyConfig, `(?i)unable to find group ([^:]+):`, "group"},
+		{wire.WhyConfig, `adding custom device "([^"]*)"`, "device"},
+		{wire.WhyConfig, `process\.cwd \(([^)]*)\)`, "working directory"},
+		{wire.WhyConfig, `linux\.sysctl\[([^\]]*)\]: .*no such file`, "sysctl"},
+		{wire.WhyConfig, `network (\S+) not found`, "network"},
 	} {
-		list = append(list, startPattern{p[0], regexp.MustCompile(p[1])})
+		list = append(list, startPattern{p[0], regexp.MustCompile(p[1]), p[2]})
 	}
 	return list
 })
 
 // startCauses explains a start that failed.
 func (k *Evidence) startCauses(text string) []wire.WhyCause {
+	text = strings.TrimPrefix(text, "create container "+k.Record.ID+": ")
 	for _, p := range startPatterns() {
 		m := p.re.FindStringSubmatch(text)
 		if m == nil {
 			continue
 		}
-		c := wire.WhyCause{Kind: p.kind, Sure: wire.WhyCertain, Evidence: text, Subject: m[1]}
+		c := wire.WhyCause{Kind: p.kind, Sure: wire.WhyCertain, Evidence: text, Subject: m[1], Other: p.other}
 		if len(m) > 2 {
 			c.Other = m[2]
 		}
 		switch p.kind {
 		case wire.WhyNotFound:
 			c.Candidates = k.candidates(c.Subject)
+		case wire.WhyPartner:
+			if other, err := k.Others.Find(c.Subject); err == nil {
+				c.Subject, c.Other = other.Record().Name, string(other.State().Status)
+			} else {
+				c.Subject = c.Subject[:min(len(c.Subject), 12)]
+			}
 		case wire.WhyPort:
 			_, port, _ := strings.Cut(text, c.Subject+":")
 			c.Other = k.portHolder(c.Subject, port)
@@ -97,7 +113,7 @@ var wordPatterns = sync.OnceValue(func() []wordPattern {
 		{wire.WhyFiles, "", wire.WhyLikely, `(?i)too many open files|EMFILE`},
 		{wire.WhyProcesses, "", wire.WhyLikely, `(?i)can(?:'t|not) (?:fork|create (?:new )?(?:native )?thread)|(?:fork|pthread_create)[^\n]*resource temporarily unavailable|unable to create (?:new )?native thread`},
 		{wire.WhyMemory, "heap", wire.WhyLikely, `(?i)heap out of memory|java\.lang\.OutOfMemoryError|MemoryError|cannot allocate memory|bad_alloc|runtime: out of memory|ENOMEM`},
-		{wire.WhyDenied, "", wire.WhyGuess, `(?i)operation not permitted|EPERM\b`},
+		{wire.WhyDenied, "", wire.WhyGuess, `(?i)operation not permitted|EPERM\b|are you root\?`},
 		{wire.WhyPermission, "", wire.WhyGuess, `(?i)([^\s:'"]*/[^\s:'"]*)?['"]?: permission denied|EACCES|permission denied`},
 		{wire.WhyNetwork, "", wire.WhyGuess, `(?i)connection refused|ECONNREFUSED|could not (?:resolve|translate) host|name or service not known|temporary failure in name resolution|no such host|ENOTFOUND|EAI_AGAIN|bad address '|no route to host|connection timed out|ETIMEDOUT`},
 	} {
@@ -143,6 +159,8 @@ func (k *Evidence) wordCauses(w *wire.Why, end container.Ending) []wire.WhyCause
 		case wire.WhyDenied:
 			if k.Record.HostConfig.Privileged {
 				c.Subject = "privileged"
+			} else if name := k.lacksCapability(c.Evidence); name != "" {
+				c.Subject, c.Other = "capability", name
 			}
 		}
 	}

@@ -30,7 +30,7 @@ func TestLastWordsPointToCauses(t *testing.T) {
 		{"listen tcp :80: bind: permission denied", wire.WhyPermission, "port", wire.WhyGuess},
 		{"touch: /data/x: Read-only file system", wire.WhyReadOnly, "/data/x", wire.WhyLikely},
 		{"cat: can't open '/etc/key': Permission denied", wire.WhyPermission, "/etc/key", wire.WhyGuess},
-		{"mount: permission denied (are you root?)", wire.WhyPermission, "", wire.WhyGuess},
+		{"mount: permission denied (are you root?)", wire.WhyDenied, "", wire.WhyGuess},
 		{"ip: RTNETLINK answers: Operation not permitted", wire.WhyDenied, "", wire.WhyGuess},
 		{"FATAL ERROR: Reached heap limit Allocation failed - JavaScript heap out of memory", wire.WhyMemory, "heap", wire.WhyLikely},
 		{"java.lang.OutOfMemoryError: unable to create new native thread", wire.WhyProcesses, "", wire.WhyLikely},
