@@ -124,8 +124,8 @@ func TestWhyContainersEnd(t *testing.T) {
 	run("typo", busyboxImage, "sh", "-c", "slep 3")
 	run("denied", busyboxImage, "sh", "-c", "echo 'bind: Operation not permitted'; exit 3")
 	run("fine", busyboxImage, "true")
-	run("owner", "--cap-drop", "ALL", busyboxImage, "sh", "-c", "chown 5 /tmp")
-	run("mounter", busyboxImage, "sh", "-c", "mount -t tmpfs x /tmp || exit 32")
+	run("owner", "--cap-drop", "ALL", busyboxImage, "sh", "-c", "echo 'chown: /x: Operation not permitted'; exit 1")
+	run("mounter", busyboxImage, "sh", "-c", "mount -t tmpfs x /www || exit 32")
 	run("code", busyboxImage, "sh", "-c", "exit 42")
 	run("shell", busyboxImage, "sh")
 	h.berth("run", "-d", "--name", "deaf", busyboxImage, "sleep", "1000")
@@ -215,7 +215,7 @@ func TestWhyOfRunningContainers(t *testing.T) {
 	if w := h.why("good"); w.Pressure.CPU == nil && w.Pressure.Missing == "" {
 		t.Errorf("pressure is neither told nor said to be missing: %+v", w.Pressure)
 	}
-	if text := h.berth("why", "ill"); !strings.Contains(text, "broken") || !strings.Contains(text, "berth.on-unhealthy") {
+	if text := h.berth("why", "ill"); !strings.Contains(text, "broken") || !strings.Contains(text, "--on-unhealthy restart") {
 		t.Errorf("of an unhealthy container:\n%s", text)
 	}
 	if o := h.run("why", "goood"); o.code != 1 || !strings.Contains(o.stderr, "did you mean good?") {
