@@ -90,7 +90,9 @@ test-vm: ## the runtime's tests, limits on cgroup v2, quotas and a clock that ju
 test-powercut: ## cut the power of a virtual machine at work, boot again, check (CUTS=3)
 	@scripts/deps.sh $(VM_DEPS)
 	@$(MAKE) --no-print-directory build
-	@test/vm/powercut-host.sh $(or $(CUTS),3)
+	@mkdir -p .cache/vm
+	@CGO_ENABLED=0 $(GO) test -c -trimpath -o .cache/vm/quota.test ./internal/quota
+	@test/vm/powercut-host.sh .cache/vm/quota.test $(or $(CUTS),3)
 
 .PHONY: install
 install: build ## install the programs (PREFIX=/usr/local)

@@ -9,6 +9,7 @@ import (
 	"berth/internal/container/archive"
 	"berth/internal/fault"
 	"berth/internal/layer"
+	"berth/internal/quota"
 
 	api "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
@@ -172,7 +173,8 @@ func (e *Engine) ContainerExtract(ctx context.Context, ref, path string, o Extra
 		return err
 	}
 	defer plain.Close()
-	if err := root.Unpack(ctx, path, plain, how); err != nil {
+	// A volume with a size may be mounted where the files go.
+	if err := quota.Obey(func() error { return root.Unpack(ctx, path, plain, how) }); err != nil {
 		return inContainer(err, c)
 	}
 	e.emit(c.Record(), events.ActionExtractToDir, nil)

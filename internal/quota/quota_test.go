@@ -6,7 +6,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -56,27 +55,8 @@ func idOf(t *testing.T, path string) uint32 {
 	return id
 }
 
-// write fills a file as a container's process would: without the capability that
-// lets ext4 look away.
-func write(path string, size int) error {
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
-		header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-		var caps [2]unix.CapUserData
-		if err := unix.Capget(&header, &caps[0]); err != nil {
-			done <- err
-			return
-		}
-		caps[0].Effective &^= 1 << unix.CAP_SYS_RESOURCE
-		if err := unix.Capset(&header, &caps[0]); err != nil {
-			done <- err
-			return
-		}
-		done <- fill(path, size)
-	}()
-	return <-done
-}
+// write fills a file as a container's process would.
+func write(path string, size int) error { return Obey(func() error { return fill(path, size) }) }
 
 // fill writes in small pieces, so that a limit is reached to the brim.
 func fill(path string, size int) error {

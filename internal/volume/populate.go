@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"berth/internal/fault"
+	"berth/internal/quota"
 
 	"golang.org/x/sys/unix"
 )
@@ -28,7 +29,7 @@ func Populate(ctx context.Context, dst, src *os.File) error {
 	}
 	c := copier{ctx: ctx, links: make(map[inode]link)}
 	defer c.close()
-	if err := c.dir(src, dst); err != nil {
+	if err := quota.Obey(func() error { return c.dir(src, dst) }); err != nil {
 		return fault.Wrap("fill volume", dst.Name(), classify(err))
 	}
 	return nil

@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
 # Cuts the power of a virtual machine in the middle of creates, runs, pulls,
 # pushes and removes, boots it again on the same disk, and lets it check that
-# nothing acknowledged is lost.
-#   test/vm/powercut-host.sh [CUTS]
+# nothing acknowledged is lost, and that no limit of files is left behind.
+#   test/vm/powercut-host.sh QUOTA [CUTS]     QUOTA is the test binary of quotas
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 . test/vm/machine.sh
-cuts=${1:-3}
+quota=$1 cuts=${2:-3}
 
 disk=$scratch/disk
 truncate -s 2G "$disk"
-mkfs.ext4 -q "$disk"
-initramfs "$scratch/base" test/vm/powercut.sh
+mkfs.ext4 -q -O project,quota "$disk"
+initramfs "$scratch/base" test/vm/powercut.sh "$quota"
 : >"$scratch/acknowledged"
 
 # machine FILE ... boots with further files in its root, and leaves its console in $scratch/log.

@@ -6,8 +6,9 @@
 [ "$1" = second ] || move_root
 mounts
 mkdir -p /data
-mount -t ext4 /dev/vda /data || { echo "guest: FAIL no disk"; poweroff -f; }
+mount -t ext4 -o prjquota /dev/vda /data || { echo "guest: FAIL no disk"; poweroff -f; }
 touch /acknowledged
+quota=$(ls /berth/*.test)
 start_engine /data/berth
 
 # wanted prints each object of a kind whose last acknowledged word is WORD and
@@ -43,6 +44,7 @@ if [ -e /berth/last ]; then
 	wait $daemon
 	expect "no layer, blob or container is left" "" "$(find /data/berth/layers /data/berth/containers /data/berth/content -mindepth 1 \
 		! -name '.*' ! -path '*/.empty*' ! -path '*/content/blobs' ! -path '*/content/blobs/sha256' ! -path '*/content/ingest')"
+	expect "no limit is left" PASS "$(BERTH_QUOTA_DIR=/data "$quota" -test.run TestNothingIsLeft 2>&1 | tail -n 1)"
 	[ $failed = 0 ] && echo "guest: all passed" || tail -n 40 /tmp/engine.log
 	poweroff -f
 fi
@@ -55,7 +57,7 @@ n=0
 while :; do
 	n=$((n + 1))
 	id=$life-$n
-	berth create --name "c$id" box:1 true >/dev/null 2>/tmp/said && echo "ack create container c$id"
+	berth create --name "c$id" --storage-opt size=8m box:1 true >/dev/null 2>/tmp/said && echo "ack create container c$id"
 	code=$(((life + n) % 120 + 3))
 	echo "begin ended container w$code"
 	berth rm "w$code" >/dev/null 2>&1

@@ -83,6 +83,17 @@ volumes() {
 	expect "its limit" yes "$(full "$(berth run --rm -v vv:/v box:1 sh -c 'dd if=/dev/zero of=/v/big bs=1M count=20 2>&1' 2>&1)")"
 	expect "df of it" 10240 "$(berth run --rm -v vv:/v box:1 busybox df -k /v | awk 'END {print $2}')"
 	berth run --rm -v vv:/v box:1 busybox rm /v/big
+	berth run -d --name user -v vv:/v box:1 sleep 100000 >/dev/null
+	expect "cp into it" yes "$(full "$(berth cp /tmp/15m user:/v/copied 2>&1)")"
+	berth stop -t 0 user >/dev/null
+	expect "cp into it, stopped" yes "$(full "$(berth cp /tmp/15m user:/v/again 2>&1)")"
+	berth cp /tmp/15m user:/tmp/file
+	berth commit user full:1 >/dev/null
+	expect "what an image has there" yes "$(full "$(berth create --name never --mount type=volume,src=xx,dst=/tmp,volume-opt=size=10m full:1 true 2>&1)")"
+	expect "nothing is left of that" "" "$(berth ps -aq --filter name=never)$(berth volume ls -q --filter name=xx)"
+	berth rm user >/dev/null
+	berth rmi full:1 >/dev/null
+	berth run --rm -v vv:/v box:1 sh -c 'busybox rm -f /v/*'
 	expect "no way out of it" PASS "$(inside /v -v vv:/v box:1)"
 	restart -9
 	expect "after the engine was killed" yes "$(full "$(berth run --rm -v vv:/v box:1 sh -c 'dd if=/dev/zero of=/v/more bs=1M count=20 2>&1' 2>&1)")"
