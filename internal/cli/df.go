@@ -1,8 +1,11 @@
 package cli
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -34,6 +37,14 @@ type diskUsage struct {
 	Containers []client.Summary
 	Volumes    []client.Volume
 	BuildCache []cacheRecord
+
+	Owners []ownedBytes // what each byte of the data directory is for; only of our engine
+}
+
+// ownedBytes is a part of the data directory and whom it belongs to.
+type ownedBytes struct {
+	Kind, Owner string
+	Size        int64 // on disk, bytes
 }
 
 type cacheRecord struct {
@@ -193,6 +204,27 @@ func (a *app) printUsage(u *diskUsage) error {
 	if err := section("Local Volumes space usage:", "Name~=VOLUME_NAME Links=LINKS Size=SIZE", volumes); err != nil {
 		return err
 	}
-	return section("Build cache usage: "+format.TotalBytes(u.BuildCacheUsage.TotalSize), "ID=CACHE_ID Type=CACHE_TYPE Size=SIZE Created=CREATED "+
-		"Last=LAST_USED Usage=USAGE Shared=SHARED", cache)
+	if err := section("Build cache usage: "+format.TotalBytes(u.BuildCacheUsage.TotalSize), "ID=CACHE_ID Type=CACHE_TYPE Size=SIZE Created=CREATED "+
+		"Last=LAST_USED Usage=USAGE Shared=SHARED", cache); err != nil || len(u.Owners) == 0 {
+		return err
+	}
+	total, owners := ownerRows(u.Owners)
+	return section("Data directory: "+format.TotalBytes(total), "Kind=KIND Owner~=OWNER Size=SIZE", owners)
+}
+
+// ownerRows adds up what each owner has, the largest first.
+func ownerRows(parts []ownedBytes) (total int64, rows []format.Row) {
+	type owner struct{ kind, name string }
+	sums := map[owner]int64{}
+	for _, p := range parts {
+		sums[owner{p.Kind, p.Owner}] += p.Size
+		total += p.Size
+	}
+	order := slices.SortedFunc(maps.Keys(sums), func(a, b owner) int {
+		return cmp.Or(cmp.Compare(sums[b], sums[a]), strings.Compare(a.kind+a.name, b.kind+b.name))
+	})
+	for _, o := range order {
+		rows = append(rows, format.Row{Values: map[string]string{"Kind": o.kind, "Owner": o.name, "Size": format.Bytes(sums[o])}})
+	}
+	return total, rows
 }

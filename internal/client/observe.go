@@ -117,5 +117,6 @@ func (c *Client) Events(ctx context.Context, o EventsOptions, each func(json.Raw
 func (c *Client) DiskUsage(ctx context.Context, verbose bool) (json.RawMessage, error) {
 	q := url.Values{}
 	setFlag(q, "verbose", verbose)
+	setFlag(q, "owners", verbose) // other engines do not know it
 	return fetch[json.RawMessage](ctx, c, "GET", "/system/df", q, nil)
 }

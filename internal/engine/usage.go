@@ -1,8 +1,10 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"slices"
+	"strings"
 
 	"berth/internal/engine/images"
 	"berth/internal/engine/measure"
@@ -67,13 +69,45 @@ func (e *Engine) DiskUsage(ctx context.Context, o DiskUsageOptions) (DiskUsageRe
 	if !o.Owners {
 		return out, nil
 	}
-	names := map[string]string{}
-	for _, c := range e.containers.All() {
-		names[c.ID] = c.Record().Name
+	names, err := e.owners(ctx)
+	if err != nil {
+		return out, err
 	}
-	var err error
 	out.Owners, err = measure.Owners(ctx, e.cfg.Root, names)
 	return out, err
+}
+
+// owners names whom containers' directories and layers belong to: images before
+// others.
+func (e *Engine) owners(ctx context.Context) (measure.Names, error) {
+	names := measure.Names{Containers: map[string]string{}, Layers: map[string]string{}}
+	for _, d := range e.layers.List() {
+		if e.builder.KeepsLayer(d) {
+			names.Layers[d.Encoded()] = "build cache"
+		}
+	}
+	for _, c := range e.containers.All() {
+		rec := c.Record()
+		names.Containers[c.ID] = rec.Name
+		for _, d := range rec.Layers {
+			names.Layers[d.Encoded()] = "container " + rec.Name
+		}
+	}
+	for d, ids := range e.images.LayerUsers() {
+		called := make([]string, 0, len(ids))
+		for _, id := range ids {
+			img, err := e.images.Get(ctx, id.String())
+			if err != nil {
+				continue // it has gone meanwhile
+			}
+			called = append(called, cmp.Or(strings.Join(img.RepoTags, ", "), id.Encoded()[:12]))
+		}
+		slices.Sort(called)
+		if len(called) > 0 {
+			names.Layers[d.Encoded()] = strings.Join(slices.Compact(called), ", ")
+		}
+	}
+	return names, ctx.Err()
 }
 
 func (e *Engine) containerUsage(ctx context.Context, out *DiskUsageReport) error {

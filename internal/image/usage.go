@@ -29,7 +29,7 @@ func (s *Store) Usage(ctx context.Context) (Usage, error) {
 	if err != nil {
 		return Usage{}, err
 	}
-	users := s.layerUsers()
+	users := s.LayerUsers()
 	var u Usage
 	sizes := map[digest.Digest]int64{}
 	for d := range users {
@@ -63,8 +63,8 @@ func (s *Store) Usage(ctx context.Context) (Usage, error) {
 	return u, nil
 }
 
-// layerUsers returns which images have a layer.
-func (s *Store) layerUsers() map[digest.Digest][]digest.Digest {
+// LayerUsers returns the ids of the images that have each layer.
+func (s *Store) LayerUsers() map[digest.Digest][]digest.Digest {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	users := map[digest.Digest][]digest.Digest{}
@@ -109,7 +109,7 @@ type Tree struct {
 
 // Tree shows which layers images share.
 func (s *Store) Tree(ctx context.Context) (Tree, error) {
-	users := s.layerUsers()
+	users := s.LayerUsers()
 	s.mu.RLock()
 	images := make([]TreeImage, 0, len(s.images))
 	stacks := map[digest.Digest][]digest.Digest{}
