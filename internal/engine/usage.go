@@ -157,6 +157,9 @@ func (e *Engine) imageUsage(ctx context.Context, out *DiskUsageReport) error {
 func (e *Engine) volumeUsage(ctx context.Context, out *DiskUsageReport) error {
 	u := &volapi.DiskUsage{Items: []volapi.Volume{}}
 	for _, v := range e.volumes.List() {
+		if v.Elsewhere() {
+			continue // takes nothing here
+		}
 		size, err := e.volumes.Size(ctx, v.Name)
 		if err != nil {
 			if ctx.Err() != nil {
