@@ -39,9 +39,9 @@ type said struct {
 
 // speaker is an engine in a dialogue.
 type speaker struct {
-	address string // of its unix socket
-	version string // of the API
-	port    string // that containers may publish
+	address string            // of its unix socket
+	version string            // of the API
+	own     map[string]string // names of what may not be the other's: a port, a subnet
 	names   map[string]string
 }
 
@@ -54,12 +54,11 @@ func (b *beside) talk(d dialogue) (answers int) {
 		var both sync.WaitGroup
 		for side := range answered {
 			both.Go(func() {
-				s := &speaker{address: b.socketOf(side), version: version, port: []string{"18081", "18082"}[side]}
+				own := []map[string]string{{"port": "18081", "subnet": "10.181.1"}, {"port": "18082", "subnet": "10.181.2"}}[side]
+				s := &speaker{address: b.socketOf(side), version: version, own: own}
 				var err error
-				if answered[side], err = s.hold(d); err == nil {
-					err = s.clear()
-				}
-				if err != nil {
+				answered[side], err = s.hold(d)
+				if err = errors.Join(err, s.clear()); err != nil {
 					b.t.Errorf("%s %s, %s: %v", d.name, version, []string{"docker", "berth"}[side], err)
 				}
 			})
@@ -79,6 +78,11 @@ func (b *beside) values(where string, docker, ours said) {
 	// What is wrong with a request is no defect of the engine; later dockers agree.
 	blamed := docker.status == http.StatusInternalServerError && ours.status/100 == 4
 	want, have := docker.facts(), ours.facts()
+	if docker.status != ours.status {
+		// Then all is different. Who answers with an error says why.
+		want = map[string]string{"status": want["status"] + fmt.Sprintf(" %.200s", docker.body)}
+		have = map[string]string{"status": have["status"] + fmt.Sprintf(" %.200s", ours.body)}
+	}
 	var bad []string
 	for _, fact := range slices.Sorted(maps.Keys(union(have, want))) {
 		if have[fact] != want[fact] && (fact != "status" || !blamed) && !b.stays(ours.request, fact) {
@@ -130,7 +134,7 @@ const patience = 20 * time.Second
 
 // hold has the dialogue with one engine.
 func (s *speaker) hold(d dialogue) (all []said, err error) {
-	s.names = map[string]string{"port": s.port}
+	s.names = maps.Clone(s.own)
 	for line := range strings.Lines(d.lines) {
 		line = strings.TrimSpace(line)
 		if line == "" || strings.HasPrefix(line, "#") {
@@ -288,7 +292,7 @@ func (s *speaker) await(line string) error {
 
 // facts says of an answer all that can be compared, by name: the status, headers,
 // and of a body in JSON every value by its path.
-func (a answer) facts() map[string]string {
+func (a said) facts() map[string]string {
 	facts := map[string]string{"status": fmt.Sprint(a.status)}
 	for _, name := range []string{"Content-Type", "Docker-Experimental", "Ostype", "X-Docker-Container-Path-Stat", "Breaks-Off", "Upgrade", "Connection", "Trailer"} {
 		v := a.header.Get(name)
@@ -301,6 +305,7 @@ func (a answer) facts() map[string]string {
 	}
 	facts["header Api-Version"] = fmt.Sprint(a.header.Get("Api-Version") != "")
 	kind := a.header.Get("Content-Type")
+	counts := strings.Contains(a.request, "/stats?") || strings.Contains(a.request, "/top") // of which only kinds are the same
 	switch {
 	case a.status >= 400 && strings.HasPrefix(kind, "application/json"):
 		var body map[string]any
@@ -312,7 +317,11 @@ func (a answer) facts() map[string]string {
 		decoder := json.NewDecoder(bytes.NewReader(a.body))
 		for n := 0; ; n++ {
 			var doc any
-			if err := decoder.Decode(&doc); err != nil {
+			err := decoder.Decode(&doc)
+			if counts {
+				doc = kinds(doc)
+			}
+			if err != nil {
 				if !errors.Is(err, io.EOF) {
 					facts["body"] = err.Error()
 				}
@@ -355,6 +364,25 @@ func unframed(body []byte) string {
 		return ""
 	}
 	return fmt.Sprintf("framed: stdout %q, stderr %q", streams[1].String(), streams[2].String())
+}
+
+// kinds replaces what a document has counted.
+func kinds(doc any) any {
+	switch v := doc.(type) {
+	case float64:
+		return "number"
+	case string:
+		return "text"
+	case map[string]any:
+		for key := range v {
+			v[key] = kinds(v[key])
+		}
+	case []any:
+		if len(v) > 0 {
+			return []any{kinds(v[0])}
+		}
+	}
+	return doc
 }
 
 // flatten notes every value of a document; what differs from run to run is

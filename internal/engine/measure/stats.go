@@ -228,11 +228,18 @@ func (p *Sampler) sample(c *container.Container, cpus processors) api.StatsRespo
 	return out
 }
 
-// blkio spells the operations as docker does for each version of cgroups.
+// blkio spells the operations as docker does for each version of cgroups; lists
+// that hold nothing are null in the second.
 func (p *Sampler) blkio(devices []cgroup.BlockIOEntry) (out api.BlkioStats) {
 	read, write := "Read", "Write"
 	if p.host.CgroupV2 {
 		read, write = "read", "write"
+	} else {
+		none := []api.BlkioStatEntry{}
+		out = api.BlkioStats{
+			IoServiceBytesRecursive: none, IoServicedRecursive: none, IoQueuedRecursive: none, IoServiceTimeRecursive: none,
+			IoWaitTimeRecursive: none, IoMergedRecursive: none, IoTimeRecursive: none, SectorsRecursive: none,
+		}
 	}
 	for _, d := range devices {
 		entry := func(op string, n uint64) api.BlkioStatEntry {
