@@ -438,7 +438,7 @@ var volatiles = []struct {
 	{regexp.MustCompile(`\b1808[12]\b`), "PORT"},
 	{regexp.MustCompile(`/(?:tmp|proc|sys)/[^"\s,:]*`), "PATH"},
 	{regexp.MustCompile(`(?:[0-9a-f]{2}:){5}[0-9a-f]{2}`), "MAC"},
-	{regexp.MustCompile(`172\.\d+\.\d+\.\d+|10\.\d+\.\d+\.\d+`), "ADDRESS"},
+	{regexp.MustCompile(`172\.\d+\.\d+\.\d+|10\.\d+\.\d+\.\d+|192\.168\.\d+\.\d+`), "ADDRESS"},
 }
 
 func volatile(text string) string {

@@ -40,16 +40,15 @@ var lifeDialogues = []dialogue{
 		POST /containers/one/wait
 		POST /containers/one/wait?condition=not-running
 		GET /containers/one/json
-		POST /containers/create?name=two {"Image":"test/busybox:1","Cmd":["nosuch"]}
-		POST /containers/two/start
-		GET /containers/two/json
-		GET /containers/json?all=1
-		POST /containers/create?name=three {"Image":"test/busybox:1","Cmd":["/etc/passwd"]}
-		POST /containers/three/start
-		GET /containers/three/json
-		POST /containers/create?name=five {"Image":"test/busybox:1","Cmd":["true"],"User":"nosuch"}
-		POST /containers/five/start
-		GET /containers/five/json
+		POST /containers/create?name=dud-two {"Image":"test/busybox:1","Cmd":["nosuch"]}
+		POST /containers/dud-two/start
+		GET /containers/dud-two/json
+		POST /containers/create?name=dud-three {"Image":"test/busybox:1","Cmd":["/etc/passwd"]}
+		POST /containers/dud-three/start
+		GET /containers/dud-three/json
+		POST /containers/create?name=dud-five {"Image":"test/busybox:1","Cmd":["true"],"User":"nosuch"}
+		POST /containers/dud-five/start
+		GET /containers/dud-five/json
 		POST /containers/create?name=six {"Image":"test/busybox:1","Cmd":["sh","-c","kill -9 $$"],"HostConfig":{"AutoRemove":true}}
 		GET /containers/six/json
 		POST /containers/create?name=seven {"Image":"test/busybox:1","Cmd":["sh","-c","test -e /again || { echo > /again; exit 1; }; sleep 1000"],"StopSignal":"SIGKILL","HostConfig":{"RestartPolicy":{"Name":"always"}}}
