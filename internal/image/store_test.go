@@ -1,6 +1,7 @@
 package image
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -338,12 +339,15 @@ func TestImport(t *testing.T) {
 		{[]string{"EXPOSE 70000"}, root, nil},
 		{[]string{"SHELL /bin/sh"}, root, nil},
 		{[]string{"HEALTHCHECK maybe"}, root, nil},
-		{nil, new(tarball).bytes(), nil},
+		{nil, nil, nil}, // nothing is no archive
 		{nil, []byte("no archive at all, but some text that goes on"), nil},
 	} {
 		if _, err := h.Import(ctx, strings.NewReader(string(tc.data)), ImportOptions{Changes: tc.changes}); !fault.Is(err, fault.Invalid) || tc.err != nil && !errors.Is(err, tc.err) {
 			t.Errorf("%v: %v", tc.changes, err)
 		}
+	}
+	if _, err := h.Import(ctx, bytes.NewReader(new(tarball).bytes()), ImportOptions{Ref: "nothing"}); err != nil {
+		t.Errorf("an archive without files: %v", err)
 	}
 	h.noWaste(t)
 }

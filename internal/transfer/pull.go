@@ -156,12 +156,14 @@ type pull struct {
 
 func (p *pull) run(ctx context.Context) error {
 	version := p.version()
-	p.progress.Status(version, "Pulling from "+reference.Path(p.ref))
 	before := p.current(ctx)
 	top, err := p.session.top(ctx, version, before.digests)
 	if err != nil {
 		return err
 	}
+	// Not sooner: as long as nothing was said the answer can have a status, and
+	// clients tell by it what is not there and what they may not have.
+	p.progress.Status(version, "Pulling from "+reference.Path(p.ref))
 	if p.c.c.Policy != nil {
 		if err := p.c.c.Policy.Check(ctx, p.ref, top.digest, source{p.session}); err != nil {
 			return err

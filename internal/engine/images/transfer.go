@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 
+	"berth/internal/fault"
 	"berth/internal/image"
 	"berth/internal/transfer"
 
@@ -36,6 +37,9 @@ func (s *Service) ImagePull(ctx context.Context, ref string, o PullOptions, out 
 	named, err := image.ParseName(ref)
 	if err != nil {
 		return err
+	}
+	if reference.FamiliarName(named) == "scratch" {
+		return fault.New(fault.Forbidden, "", "", "'scratch' is a reserved name")
 	}
 	ctx, room := s.intake.Begin(ctx, "pull of "+reference.FamiliarString(named))
 	defer func() { err = room.End(ctx, err) }()
