@@ -54,7 +54,15 @@ func (h *host) answerNames() func() string {
 }
 
 // listenUDP opens a socket in the host's network.
-func (h *host) listenUDP(addr string) net.PacketConn {
+func (h *host) listenUDP(addr string) (c net.PacketConn) {
+	h.t.Helper()
+	h.inNetwork(func() (err error) { c, err = net.ListenPacket("udp", addr); return err })
+	h.t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+// inNetwork does something in the host's network, which must succeed.
+func (h *host) inNetwork(do func() error) {
 	h.t.Helper()
 	// The thread must come back: the host's processes die with the one that made them.
 	runtime.LockOSThread()
@@ -68,7 +76,7 @@ func (h *host) listenUDP(addr string) net.PacketConn {
 	if err := unix.Setns(int(there.Fd()), unix.CLONE_NEWNET); err != nil {
 		h.t.Fatal(err)
 	}
-	c, err := net.ListenPacket("udp", addr)
+	err := do()
 	if back := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); back != nil {
 		h.t.Fatal(back)
 	}
@@ -76,8 +84,6 @@ func (h *host) listenUDP(addr string) net.PacketConn {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	h.t.Cleanup(func() { _ = c.Close() })
-	return c
 }
 
 // nameServers lists the processes of the name service.

@@ -32,7 +32,8 @@ func (e *Engine) ContainerPause(ctx context.Context, ref string) error {
 	default:
 		return fault.New(fault.Conflict, "", "", "container %s is not running", c.ID)
 	}
-	if err := e.monitor.Pause(ctx, c.ID); err != nil {
+	// From here on it must be known how it ended, whoever has gone away.
+	if err := e.monitor.Pause(context.WithoutCancel(ctx), c.ID); err != nil {
 		return err
 	}
 	if s, err = s.Paused(); err != nil {
@@ -64,7 +65,7 @@ func (e *Engine) unpause(ctx context.Context, c *container.Container) error {
 	if err != nil {
 		return nil // somebody else did, or it ended
 	}
-	if err := e.monitor.Resume(ctx, c.ID); err != nil {
+	if err := e.monitor.Resume(context.WithoutCancel(ctx), c.ID); err != nil {
 		return err
 	}
 	c.SetState(s)

@@ -25,6 +25,8 @@ func (e *Engine) ContainerRemove(ctx context.Context, ref string, o RemoveOption
 	if err != nil {
 		return err
 	}
+	ctx, end := e.finishing(ctx)
+	defer end()
 	for {
 		if c.State().Up() {
 			if !o.Force {

@@ -24,6 +24,8 @@ func (e *Engine) ContainerRestart(ctx context.Context, ref string, o StopOptions
 	if err != nil {
 		return err
 	}
+	ctx, end := e.finishing(ctx)
+	defer end()
 	if c.State().Up() {
 		if c.Record().HostConfig.AutoRemove {
 			return fault.New(fault.Conflict, "", "", "container %s is removed when it ends, so it cannot be restarted", c.ID)

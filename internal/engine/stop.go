@@ -31,11 +31,22 @@ func (e *Engine) ContainerStop(ctx context.Context, ref string, o StopOptions) e
 	if !c.State().Up() {
 		return fault.New(fault.NotModified, "", "", "container %s is not running", c.ID)
 	}
+	ctx, end := e.finishing(ctx)
+	defer end()
 	if err := e.stop(ctx, c, o); err != nil {
 		return err
 	}
 	e.emit(c.Record(), events.ActionStop, noteAttr(c.State().Note))
 	return nil
+}
+
+// finishing returns a context for what is finished once it has begun, whether the client
+// waits for it or not, as docker does: a container that got its stop signal is killed in
+// time, and one that is restarted starts again. It ends with the engine.
+func (e *Engine) finishing(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(e.life, cancel)
+	return ctx, func() { stop(); cancel() }
 }
 
 func noteAttr(note string) map[string]string {
@@ -165,7 +176,7 @@ func (e *Engine) leave(ctx context.Context, c *container.Container, revive bool,
 // signal sends a signal to a container's process and thaws a frozen one, which
 // could not act on it.
 func (e *Engine) signal(ctx context.Context, c *container.Container, signal int) error {
-	if err := e.monitor.Signal(ctx, c.ID, "", signal); err != nil {
+	if err := e.monitor.Signal(context.WithoutCancel(ctx), c.ID, "", signal); err != nil {
 		return err
 	}
 	e.emit(c.Record(), events.ActionKill, map[string]string{"signal": strconv.Itoa(signal)})

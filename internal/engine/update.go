@@ -43,7 +43,9 @@ func (e *Engine) ContainerUpdate(ctx context.Context, ref string, want api.Updat
 		if err != nil {
 			return none, err
 		}
-		if err := e.monitor.Update(ctx, c.ID, limits); err != nil {
+		// A client that goes away meanwhile leaves no limits in force of which the record
+		// does not know.
+		if err := e.monitor.Update(context.WithoutCancel(ctx), c.ID, limits); err != nil {
 			return none, err
 		}
 	}
