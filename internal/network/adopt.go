@@ -233,7 +233,7 @@ func (m *Manager) sweepLinks() {
 	m.mu.Unlock()
 	for _, p := range ports {
 		if strings.HasPrefix(p.name, "veth"+m.names.tag) && !kept[p.index] {
-			m.reaper.bury(p.name, p.index, func() {})
+			m.reaper.bury(p.name, p.index, [2]netip.Addr{}, func() {})
 		}
 	}
 }

@@ -42,7 +42,7 @@ func (m *Manager) ensureBridge() (int, error) {
 	if err := netlink.LinkSetUp(link); err != nil {
 		return 0, fault.New(fault.Internal, "bring up bridge", m.names.bridge, "%w", err)
 	}
-	return index, m.loopback6Route(index)
+	return index, m.loopback6Route(m.names.bridge, index)
 }
 
 func (m *Manager) createBridge() (netlink.Link, error) {
@@ -228,11 +228,11 @@ func (m *Manager) bridgeAddresses(link netlink.Link) error {
 	return nil
 }
 
-// loopback6Route makes ::1 local on the bridge too: a reply from a published
+// loopback6Route makes ::1 local on a bridge too: a reply from a published
 // port, turned back into one for ::1, is otherwise not routed to the host's
 // socket. Packets that carry ::1 on the wire never get this far, the kernel
 // drops them on every interface but the loopback.
-func (m *Manager) loopback6Route(index int) error {
+func (m *Manager) loopback6Route(bridge string, index int) error {
 	if !m.ipv6 {
 		return nil
 	}
@@ -241,10 +241,10 @@ func (m *Manager) loopback6Route(index int) error {
 		Dst:       &net.IPNet{IP: net.IPv6loopback, Mask: net.CIDRMask(128, 128)},
 		Table:     unix.RT_TABLE_LOCAL,
 		Type:      unix.RTN_LOCAL,
-		Priority:  4096, // behind the loopback's own
+		Priority:  4096 + index, // behind the loopback's own; routes of equal priority replace one another
 	})
 	if err != nil {
-		return fault.New(fault.Internal, "add local route for ::1 on", m.names.bridge, "%w", err)
+		return fault.New(fault.Internal, "add local route for ::1 on", bridge, "%w", err)
 	}
 	return nil
 }

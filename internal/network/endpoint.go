@@ -137,6 +137,9 @@ func (m *Manager) obtain(want identity) (*sandbox, error) {
 		}
 	}
 	s, err := m.buildBridged(want)
+	if fault.Is(err, fault.Conflict) && m.reaper.hasten(want.ip4.Unmap(), want.ip6) {
+		s, err = m.buildBridged(want)
+	}
 	if err == nil || !fault.Is(err, fault.Conflict) {
 		return s, err
 	}

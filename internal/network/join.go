@@ -88,6 +88,9 @@ func (m *Manager) Join(ctx context.Context, id string, r JoinRequest) (*Endpoint
 		j.IPv4, j.IPv6, err = m.assignStandard(r.IPv4.Unmap(), r.IPv6)
 	} else {
 		j.IPv4, j.IPv6, err = n.assign(r.IPv4.Unmap(), r.IPv6)
+		if fault.Is(err, fault.Conflict) && m.reaper.hasten(r.IPv4.Unmap(), r.IPv6) {
+			j.IPv4, j.IPv6, err = n.assign(r.IPv4.Unmap(), r.IPv6)
+		}
 	}
 	if err != nil {
 		return nil, err
@@ -413,6 +416,6 @@ func (m *Manager) buryJoined(id string, a *attachment) {
 			delete(j.net.ends, id)
 		}
 		j.net.mu.Unlock()
-		m.reaper.bury(j.Veth, j.Index, func() { j.net.free(j.IPv4, j.IPv6) })
+		m.reaper.bury(j.Veth, j.Index, [2]netip.Addr{j.IPv4, j.IPv6}, func() { j.net.free(j.IPv4, j.IPv6) })
 	}
 }

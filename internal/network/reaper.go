@@ -2,6 +2,8 @@ package network
 
 import (
 	"errors"
+	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -27,6 +29,7 @@ type reaper struct {
 type corpse struct {
 	veth  string
 	index int
+	addrs [2]netip.Addr // that it holds
 	free  func()
 	since time.Time
 	asked bool // deleted by request
@@ -51,17 +54,17 @@ func (r *reaper) discard(s *sandbox) {
 	if s.bare() {
 		return
 	}
-	r.bury(s.veth, s.index, func() { r.m.addrs.free(s.num, s.extra) })
+	r.bury(s.veth, s.index, [2]netip.Addr{s.ip4, s.ip6}, func() { r.m.addrs.free(s.num, s.extra) })
 }
 
-func (r *reaper) bury(veth string, index int, free func()) {
+func (r *reaper) bury(veth string, index int, addrs [2]netip.Addr, free func()) {
 	if index == 0 { // never came to be
 		free()
 		return
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.dying[index] = &corpse{veth: veth, index: index, free: free, since: time.Now()}
+	r.dying[index] = &corpse{veth: veth, index: index, addrs: addrs, free: free, since: time.Now()}
 	if !r.running && !r.stopped {
 		r.running = true
 		go r.run()
@@ -111,10 +114,41 @@ func (r *reaper) look(c *corpse) {
 		r.m.log.Warn("cannot look up interface", "interface", c.veth, "error", err)
 		return
 	}
+	r.buried(c)
+}
+
+// buried frees the addresses of an interface that has gone, once.
+func (r *reaper) buried(c *corpse) {
 	r.mu.Lock()
-	delete(r.dying, c.index)
+	dying := r.dying[c.index] == c
+	if dying {
+		delete(r.dying, c.index)
+	}
 	r.mu.Unlock()
-	c.free()
+	if dying {
+		c.free()
+	}
+}
+
+// hasten frees addresses that somebody wants at once, most often the container that
+// has had them before and is being started again: interfaces that hold them and are
+// dying are deleted. It tells whether there were any.
+func (r *reaper) hasten(wanted ...netip.Addr) bool {
+	r.mu.Lock()
+	var held []*corpse
+	for _, c := range r.dying {
+		if slices.ContainsFunc(wanted, func(a netip.Addr) bool { return a.IsValid() && slices.Contains(c.addrs[:], a) }) {
+			held = append(held, c)
+		}
+	}
+	r.mu.Unlock()
+	for _, c := range held {
+		if name, err := r.m.route.nameOf(c.index); err == nil && name == c.veth {
+			r.deleteLink(c)
+		}
+		r.look(c)
+	}
+	return len(held) > 0
 }
 
 func (r *reaper) deleteLink(c *corpse) {

@@ -55,6 +55,8 @@ func (m *Manager) assignStandard(want4, want6 netip.Addr) (ip4, ip6 netip.Addr, 
 		switch {
 		case fault.Is(err, fault.Exhausted):
 			held = m.bridged.takeSoon()
+		case fault.Is(err, fault.Conflict) && m.reaper.hasten(want4, want6):
+			continue
 		case fault.Is(err, fault.Conflict):
 			held = m.bridged.takeMatching(func(s *sandbox) bool { return s.ip4 == want4 || s.ip6 == want6 })
 		}

@@ -307,7 +307,7 @@ func (n *userNet) assign(want4, want6 netip.Addr) (ip4, ip6 netip.Addr, err erro
 			return ip4, ip6, err
 		}
 		ip4 = want4
-	} else if ip4, err = n.take4(); err != nil {
+	} else if ip4, err = n.take4(n.beside(want6)); err != nil {
 		return ip4, ip6, err
 	}
 	switch {
@@ -337,27 +337,44 @@ func (n *userNet) claim(a netip.Addr, subnet netip.Prefix) error {
 	return nil
 }
 
-// take4 gives out the next free address.
-func (n *userNet) take4() (netip.Addr, error) {
+// beside returns the IPv4 address that a wanted IPv6 address goes along with, zero for
+// none: who has asked for the one has the same other one, and so the same hardware
+// address, at every start. Neighbours remember that for a while.
+func (n *userNet) beside(want6 netip.Addr) netip.Addr {
+	if !want6.IsValid() {
+		return want6
+	}
+	b, v6 := n.def.Subnet4.Addr().As4(), want6.As16()
+	host := binary.BigEndian.Uint32(v6[12:]) & (1<<(32-n.def.Subnet4.Bits()) - 1)
+	binary.BigEndian.PutUint32(b[:], binary.BigEndian.Uint32(b[:])|host)
+	return netip.AddrFrom4(b)
+}
+
+// take4 gives out the address that is liked, if it can be had, or the next free one.
+func (n *userNet) take4(liked netip.Addr) (netip.Addr, error) {
 	from := n.def.Subnet4
 	if n.def.Range4.IsValid() {
 		from = n.def.Range4.Masked()
 	}
-	first, end := from.Addr(), lastAddr4(from)
+	free := func(a netip.Addr) bool {
+		return from.Contains(a) && !n.used[a] && a != n.def.Subnet4.Addr() && a != lastAddr4(n.def.Subnet4)
+	}
+	if free(liked) {
+		n.used[liked] = true
+		return liked, nil
+	}
 	a := n.last
-	if !a.IsValid() || !from.Contains(a) {
-		a = first
+	if !from.Contains(a) {
+		a = from.Addr()
 	}
 	size := uint64(1) << (32 - from.Bits())
 	for range size {
-		if !n.used[a] && a != n.def.Subnet4.Addr() && a != lastAddr4(n.def.Subnet4) {
+		if free(a) {
 			n.used[a], n.last = true, a
 			return a, nil
 		}
-		if a == end {
-			a = first
-		} else {
-			a = a.Next()
+		if a = a.Next(); !from.Contains(a) {
+			a = from.Addr()
 		}
 	}
 	return netip.Addr{}, fault.New(fault.Exhausted, "", "", "no available IPv4 addresses on this network's address pools: %s (%s)", n.def.Name, n.def.ID)

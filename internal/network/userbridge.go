@@ -94,7 +94,10 @@ func (m *Manager) furnishUserBridge(n *userNet, link netlink.Link) error {
 			return err
 		}
 	}
-	return netlink.LinkSetUp(link)
+	if err := netlink.LinkSetUp(link); err != nil || !n.def.Subnet6.IsValid() || n.def.Internal {
+		return err
+	}
+	return m.loopback6Route(name, link.Attrs().Index)
 }
 
 // removeUserBridge removes a network's bridge if it is ours and nobody is on it.
@@ -152,7 +155,7 @@ func (m *Manager) sweepUserLinks() {
 	for _, l := range links {
 		a := l.Attrs()
 		if strings.HasPrefix(a.Name, "veth"+m.names.tag) && bridges[a.MasterIndex] && !kept[a.Index] {
-			m.reaper.bury(a.Name, a.Index, func() {})
+			m.reaper.bury(a.Name, a.Index, [2]netip.Addr{}, func() {})
 		}
 	}
 }

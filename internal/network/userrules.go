@@ -23,6 +23,7 @@ func (m *Manager) userRules() (guard, masquerade, forward [][]expr.Any) {
 		sides := []side{{n.def.Subnet4, n.def.Gateway4, ipv4Saddr, ipv4Daddr}}
 		if n.def.Subnet6.IsValid() {
 			sides = append(sides, side{n.def.Subnet6, n.def.Gateway6, ipv6Saddr, ipv6Daddr})
+			masquerade = append(masquerade, cat(oif(expr.CmpOpEq, br), inPrefix(netip.MustParsePrefix("::1/128"), ipv6Saddr), []expr.Any{&expr.Masq{}}))
 		}
 		for _, s := range sides {
 			// Without masquerading replies carry the containers' addresses, and the
