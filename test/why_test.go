@@ -94,6 +94,8 @@ func TestWhyContainersDoNotStart(t *testing.T) {
 		{"cwd", "config", "/etc/passwd", "working directory", []string{"-w", "/etc/passwd", busyboxImage, "true"}},
 		{"device", "config", "/dev/no-such", "Its device", []string{"--device", "/dev/no-such", busyboxImage, "true"}},
 		{"sysctl", "config", "net.no.such", "Its sysctl", []string{"--sysctl", "net.no.such=1", busyboxImage, "true"}},
+		{"part", "mount", "data", "cannot access path none", []string{"--mount", "type=volume,src=data,dst=/d,volume-subpath=none", busyboxImage, "true"}},
+		{"strange", "mount", "strange", "berth volume inspect strange", []string{"--mount", "type=volume,src=strange,dst=/d,volume-nocopy,volume-opt=type=nosuchfs,volume-opt=device=x", busyboxImage, "true"}},
 		{"partner", "partner", "idle", "berth start idle", []string{"--network", "container:idle", busyboxImage, "true"}},
 		{"alone", "config", "gone", "Its network gone is not there", nil},
 	} {

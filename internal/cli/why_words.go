@@ -147,6 +147,9 @@ func explainStart(w *wire.Why, c *wire.WhyCause, subject, other string) (title, 
 		}
 		return "The port " + subject + " is taken: " + other + " has it.", "", "stop that, or publish another port"
 	case wire.WhyMount:
+		if other != "" {
+			return "The volume " + subject + " cannot be mounted: " + other + ".", "", "berth volume inspect " + quoted(subject) + " shows its options, and where its files are"
+		}
 		return "What is to be mounted is not there: " + subject + ".", "", "create it on the host; -v, unlike --mount, creates missing directories"
 	case wire.WhyConfig:
 		return "Its " + other + " " + subject + " is not there.", "", configAdvice[other]

@@ -95,6 +95,9 @@ func bad(format string, args ...any) *fault.Error {
 
 // CheckName refuses names which can't be a volume's, in docker's words.
 func CheckName(name string) error {
+	if len(name) == 1 {
+		return bad("volume name is too short, names should be at least two alphanumeric characters")
+	}
 	ok := len(name) >= 2 && len(name) <= 255
 	for i := 0; ok && i < len(name); i++ {
 		c := name[i]

@@ -40,6 +40,8 @@ var startPatterns = sync.OnceValue(func() []startPattern {
 		{wire.WhyPort, `(\S+): port is already allocated`, ""},
 		{wire.WhyMount, `bind source path does not exist: (\S+)`, ""},
 		{wire.WhyMount, `the files of volume (\S+) are gone`, ""},
+		{wire.WhyMount, `/volumes/([^/]+)/_data: (cannot access path .*)`, ""},
+		{wire.WhyMount, `error while mounting volume '\S*/([^/]+)/_data': (?:failed to mount local volume: )?(.*)`, ""},
 		{wire.WhyMount, `(?i)mount[^:]*?(/\S+):.*(no such file or directory|not a directory)`, ""},
 		{wire.WhyDisk, `no space left on (device)`, ""},
 		{wire.WhyPermission, `exec "([^"]*)": .*permission denied`, ""},
