@@ -69,7 +69,6 @@ var containerDifferences = []difference{
 	{"GET /containers/dud-*", "body.NetworkSettings.Networks.bridge.*", "of a container that did not start there is nothing yet"},
 	{"GET /containers/dud-*", "body.State.Error", "in our words"},
 	{"GET /containers/*/stats*", "body.memory_stats.stats.*", "every counter that the kernel has"},
-	{"GET /containers/*/stats*", "body.blkio_stats.io_service*", "who reads a file first reads it from the disk"},
 	{"GET /containers/*/stats*", "body.pids_stats.limit", "none is a number since"},
 	{"GET /containers/made*", "body.HostConfig.Mounts*.ReadOnlyNonRecursive", "what older clients mean is written out"},
 	{"GET /containers/made*", "body.HostConfig.MemorySwappiness", "shown as it was asked for"},

@@ -375,12 +375,12 @@ func kinds(doc any) any {
 		return "text"
 	case map[string]any:
 		for key := range v {
-			v[key] = kinds(v[key])
+			if key != "Titles" { // of columns
+				v[key] = kinds(v[key])
+			}
 		}
 	case []any:
-		if len(v) > 0 {
-			return []any{kinds(v[0])}
-		}
+		return []any{}
 	}
 	return doc
 }

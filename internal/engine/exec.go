@@ -111,9 +111,13 @@ func (e *Engine) runExec(ctx context.Context, x *container.Exec, rec *container.
 		// Of an answer that is no stream docker's command line shows the status alone.
 		code, _ := why.ExecFailed(err)
 		x.Ended(code)
-		if _, werr := conn.Write(o.Header); werr == nil {
-			session.Tell(conn, err, o.Tty)
+		if _, werr := conn.Write(o.Header); werr != nil {
+			return nil // the client went away
 		}
+		if o.Settle != nil {
+			o.Settle()
+		}
+		session.Tell(conn, err, o.Tty)
 		return nil
 	}
 	if err != nil {

@@ -173,6 +173,43 @@ try:
 except NotFound:
     pass
 
+# Terminals, waits, lists and what is refused.
+typed = client.containers.create(IMAGE, ["sh", "-c", "read a; echo got $a; stty size; exit 5"], tty=True, stdin_open=True, name="py-typed", auto_remove=False)
+sock = low.attach_socket(typed.id, params={"stdin": 1, "stdout": 1, "stream": 1})
+typed.start()
+typed.resize(height=30, width=100)
+sock._sock.sendall(b"typed\n")
+text = b""
+while b"30 100" not in text:
+    part = sock._sock.recv(4096)
+    assert part, text
+    text += part
+assert b"got typed" in text, text
+equal(typed.wait(condition="not-running")["StatusCode"], 5)
+sock._sock.close()
+assert b"got typed" in typed.logs(since=1, until=int(time.time()) + 60)
+equal([c.name for c in client.containers.list(all=True, filters={"exited": 5})], ["py-typed"])
+equal([c.name for c in client.containers.list(filters={"exited": 5})], [])
+equal(client.containers.list(all=True, filters={"since": "py-typed"}), [])
+for refused, status in ((lambda: typed.kill(), 409), (lambda: typed.pause(), 409), (lambda: low.resize("nosuch", 1, 1), 404), (lambda: typed.rename("py typed"), 400),
+                        (lambda: client.containers.create(IMAGE, "true", name="py-typed"), 409), (lambda: client.containers.list(filters={"nosuch": "x"}), 400)):
+    try:
+        refused()
+        raise AssertionError("not refused with %d" % status)
+    except APIError as err:
+        equal(err.status_code, status)
+gone = client.containers.run(IMAGE, ["sleep", "1000"], detach=True, remove=True, pids_limit=20, restart_policy={"Name": "no"})
+run = low.exec_create(gone.id, ["sh", "-c", "until [ \"$(stty size)\" = '20 70' ]; do sleep 0.01; done; stty size"], tty=True)
+stream = low.exec_start(run["Id"], tty=True, stream=True)
+low.exec_resize(run["Id"], height=20, width=70)
+assert b"20 70" in b"".join(stream)
+equal(low.exec_inspect(run["Id"])["ExitCode"], 0)
+run = low.exec_create(gone.id, ["true"], user="nosuch")
+assert b"nosuch" in low.exec_start(run["Id"])
+equal(low.exec_inspect(run["Id"])["ExitCode"], 126)
+gone.remove(force=True)
+typed.remove()
+
 # What is left goes, and was told.
 assert client.df()
 network.remove()
