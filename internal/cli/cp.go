@@ -34,8 +34,8 @@ func buildCp(a *app, cmd *cobra.Command) {
 	cmd.Args = exactly(2, "a source and a target, one of them CONTAINER:PATH")
 	cmd.ValidArgsFunction = a.completeCopy
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		from, source, _ := splitPlace(args[0])
-		to, target, _ := splitPlace(args[1])
+		from, source := splitPlace(args[0])
+		to, target := splitPlace(args[1])
 		switch {
 		case from != "" && to != "":
 			return wrong("cannot copy from one container to another").WithHint("copy through a pipe: berth cp %s - | berth cp - %s", args[0], args[1])
@@ -54,17 +54,14 @@ func buildCp(a *app, cmd *cobra.Command) {
 	}
 }
 
-// splitPlace splits CONTAINER:PATH. What begins with a slash or a dot is a path
-// of this machine whatever else is in it.
-func splitPlace(text string) (container, path string, inContainer bool) {
-	if filepath.IsAbs(text) || strings.HasPrefix(text, ".") {
-		return "", text, false
-	}
+// splitPlace splits CONTAINER:PATH; container is "" for a path of this machine. What
+// begins with a slash or a dot is one whatever else is in it.
+func splitPlace(text string) (container, path string) {
 	container, path, ok := strings.Cut(text, ":")
-	if !ok {
-		return "", text, false
+	if !ok || filepath.IsAbs(text) || strings.HasPrefix(text, ".") {
+		return "", text
 	}
-	return container, path, true
+	return container, path
 }
 
 func (a *app) completeCopy(_ *cobra.Command, args []string, word string) ([]string, cobra.ShellCompDirective) {

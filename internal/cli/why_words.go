@@ -47,7 +47,7 @@ func explainCause(w *wire.Why, c *wire.WhyCause, now time.Time) (title, text, ad
 	subject, other := format.Printable(c.Subject), format.Printable(c.Other)
 	switch c.Kind {
 	case wire.WhyNotFound, wire.WhyLoader, wire.WhyCRLF, wire.WhyPlatform, wire.WhyExecutable, wire.WhyPort, wire.WhyMount, wire.WhyConfig, wire.WhyPartner, wire.WhyStart:
-		return explainStart(w, c, subject, other)
+		return explainStart(c, subject, other)
 	case wire.WhyAsked:
 		return explainAsked(w, c, now)
 	case wire.WhyOOM, wire.WhyHostOOM, wire.WhyMemory:
@@ -103,7 +103,7 @@ func startAgain(w *wire.Why, name string) string {
 	return ""
 }
 
-func explainStart(w *wire.Why, c *wire.WhyCause, subject, other string) (title, text, advice string) {
+func explainStart(c *wire.WhyCause, subject, other string) (title, text, advice string) {
 	switch c.Kind {
 	case wire.WhyNotFound:
 		if subject == "" {

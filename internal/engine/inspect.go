@@ -77,10 +77,8 @@ func (e *Engine) filePaths(rec *container.Record, out *api.InspectResponse) {
 	if m := rec.HostConfig.NetworkMode; m.IsContainer() {
 		id = m.ConnectedContainer()
 	}
-	dir := e.dir(id)
-	out.ResolvConfPath = filepath.Join(dir, "resolv.conf")
-	out.HostnamePath = filepath.Join(dir, "hostname")
-	out.HostsPath = filepath.Join(dir, "hosts")
+	files := e.nets.Files(id)
+	out.ResolvConfPath, out.HostnamePath, out.HostsPath = files.Resolv, files.Hostname, files.Hosts
 }
 
 func (e *Engine) graphDriver(rec *container.Record) *storage.DriverData {
@@ -125,7 +123,7 @@ func fromTmpfsMap(rec *container.Record, m volume.Mount) bool {
 	return false
 }
 
-func portSummary(rec *container.Record, ports network.PortMap) []api.PortSummary {
+func portSummary(ports network.PortMap) []api.PortSummary {
 	out := []api.PortSummary{}
 	for p, bindings := range ports {
 		if len(bindings) == 0 {

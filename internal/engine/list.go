@@ -281,7 +281,7 @@ func (e *Engine) summary(ctx context.Context, rec *container.Record, names image
 		ImageID: rec.ImageID.String(),
 		Command: commandLine(rec),
 		Created: rec.Created.Unix(),
-		Ports:   portSummary(rec, e.nets.Ports(rec)),
+		Ports:   portSummary(e.nets.Ports(rec)),
 		Labels:  rec.Config.Labels,
 		State:   rec.State.Status,
 		Status:  rec.State.Describe(time.Now()),

@@ -35,9 +35,7 @@ var (
 func Parse(s string) (ref Ref, ok bool, err error) {
 	if m := scpStyle.FindStringSubmatch(s); m != nil && !strings.Contains(s, "://") {
 		ref.Remote = m[1] + "@" + m[2] + ":" + m[3]
-		if err := ref.fragment(m[4]); err != nil {
-			return Ref{}, true, err
-		}
+		ref.fragment(m[4])
 		return ref, true, ref.check(s)
 	}
 	scheme, _, found := strings.Cut(s, "://")
@@ -65,9 +63,7 @@ func Parse(s string) (ref Ref, ok bool, err error) {
 	fragment, query := u.Fragment, u.Query()
 	u.Fragment, u.RawFragment, u.RawQuery = "", "", ""
 	ref.Remote = u.String()
-	if err := ref.fragment(fragment); err != nil {
-		return Ref{}, true, err
-	}
+	ref.fragment(fragment)
 	if err := ref.query(s, query); err != nil {
 		return Ref{}, true, err
 	}
@@ -75,13 +71,10 @@ func Parse(s string) (ref Ref, ok bool, err error) {
 }
 
 // fragment reads "ref:subdir".
-func (r *Ref) fragment(f string) error {
-	r.Ref, r.Subdir, _ = strings.Cut(f, ":")
-	return nil
-}
+func (r *Ref) fragment(f string) { r.Ref, r.Subdir, _ = strings.Cut(f, ":") }
 
 func (r *Ref) query(s string, q url.Values) error {
-	set := func(name, value string) error {
+	set := func(value string) error {
 		if r.Ref != "" && r.Ref != value {
 			return invalid(s, "it names both %q and %q", r.Ref, value)
 		}
@@ -96,11 +89,11 @@ func (r *Ref) query(s string, q url.Values) error {
 		var err error
 		switch key {
 		case "ref":
-			err = set(key, v)
+			err = set(v)
 		case "tag":
-			err = set(key, "refs/tags/"+strings.TrimPrefix(v, "refs/tags/"))
+			err = set("refs/tags/" + strings.TrimPrefix(v, "refs/tags/"))
 		case "branch":
-			err = set(key, "refs/heads/"+strings.TrimPrefix(v, "refs/heads/"))
+			err = set("refs/heads/" + strings.TrimPrefix(v, "refs/heads/"))
 		case "subdir":
 			r.Subdir = v
 		case "checksum", "commit":

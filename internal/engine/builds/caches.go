@@ -132,7 +132,7 @@ func (b *bases) remote(ctx context.Context, from wire.BuildCacheFrom, platform *
 	one.layer = func(ctx context.Context, d ocispec.Descriptor, diffID digest.Digest) error {
 		return opened.Layer(ctx, d, diffID, one.shown.message)
 	}
-	if err := usableCache(opened.Type, from.Ref); err != nil {
+	if err := usableCache(opened.Type); err != nil {
 		return nil, err
 	}
 	doc, err := opened.Document(ctx, solve.MaxShared)
@@ -146,7 +146,7 @@ func (b *bases) remote(ctx context.Context, from wire.BuildCacheFrom, platform *
 }
 
 // usableCache tells what can be read from what cannot.
-func usableCache(artifact, ref string) error {
+func usableCache(artifact string) error {
 	switch {
 	case artifact == "" || artifact == wire.BuildCacheType:
 		return nil
@@ -168,7 +168,7 @@ func (b *bases) directory(entry int, from wire.BuildCacheFrom) (*cache, error) {
 	}
 	if kind := doc.ArtifactType(); kind == "" {
 		return nil, fault.New(fault.Unsupported, "", "", "it is an image and no build cache")
-	} else if err := usableCache(kind, from.Dir); err != nil {
+	} else if err := usableCache(kind); err != nil {
 		return nil, err
 	}
 	if digest.FromBytes(from.Document) != doc.Manifest.Config.Digest {
