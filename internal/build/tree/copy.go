@@ -349,7 +349,7 @@ func (c *copier) file(ctx context.Context, e *Entry, parent int, p string, a Att
 	err = c.r.fileIn(parent, p, a, func(dst int) error {
 		buf := buffers.Get().(*[256 << 10]byte)
 		defer buffers.Put(buf)
-		if err := copyData(ctx, dst, src, &selected, buf[:]); err != nil {
+		if err := copyFile(ctx, dst, src, &selected, buf[:]); err != nil {
 			return err
 		}
 		return c.unchanged(src, e.Path, &selected)

@@ -3,6 +3,7 @@ package tree
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -102,6 +103,14 @@ func TestHolesStayHoles(t *testing.T) {
 			}
 			if err := rootAt(t, to).Copy(ctx, d, m, "/copy", CopyOptions{}); err != nil {
 				t.Fatal(err)
+			}
+			sums, err := d.sums(ctx, m)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want, err := os.ReadFile(filepath.Join(from, "f"))
+			if err != nil || sums[0].Data != sha256.Sum256(want) {
+				t.Errorf("the digest is another one: %v", err)
 			}
 			same, err := sameBytes(filepath.Join(from, "f"), filepath.Join(to, "copy"))
 			if err != nil || !same {

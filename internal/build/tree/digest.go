@@ -222,7 +222,7 @@ func (d *Dir) sumOnce(ctx context.Context, e *Entry) (Sum, error) {
 	h := sha256.New()
 	buf := buffers.Get().(*[256 << 10]byte)
 	defer buffers.Put(buf)
-	n, err := copyBuffer(ctx, h, fdFile(fd), buf[:])
+	n, err := copyContent(ctx, h, fd, &e.Stat, zeroWriter(ctx, h), buf[:])
 	if err != nil {
 		return s, classify("read file", e.Path, err)
 	}
