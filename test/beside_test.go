@@ -155,7 +155,7 @@ func (b *beside) on(ctx context.Context, side int, version string, c call) (answ
 // both sends a request to both sides, docker first.
 func (b *beside) both(version string, c call) (out [2]answer) {
 	b.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	for side := range out {
 		var err error
