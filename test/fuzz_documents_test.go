@@ -91,6 +91,10 @@ func (g *grammar) document(pattern string) doc {
 		d = doc{"Cmd": g.command(), "Env": []string{"x=y"}}
 	case pattern == "/berth/build":
 		d = doc{"archive": true, "dockerfile": "Dockerfile", "tags": []string{"built:1"}}
+	case pattern == "/berth/plan":
+		kind := func() string { return g.pick("container", "network", "volume", "image", "build-cache", "x") }
+		d = doc{"Prunes": []doc{{"Kind": kind(), "Filters": doc{g.pick("until", "label", "all", "dangling"): doc{g.pick("true", "1h", "a=b", g.text()): true}}, "MaxUsed": g.size()}, {"Kind": kind()}},
+			"Remove": doc{"Kind": kind(), "Refs": []string{g.container(), g.image(), g.pick("fznet1", "fzvol1", "bridge", "", g.text())}, "Force": g.chance(50), "Volumes": g.chance(50), "NoPrune": g.chance(50)}}
 	default:
 		d = doc{g.pick("Name", "Force", "X"): g.any()}
 	}
