@@ -26,6 +26,11 @@ func Look() vocabulary.Host {
 		AppArmor: read("/sys/module/apparmor/parameters/enabled") == "Y",
 		SELinux:  exists("/sys/fs/selinux/enforce"),
 	}
+	if h.CgroupV2 {
+		h.IOWeight = strings.Contains(" "+read("/sys/fs/cgroup/cgroup.controllers")+" ", " io ")
+	} else {
+		h.IOWeight = exists("/sys/fs/cgroup/blkio/blkio.weight") || exists("/sys/fs/cgroup/blkio/blkio.bfq.weight")
+	}
 	// As in "0" or "0-1": only the last number counts.
 	online := read("/sys/devices/system/node/online")
 	if last, err := strconv.Atoi(online[strings.LastIndexAny(online, "-,")+1:]); err == nil {

@@ -19,6 +19,7 @@ type Host struct {
 	Memory   int64 // bytes
 	Nodes    int   // of memory
 	CgroupV2 bool
+	IOWeight bool     // cgroups can weigh what goes to block devices
 	Runtimes []string // names of the OCI runtimes besides the built-in one
 	AppArmor bool     // the kernel enforces AppArmor profiles
 	SELinux  bool     // the kernel enforces SELinux labels

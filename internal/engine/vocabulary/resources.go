@@ -149,6 +149,9 @@ func checkBlkio(r *Request) error {
 	if w := b.BlkioWeight; w != 0 && (w < minBlkio || w > maxBlkio) {
 		return invalid("Range of blkio weight is from 10 to 1000")
 	}
+	if (b.BlkioWeight != 0 || len(b.BlkioWeightDevice) > 0) && !r.Host.IOWeight {
+		r.warn("Your kernel does not support Block I/O weight or the cgroup is not mounted. Weight discarded.")
+	}
 	for _, d := range b.BlkioWeightDevice {
 		if d == nil || !path.IsAbs(d.Path) || d.Weight < minBlkio || d.Weight > maxBlkio {
 			return invalid("invalid BlkioWeightDevice: a device path and a weight from 10 to 1000 are needed")
