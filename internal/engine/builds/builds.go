@@ -75,7 +75,7 @@ func (s *Service) Build(ctx context.Context, req build.Request, o Options) (res 
 	}
 	for _, t := range req.Tags {
 		if named, err := image.ParseName(t); err == nil && res.Image != nil {
-			s.stock.Tell(events.ActionTag, reference.FamiliarString(named), reference.FamiliarString(named), res.Image)
+			s.stock.Tell(events.ActionTag, res.Image.ID.String(), reference.FamiliarString(named), res.Image)
 		}
 	}
 	return res, caches.export(ctx, res)
