@@ -61,7 +61,6 @@ var containerDifferences = []difference{
 	// What is better so.
 	{"*/containers/*refused*", "status", "refused when it is made, and not when it is started"},
 	{"POST /containers/create {*ExposedPorts*container:one*", "status", "exposed ports open nothing, so they are in nobody's way"},
-	{"POST /containers/create {*Links*", "status", "refused by name"},
 	{"GET /containers/one/json", "body.NetworkSettings.Networks.net.*", "names and networks are known before the first start"},
 	{"GET /containers/json*", "body*.NetworkSettings.Networks.net.Aliases", "a list has them, too"},
 	{"GET /containers/dud-*", "body.Host*Path", "of a container that did not start there is nothing yet"},
@@ -94,7 +93,6 @@ var containerDifferences = []difference{
 	{"POST /containers/create?name=seven*", "*", "refused before it is started"},
 	{"*", "body.ContainersDeleted", "an empty list, and not null"},
 	{"POST /containers/*/update*", "body.Warnings", "an empty list, and not null"},
-	{"DELETE /containers/two?link=1", "status", "links are refused by name"},
 	{"POST /containers/create {\"Image\":\"\",\"Cmd\":[\"true\"]}", "*", "there is no container without an image"},
 	{"POST /containers/create {\"Cmd\":[\"true\"]}", "*", "there is no container without an image"},
 	{"POST /containers/one/exec {\"Cmd\":\"true\"}", "*", "a string is taken for a list of one, as in create"},
