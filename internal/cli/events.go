@@ -50,10 +50,10 @@ func buildEvents(a *app, cmd *cobra.Command) {
 		}
 		var failure error
 		err = c.Events(cmd.Context(), o, func(raw json.RawMessage) bool {
-			if t.Kind != format.Table {
-				failure = a.printValues(t, raw)
-			} else {
+			if t.Kind == format.Table {
 				_, failure = io.WriteString(a.out, eventLine(raw))
+			} else {
+				failure = a.printValues(t, withFieldNames(t, raw))
 			}
 			return failure == nil
 		})
@@ -62,6 +62,27 @@ func buildEvents(a *app, cmd *cobra.Command) {
 		}
 		return err
 	}
+}
+
+// withFieldNames gives an event's members the names that templates for docker know
+// them by, beside those that they have in JSON.
+func withFieldNames(t *format.Template, raw json.RawMessage) json.RawMessage {
+	var members map[string]json.RawMessage
+	if t.Kind == format.JSON || json.Unmarshal(raw, &members) != nil {
+		return raw
+	}
+	for _, f := range []struct{ name, member, absent string }{
+		{"Status", "status", `""`}, {"ID", "id", `""`}, {"From", "from", `""`}, {"Scope", "scope", `""`},
+		{"Time", "time", "0"}, {"TimeNano", "timeNano", "0"},
+	} {
+		if members[f.name] = members[f.member]; members[f.name] == nil {
+			members[f.name] = json.RawMessage(f.absent)
+		}
+	}
+	if more, err := json.Marshal(members); err == nil {
+		raw = more
+	}
+	return raw
 }
 
 // eventLine writes an event as docker does: time, type, action, id and what else

@@ -199,6 +199,7 @@ func TestLookingAtContainers(t *testing.T) {
 		{"update of nothing", []string{"update", "web"}, 1, "", "nothing to change"},
 		{"update in conflict", []string{"update", "--cpus", "1", "--cpu-quota", "5", "web"}, 1, "", "same limit"},
 		{"events in a template", []string{"events", "--format", "{{.Type}} {{.Action}} {{.Actor.ID}}"}, 0, "container die abc\nnetwork create def\n", ""},
+		{"events in docker's words", []string{"events", "--format", "{{.Time}} {{.TimeNano}} {{.Scope}}"}, 0, "5 5000000007 \n6 0 \n", ""},
 		{"disk usage", []string{"system", "df"}, 0, "TYPE            TOTAL   ACTIVE   SIZE   RECLAIMABLE\nImages          2       1        1kB    500B (50%)\n" +
 			"Containers      1       0        0B     0B\nLocal Volumes   1       0        0B     0B\nBuild Cache     0       0        0B     0B\n", ""},
 	})
