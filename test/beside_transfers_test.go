@@ -48,7 +48,7 @@ func TestTransfersBesideDocker(t *testing.T) {
 		{"GET /distribution/", ".Platforms", "docker 20.10 does not look into OCI manifests"},
 		{"GET /distribution/", "docker 500, berth 401", "credentials that are not good are no defect of the engine"},
 		{"POST /auth", "docker 500, berth 401", "credentials that are not good are no defect of the engine"},
-		{"POST /images/create", "docker 500, berth 401", "credentials that are not good are no defect of the engine"},
+		{"POST /images/create", "docker 500, berth 403", "credentials that are not good are no defect of the engine"},
 		{"POST /auth", "missing .IdentityToken", "later dockers leave an empty one out"},
 		{"POST /images/load", "additional ", "docker shows progress of layers only that it does not have"},
 		{"POST /images/load", "status: docker 200, berth 400", "what is known before anything was sent has a status"},

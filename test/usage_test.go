@@ -93,7 +93,7 @@ func TestEventsAreReplayedAfterAKill(t *testing.T) {
 	h.equal(events("type=container", "container=box"), "container create, container attach, container start, container die")
 	h.equal(events("type=network", "event=create"), "network create")
 	h.equal(events("type=network", "event=connect", "event=disconnect"), "network connect, network disconnect")
-	h.equal(events("volume=vol"), "volume create")
+	h.equal(events("volume=vol"), "volume create, volume mount, volume unmount")
 	h.equal(events("label=a=b", "event=die"), "container die")
 	h.ok("rm", "box")
 }

@@ -180,6 +180,11 @@ func (x *exchange) report(work func(out io.Writer) error) error {
 	s := newStream(x, true)
 	x.Header()["Content-Type"] = jsonType
 	err := work(s)
+	if !s.wrote() && fault.Is(err, fault.Unauthorized) {
+		// Docker's command line takes 401 for an invitation to ask for a password, and
+		// waits for ever where its standard input has ended.
+		err = fault.New(fault.Forbidden, "", "", "%w", err)
+	}
 	if err != nil && s.wrote() {
 		x.logFailure(statusOf(fault.KindOf(err)), err)
 		_, _ = s.Write(errorLine(err))

@@ -232,7 +232,6 @@ func (e *Engine) emitDie(rec *container.Record, x container.Exit) {
 		more["note"] = rec.State.Note
 	}
 	e.emit(rec, events.ActionDie, more)
-	e.emitMounts(rec, events.ActionUnmount)
 }
 
 // handleExecExit records the end of an exec.

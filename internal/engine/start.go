@@ -88,7 +88,6 @@ func (e *Engine) start(ctx context.Context, c *container.Container) error {
 	e.laggards.add(c)
 	e.probes.start(e, c)
 	e.forwards.start(e, c)
-	e.emitMounts(rec, events.ActionMount)
 	e.emit(rec, events.ActionStart, nil)
 	return nil
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"maps"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -218,20 +217,6 @@ func (e *Engine) keepVolume(v volume.Volume, f filter.Set, all bool, before *rec
 func goes(c *container.Container) bool {
 	rec := c.Record()
 	return rec.State.Status == apicontainer.StateRemoving || rec.HostConfig.AutoRemove && rec.State.Status == apicontainer.StateExited
-}
-
-// emitMounts tells of each volume of a container that it is, or was, mounted.
-func (e *Engine) emitMounts(rec *container.Record, action events.Action) {
-	for _, m := range rec.Mounts {
-		if m.Type != mount.TypeVolume {
-			continue
-		}
-		attrs := map[string]string{"driver": volume.DriverLocal, "container": rec.ID}
-		if action == events.ActionMount {
-			attrs["destination"], attrs["read/write"], attrs["propagation"] = m.Destination, strconv.FormatBool(!m.ReadOnly), string(m.Propagation)
-		}
-		e.bus.Publish(events.VolumeEventType, action, m.Name, attrs)
-	}
 }
 
 func (e *Engine) publishVolume(action events.Action, name string) {
