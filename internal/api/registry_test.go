@@ -87,11 +87,11 @@ func TestUnreadableCredentialsAreExplainedAndNeverShown(t *testing.T) {
 		{"X-Registry-Config": encoded(`{"r.io":"hunter2"}`)}, {"X-Registry-Auth": strings.Repeat("hunter2", 50000)},
 	} {
 		w := askWith(denied, "POST", "/images/create?fromImage=a&tag=1", "", header)
-		if b := w.Body.String(); w.Code != 401 || !strings.Contains(b, "anonymously") || strings.Contains(b, "hunter2") {
+		if b := w.Body.String(); w.Code != 403 || !strings.Contains(b, "anonymously") || strings.Contains(b, "hunter2") {
 			t.Errorf("%.60v: %d %s", header, w.Code, w.Body)
 		}
 	}
-	if w := askWith(denied, "POST", "/images/create?fromImage=a&tag=1", "", nil); w.Code != 401 || strings.Contains(w.Body.String(), "anonymously") {
+	if w := askWith(denied, "POST", "/images/create?fromImage=a&tag=1", "", nil); w.Code != 403 || strings.Contains(w.Body.String(), "anonymously") {
 		t.Errorf("without a header: %d %s", w.Code, w.Body)
 	}
 }
