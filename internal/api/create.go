@@ -135,6 +135,9 @@ func adaptCreate(v apiVersion, req *container.CreateRequest, mac network.Hardwar
 	if warnings, err = adaptEndpoints(v, hc, req.NetworkingConfig, mac); err != nil {
 		return nil, err
 	}
+	if hc.VolumeDriver != "" && !v.before(48) && slices.ContainsFunc(hc.Mounts, withoutDriver) {
+		warnings = append(warnings, "The container-wide VolumeDriver has no effect on volumes in Mounts; name the driver in VolumeOptions.DriverConfig instead.")
+	}
 	var empty []string
 	for port, bindings := range hc.PortBindings {
 		if len(bindings) == 0 {
@@ -147,6 +150,12 @@ func adaptCreate(v apiVersion, req *container.CreateRequest, mac network.Hardwar
 		warnings = append(warnings, "Container ports with an empty list of port bindings are published on an ephemeral port: "+strings.Join(empty, ", "))
 	}
 	return warnings, nil
+}
+
+// withoutDriver reports whether a mount is a volume that names no driver itself.
+func withoutDriver(m mount.Mount) bool {
+	o := m.VolumeOptions
+	return m.Type == mount.TypeVolume && (o == nil || o.DriverConfig == nil || o.DriverConfig.Name == "")
 }
 
 // adaptHost does so for the fields of HostConfig outside of mounts and ports.

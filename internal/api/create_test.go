@@ -146,6 +146,23 @@ func TestMovingTheMACAddressWarnsSince144(t *testing.T) {
 	}
 }
 
+func TestVolumeDriverThatMountsIgnoreIsNamedSince148(t *testing.T) {
+	for _, c := range []struct {
+		version, mount string
+		warned         bool
+	}{
+		{"1.48", `{"Type":"volume","Target":"/v"}`, true},
+		{"1.47", `{"Type":"volume","Target":"/v"}`, false},
+		{"1.48", `{"Type":"volume","Target":"/v","VolumeOptions":{"DriverConfig":{"Name":"local"}}}`, false},
+		{"1.48", `{"Type":"tmpfs","Target":"/v"}`, false},
+	} {
+		w := ask(t, &stub{}, "POST", "/v"+c.version+"/containers/create", `{"Image":"a","HostConfig":{"VolumeDriver":"local","Mounts":[`+c.mount+`]}}`)
+		if w.Code != http.StatusCreated || strings.Contains(w.Body.String(), "VolumeDriver") != c.warned {
+			t.Errorf("%s %s: %d %s", c.version, c.mount, w.Code, w.Body)
+		}
+	}
+}
+
 func TestBodiesAreCheckedBeforeTheyAreRead(t *testing.T) {
 	big := `{"Image":"` + strings.Repeat("a", maxBody) + `"}`
 	if w := ask(t, &stub{}, "POST", "/containers/create", big); w.Code != http.StatusRequestEntityTooLarge {

@@ -35,7 +35,7 @@ type legacyImage struct {
 	Created         string `json:",omitempty"`
 	DockerVersion   string
 	Author          string
-	Config          *legacyImageConfig
+	Config          any     // a *legacyImageConfig, a *wholeImageConfig from 1.50 on
 	Container       *string `json:",omitempty"`
 	ContainerConfig *legacyImageConfig
 	VirtualSize     *int64 `json:",omitempty"`
@@ -44,6 +44,20 @@ type legacyImage struct {
 type legacyImageConfig struct {
 	container.Config
 	OnBuild []string
+}
+
+// wholeImageConfig is what 1.50 and 1.51 say of an image's configuration: what
+// only containers have is gone, the rest is there also when it is empty.
+type wholeImageConfig struct {
+	dockerspec.DockerOCIImageConfig
+	User       string
+	Env        []string
+	Cmd        []string
+	Entrypoint []string
+	Volumes    map[string]struct{}
+	WorkingDir string
+	Labels     map[string]string
+	OnBuild    []string
 }
 
 // imageNow is the answer from 1.52 on. docker-compose 1.29 asks in the newest version
@@ -55,6 +69,9 @@ type imageNow struct {
 
 func imageBefore52(v apiVersion, img images.Inspection) legacyImage {
 	out := legacyImage{InspectResponse: img.InspectResponse, Parent: img.Parent, Comment: img.Comment, Created: img.Created, Author: img.Author, Config: imageConfig(img.Config)}
+	if !v.before(50) {
+		out.Config = wholeConfig(img.Config)
+	}
 	out.ContainerConfig = imageConfig(img.Config)
 	if v.before(45) {
 		out.Container = new(string)
@@ -80,6 +97,14 @@ func imageConfig(c *dockerspec.DockerOCIImageConfig) *legacyImageConfig {
 	out.OnBuild, out.Healthcheck, out.Shell = c.OnBuild, c.Healthcheck, c.Shell
 	out.ExposedPorts = exposedPorts(c.ExposedPorts)
 	return out
+}
+
+func wholeConfig(c *dockerspec.DockerOCIImageConfig) *wholeImageConfig {
+	if c == nil {
+		return &wholeImageConfig{}
+	}
+	return &wholeImageConfig{DockerOCIImageConfig: *c, User: c.User, Env: c.Env, Cmd: c.Cmd, Entrypoint: c.Entrypoint,
+		Volumes: c.Volumes, WorkingDir: c.WorkingDir, Labels: c.Labels, OnBuild: c.OnBuild}
 }
 
 // exposedPorts reads the ports of an image; what is not a port was never

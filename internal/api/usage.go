@@ -27,7 +27,7 @@ type legacyUsage struct {
 	Containers  []container.Summary
 	Volumes     []volume.Volume
 	BuildCache  []build.CacheRecord
-	BuilderSize int64
+	BuilderSize *int64          `json:",omitempty"` // before 1.42
 	Owners      []measure.Owned `json:",omitempty"`
 }
 
@@ -69,7 +69,13 @@ func diskUsage(x *exchange) error {
 		legacy.Volumes = u.VolumeUsage.Items
 	}
 	if u.BuildCacheUsage != nil && u.BuildCacheUsage.Items != nil {
-		legacy.BuildCache, legacy.BuilderSize = u.BuildCacheUsage.Items, u.BuildCacheUsage.TotalSize
+		legacy.BuildCache = u.BuildCacheUsage.Items
+	}
+	if x.version.before(42) {
+		legacy.BuilderSize = new(int64)
+		if u.BuildCacheUsage != nil {
+			*legacy.BuilderSize = u.BuildCacheUsage.TotalSize
+		}
 	}
 	if x.version.before(52) {
 		return x.reply(http.StatusOK, legacy)
