@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -101,32 +99,13 @@ func (d *dockerd) hooksOf() hooks {
 	return hooks{ready: d.ready, reload: d.reload, end: d.end}
 }
 
-// ready says in the log what tools wait for, and serves the figures.
-func (d *dockerd) ready(e *engine.Engine, ls []*listener) {
+// ready says in the log what tools wait for.
+func (d *dockerd) ready(ls []*listener) {
 	d.log.Info("Daemon has completed initialization")
 	for _, l := range ls {
 		address := l.String()
 		d.log.Info("API listen on " + strings.TrimPrefix(strings.TrimPrefix(address, "unix://"), "tcp://"))
 	}
-	address := d.now.text("metrics-addr")
-	if address == "" {
-		return
-	}
-	ln, err := net.Listen("tcp", address)
-	if err != nil {
-		d.log.Error("the figures are not served", "address", address, "error", err)
-		return
-	}
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
-		if err := e.Metrics(r.Context(), w); err != nil {
-			http.Error(w, err.Error(), http.StatusInternalServerError)
-		}
-	})
-	d.log.Info("serving the figures", "address", ln.Addr().String())
-	s := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(d.log.Handler(), slog.LevelDebug)}
-	go func() { _ = s.Serve(ln) }()
 }
 
 // end stops the containers unless they are to go on, as dockerd does.

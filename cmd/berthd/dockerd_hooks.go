@@ -6,14 +6,14 @@ import (
 
 // hooks are where berthd itself and the front for dockerd's flags differ.
 type hooks struct {
-	ready  func(e *engine.Engine, ls []*listener) // the API is served
-	reload func(e *engine.Engine) error           // on SIGHUP
-	end    func(e *engine.Engine)                 // the API is not served any more
+	ready  func(ls []*listener)         // the API is served
+	reload func(e *engine.Engine) error // on SIGHUP
+	end    func(e *engine.Engine)       // the API is not served any more
 }
 
-func (h *hooks) onReady(e *engine.Engine, ls []*listener) {
+func (h *hooks) onReady(ls []*listener) {
 	if h.ready != nil {
-		h.ready(e, ls)
+		h.ready(ls)
 	}
 }
 

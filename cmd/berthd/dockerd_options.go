@@ -77,6 +77,9 @@ func berthArgs(s settings) []string {
 			args = append(args, "--insecure-registry="+v)
 		}
 	}
+	if v := s.text("metrics-addr"); v != "" {
+		args = append(args, "--metrics-address="+v)
+	}
 	if !s.has("max-concurrent-downloads") {
 		args = append(args, "--max-concurrent-downloads=3")
 	}

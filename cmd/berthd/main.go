@@ -119,6 +119,10 @@ func (o *options) serve(log *slog.Logger) error {
 	}
 	running.Store(e)
 	listeners, err := o.listen()
+	a := api.New(e, log)
+	if err == nil {
+		err = o.serveMetrics(a, log)
+	}
 	if err == nil {
 		err = writePid(o.pidfile)
 	}
@@ -129,9 +133,9 @@ func (o *options) serve(log *slog.Logger) error {
 	for _, l := range listeners {
 		log.Info("serving the API", "address", l.String())
 	}
-	o.hooks.onReady(e, listeners)
+	o.hooks.onReady(listeners)
 	notify("READY=1")
-	err = serveUntil(stop, api.New(e, log), listeners, log)
+	err = serveUntil(stop, a, listeners, log)
 	notify("STOPPING=1")
 	o.hooks.onEnd(e)
 	err = errors.Join(err, e.Close(ctx))

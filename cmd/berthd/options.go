@@ -53,6 +53,7 @@ type options struct {
 	subnet4, subnet6           netip.Prefix
 	poolSize                   int
 	images                     imageOptions
+	metrics                    string // HOST:PORT, or nothing
 	logLevel                   string
 	level                      slog.Level
 	debug, showVersion         bool
@@ -115,6 +116,7 @@ func (o *options) sections() []section {
 		group("Diagnosis", func(f *pflag.FlagSet) {
 			f.StringVar(&o.logLevel, "log-level", "info", "log on stderr from `LEVEL` on: debug, info, warn or error")
 			f.BoolVarP(&o.debug, "debug", "D", false, "same as --log-level debug")
+			f.StringVar(&o.metrics, "metrics-address", "", "serve /metrics for Prometheus, and nothing else, on `HOST:PORT`, too\n(default: beside the API only)")
 			f.BoolVarP(&o.showVersion, "version", "v", false, "print the version and exit")
 			f.BoolP("help", "h", false, "print this help and exit")
 		}),

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"net/http"
 	"os"
 	"os/signal"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"berth/internal/api"
+	"berth/internal/fault"
 )
 
 // grace bounds how long running requests may go on after a signal.
@@ -87,6 +89,25 @@ func serveUntil(stop <-chan struct{}, a *api.API, listeners []*listener, log *sl
 		return nil
 	}
 	return err
+}
+
+// serveMetrics serves the figures, and nothing else, on their own address until
+// the process ends: collectors need no way to the API, which is as good as root.
+func (o *options) serveMetrics(a *api.API, log *slog.Logger) error {
+	if o.metrics == "" {
+		return nil
+	}
+	ln, err := net.Listen("tcp", o.metrics)
+	if err != nil {
+		return fault.New(fault.Invalid, "serve metrics on", o.metrics, "%w", err).WithHint("choose another HOST:PORT")
+	}
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", a)
+	s := newServer(a, true, log)
+	s.Handler = mux
+	go func() { _ = s.Serve(ln) }()
+	log.Info("serving the metrics", "address", "http://"+ln.Addr().String()+"/metrics")
+	return nil
 }
 
 // newServer returns a server for one kind of listener: local users are trusted
