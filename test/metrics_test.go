@@ -1,6 +1,7 @@
 package test
 
 import (
+	"encoding/json"
 	"strings"
 	"testing"
 )
@@ -39,5 +40,22 @@ func TestATakenAddressForTheFiguresIsNamedAtStart(t *testing.T) {
 	o := execute(t, h.within(binary(t, "berthd"), "--root", h.path("data2"), "--run", h.path("run2"), "--metrics-address", "127.0.0.1:9323"))
 	if o.code != 2 || !strings.Contains(o.stderr, "serve metrics on 127.0.0.1:9323") || !strings.Contains(o.stderr, "address already in use") {
 		t.Errorf("%+v", o)
+	}
+}
+
+func TestTheEngineLogsInJSONWhenAsked(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	h.args = []string{"--log-format", "json"}
+	h.startEngine()
+	h.stopEngine()
+	for line := range strings.Lines(h.engineLog()) {
+		var entry struct{ Time, Level, Msg string }
+		if err := json.Unmarshal([]byte(line), &entry); err != nil || entry.Time == "" || entry.Level == "" || entry.Msg == "" {
+			t.Errorf("%v in %s", err, line)
+		}
+	}
+	if !strings.Contains(h.engineLog(), `"msg":"serving the API"`) {
+		t.Errorf("%s", h.engineLog())
 	}
 }

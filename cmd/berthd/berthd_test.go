@@ -46,7 +46,7 @@ func TestHelpNamesEveryFlag(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, flag := range []string{"--root", "--run", "--host", "--config", "--docker-socket", "--group", "--log-level", "--debug", "--tlsverify", "--tlscacert",
-		"--tlscert", "--tlskey", "--runtime-binary", "--add-runtime", "--bridge", "--subnet", "--pool-size", "--pidfile", "--version"} {
+		"--tlscert", "--tlskey", "--runtime-binary", "--add-runtime", "--bridge", "--subnet", "--pool-size", "--pidfile", "--version", "--log-format", "--metrics-address"} {
 		if !strings.Contains(out.String(), flag+" ") {
 			t.Errorf("help does not name %s", flag)
 		}
@@ -83,6 +83,7 @@ func TestWrongCommandLinesAreRefusedByName(t *testing.T) {
 		{[]string{"--sparkle"}, "--sparkle"},
 		{[]string{"start"}, `"start"`},
 		{[]string{"--log-level", "loud"}, `"loud"`},
+		{[]string{"--log-format", "xml"}, `"xml"`},
 		{[]string{"--log-max-size", "big"}, `"big"`},
 		{[]string{"--build-cache-keep", "much"}, `"much"`},
 		{[]string{"--log-max-files", "0"}, "--log-max-files"},

@@ -72,7 +72,7 @@ func runDockerd(args []string, out io.Writer) error {
 	if os.Geteuid() != 0 {
 		return fault.New(fault.Forbidden, "", "", "dockerd needs to be started with root privileges")
 	}
-	d.makeLogger()
+	d.log = newLogger(d.now.text("log-format"), &d.level)
 	for _, line := range notices(d.now) {
 		d.log.Warn(line)
 	}
@@ -83,15 +83,6 @@ func runDockerd(args []string, out io.Writer) error {
 		return err
 	}
 	return o.serve(d.log)
-}
-
-func (d *dockerd) makeLogger() {
-	o := &slog.HandlerOptions{Level: &d.level}
-	var h slog.Handler = slog.NewTextHandler(os.Stderr, o)
-	if d.now.text("log-format") == "json" {
-		h = slog.NewJSONHandler(os.Stderr, o)
-	}
-	d.log = slog.New(h)
 }
 
 // hooksOf are what dockerd does where berthd does nothing.

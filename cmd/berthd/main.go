@@ -84,9 +84,18 @@ func run(args []string) error {
 	}
 	level := new(slog.LevelVar)
 	level.Set(o.level)
-	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
+	log := newLogger(o.logFormat, level)
 	o.hooks.reload = func(e *engine.Engine) error { return o.reload(args, e, level, log) }
 	return o.serve(log)
+}
+
+// newLogger writes to standard error, lines of JSON when form is json.
+func newLogger(form string, level slog.Leveler) *slog.Logger {
+	o := &slog.HandlerOptions{Level: level}
+	if form == "json" {
+		return slog.New(slog.NewJSONHandler(os.Stderr, o))
+	}
+	return slog.New(slog.NewTextHandler(os.Stderr, o))
 }
 
 func revision() string {

@@ -54,7 +54,7 @@ type options struct {
 	poolSize                   int
 	images                     imageOptions
 	metrics                    string // HOST:PORT, or nothing
-	logLevel                   string
+	logLevel, logFormat        string
 	level                      slog.Level
 	debug, showVersion         bool
 	flags                      *pflag.FlagSet // as the command line and the file set them
@@ -115,6 +115,7 @@ func (o *options) sections() []section {
 		}),
 		group("Diagnosis", func(f *pflag.FlagSet) {
 			f.StringVar(&o.logLevel, "log-level", "info", "log on stderr from `LEVEL` on: debug, info, warn or error")
+			f.StringVar(&o.logFormat, "log-format", "text", "log in the `FORM` text, or json: an object a line")
 			f.BoolVarP(&o.debug, "debug", "D", false, "same as --log-level debug")
 			f.StringVar(&o.metrics, "metrics-address", "", "serve /metrics for Prometheus, and nothing else, on `HOST:PORT`, too\n(default: beside the API only)")
 			f.BoolVarP(&o.showVersion, "version", "v", false, "print the version and exit")
@@ -190,6 +191,9 @@ func (o *options) complete(all *pflag.FlagSet) error {
 	}
 	if err := o.level.UnmarshalText([]byte(o.logLevel)); err != nil {
 		return fault.New(fault.Invalid, "", "", "--log-level %q is none of debug, info, warn, error", o.logLevel)
+	}
+	if o.logFormat != "text" && o.logFormat != "json" {
+		return fault.New(fault.Invalid, "", "", "--log-format %q is neither text nor json", o.logFormat)
 	}
 	var err error
 	if o.logMaxSize, err = units.RAMInBytes(o.logMaxSizeText); err != nil || o.logMaxSize <= 0 {
