@@ -41,47 +41,73 @@ func (x *exchange) readBody() ([]byte, error) {
 
 var errTooLarge = tooLarge{fault.New(fault.Invalid, "", "", "request body is larger than %d MiB", maxBody>>20)}
 
-// decode reads the body into v, a pointer to a struct. Clients newer than this
-// engine may send fields it does not know: such a field is ignored when it holds
-// its zero value and refused by name otherwise, since it asks for something that
-// would silently not happen. A missing body leaves v as it is.
+// decode reads the body into v, a pointer to a struct. As in docker, a field that
+// the API does not have is no error: clients that speak a version of their own
+// leave such traces, dockerode sends the parameters of a request in its body, too.
+// What is passed over is kept for ignored. A missing body leaves v as it is.
 func (x *exchange) decode(v any) error {
 	body, err := x.readBody()
 	if err != nil || len(body) == 0 {
 		return err
 	}
-	return decodeStrict(body, v)
+	x.unknown, err = decodeLoose(body, v)
+	if len(x.unknown) > 0 {
+		x.api.log.Debug("fields of a request were passed over", "method", x.r.Method, "path", x.r.URL.Path, "fields", x.unknown)
+	}
+	return err
 }
 
+// ignored returns a warning for each field of the body that had no effect though
+// it held something, but for parameters of the request that are there once more.
+func (x *exchange) ignored() []string {
+	var warnings []string
+	for _, name := range x.unknown {
+		if x.query(name) == "" {
+			warnings = append(warnings, "the API has no field "+name+": it was passed over and has no effect")
+		}
+	}
+	return warnings
+}
+
+// decodeStrict reads body into v, a pointer to a struct, and refuses by name what v
+// has no field for, unless it asks for nothing. It is for requests of Berth's own.
 func decodeStrict(body []byte, v any) error {
+	unknown, err := decodeLoose(body, v)
+	if err == nil && len(unknown) > 0 {
+		return fault.New(fault.Unsupported, "", "", "this engine does not know the field %s of the request", strings.Join(unknown, ", ")).
+			WithHint("leave it out, or set it to its zero value")
+	}
+	return err
+}
+
+// decodeLoose reads body into v, a pointer to a struct, and returns which fields of
+// it have no place there and are not zero.
+func decodeLoose(body []byte, v any) (unknown []string, err error) {
 	dec := json.NewDecoder(bytes.NewReader(body))
 	dec.DisallowUnknownFields()
-	err := dec.Decode(v)
+	err = dec.Decode(v)
 	if err == nil {
 		if rest := body[dec.InputOffset():]; len(bytes.TrimSpace(rest)) > 0 {
-			return fault.New(fault.Invalid, "", "", "unexpected content after JSON")
+			return nil, fault.New(fault.Invalid, "", "", "unexpected content after JSON")
 		}
-		return nil
+		return nil, nil
 	}
 	// Only now the dear way: find out which fields are unknown and whether they
 	// matter, then decode again without them.
 	var generic any
 	if json.Unmarshal(body, &generic) == nil {
-		if names := unknownFields(generic, reflect.TypeOf(v).Elem(), "", nil); len(names) > 0 {
-			slices.Sort(names)
-			return fault.New(fault.Unsupported, "", "", "this engine does not know the field %s of the request", strings.Join(names, ", ")).
-				WithHint("leave it out, or set it to its zero value")
-		}
+		unknown = unknownFields(generic, reflect.TypeOf(v).Elem(), "", nil)
+		slices.Sort(unknown)
 		reflect.ValueOf(v).Elem().SetZero()
 		err = json.Unmarshal(body, v)
 	}
-	if err == nil {
-		return nil
+	switch {
+	case err == nil:
+		return unknown, nil
+	case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
+		return nil, fault.New(fault.Invalid, "", "", "invalid JSON: the request body ends early")
 	}
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return fault.New(fault.Invalid, "", "", "invalid JSON: the request body ends early")
-	}
-	return fault.New(fault.Invalid, "", "", "invalid JSON: %w", err)
+	return nil, fault.New(fault.Invalid, "", "", "invalid JSON: %w", err)
 }
 
 var unmarshaler = reflect.TypeFor[json.Unmarshaler]()

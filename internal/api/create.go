@@ -73,7 +73,7 @@ func createContainer(x *exchange) error {
 	if err != nil {
 		return err
 	}
-	if resp.Warnings = append(resp.Warnings, warnings...); resp.Warnings == nil {
+	if resp.Warnings = append(append(resp.Warnings, warnings...), x.ignored()...); resp.Warnings == nil {
 		resp.Warnings = []string{}
 	}
 	return x.reply(http.StatusCreated, resp)

@@ -3,6 +3,7 @@ package api
 import (
 	"encoding/json"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
@@ -60,10 +61,6 @@ func TestCreateUnderstandsClientsOfAllAges(t *testing.T) {
 
 func TestCreateRefusesByName(t *testing.T) {
 	for _, c := range []struct{ version, body, want string }{
-		{"1.56", `{"Image":"a","Sparkle":true}`, "Sparkle"},
-		{"1.56", `{"Image":"a","HostConfig":{"Warp":{"Factor":9}}}`, "HostConfig.Warp"},
-		{"1.56", `{"Image":"a","HostConfig":{"Mounts":[{"Type":"bind","Shiny":"yes"}]}}`, "HostConfig.Mounts.Shiny"},
-		{"1.56", `{"Image":"a","NetworkingConfig":{"EndpointsConfig":{"n":{"Hue":3}}}}`, "NetworkingConfig.EndpointsConfig.n.Hue"},
 		{"1.56", `{"Image":"a","HostConfig":{"KernelMemory":5}}`, "HostConfig.KernelMemory"},
 		{"1.40", `{"Image":"a","HostConfig":{"Capabilities":["CAP_CHOWN"]}}`, "HostConfig.Capabilities"},
 		{"1.56", `{"Image":"a","MacAddress":"02:42:ac:11:00:02"}`, "container-wide MAC address"},
@@ -92,6 +89,32 @@ func TestUnknownFieldsThatAskForNothingAreIgnored(t *testing.T) {
 	req, _ := created(t, "/containers/create", `{"Image":"a","Sparkle":false,"HostConfig":{"Warp":{"Factor":0,"Names":[""]},"Memory":7,"Flux":null}}`)
 	if req.Image != "a" || req.HostConfig.Memory != 7 {
 		t.Errorf("the known fields got lost: %+v %+v", req.Config, req.HostConfig)
+	}
+}
+
+// dockerode sends all options of a create as parameters and in the body.
+func TestUnknownFieldsWithAMeaningAreWarnedOf(t *testing.T) {
+	for _, c := range []struct{ target, body, want string }{
+		{"", `{"Image":"a","Sparkle":true}`, "Sparkle"},
+		{"", `{"Image":"a","HostConfig":{"Warp":{"Factor":9}}}`, "HostConfig.Warp"},
+		{"", `{"Image":"a","HostConfig":{"Mounts":[{"Type":"bind","Shiny":"yes"}]}}`, "HostConfig.Mounts.Shiny"},
+		{"", `{"Image":"a","NetworkingConfig":{"EndpointsConfig":{"n":{"Hue":3}}}}`, "NetworkingConfig.EndpointsConfig.n.Hue"},
+		{"?name=web", `{"Image":"a","name":"web"}`, ""},
+		{"", `{"Image":"a","name":"web"}`, "name"},
+	} {
+		w := ask(t, &stub{}, "POST", "/containers/create"+c.target, c.body)
+		var answer container.CreateResponse
+		if err := json.Unmarshal(w.Body.Bytes(), &answer); err != nil || w.Code != http.StatusCreated {
+			t.Errorf("%s: %d %s", c.body, w.Code, w.Body)
+			continue
+		}
+		want := []string{}
+		if c.want != "" {
+			want = append(want, "the API has no field "+c.want+": it was passed over and has no effect")
+		}
+		if !slices.Equal(answer.Warnings, want) {
+			t.Errorf("%s: warnings %q, want %q", c.body, answer.Warnings, want)
+		}
 	}
 }
 
@@ -217,7 +240,7 @@ func FuzzCreateBody(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
 		var b createBody
-		if err := decodeStrict(body, &b); err != nil {
+		if _, err := decodeLoose(body, &b); err != nil {
 			return
 		}
 		for _, v := range []apiVersion{oldest, 1040, 1044, newest} {

@@ -22,6 +22,7 @@ type exchange struct {
 	api     *API
 	version apiVersion
 	form    url.Values // parsed query, filled by query
+	unknown []string   // fields of the body that have no place in the API, filled by decode
 	started bool       // a status line has been written, or the connection taken over
 }
 

@@ -18,7 +18,11 @@ type planEngine interface {
 // planRemovals answers what removals would do.
 func planRemovals(x *exchange) error {
 	var req wire.PlanRequest
-	if err := x.decode(&req); err != nil {
+	body, err := x.readBody()
+	if err != nil {
+		return err
+	}
+	if err := decodeStrict(body, &req); err != nil {
 		return err
 	}
 	a, err := x.api.engine.Plan(x.ctx(), req)

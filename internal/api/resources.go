@@ -87,6 +87,7 @@ func updateContainer(x *exchange) error {
 	if err != nil {
 		return err
 	}
+	answer.Warnings = append(answer.Warnings, x.ignored()...)
 	return x.reply(http.StatusOK, answer)
 }
 

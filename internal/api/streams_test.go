@@ -108,8 +108,10 @@ func TestExecStartReadsItsBodyBeforeTheStream(t *testing.T) {
 	}
 	body := `{"Detach":false,"Tty":true,"ConsoleSize":[24,80]}`
 	for name, request := range map[string]string{
-		"length":  fmt.Sprintf("Content-Length: %d\r\n\r\n%s", len(body), body),
-		"chunked": fmt.Sprintf("Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n", len(body), body),
+		"length": fmt.Sprintf("Content-Length: %d\r\n\r\n%s", len(body), body),
+		// dockerode's body is the options of its own method.
+		"dockerode": strings.Replace(fmt.Sprintf("Content-Length: %d\r\n\r\n%s", len(body)+len(`"hijack":true,"stdin":true,`), body), "{", `{"hijack":true,"stdin":true,`, 1),
+		"chunked":   fmt.Sprintf("Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n", len(body), body),
 	} {
 		s := serve(t, e)
 		conn := s.dial(t)
