@@ -309,8 +309,9 @@ berthd speaks the Docker Engine API from version %s to %s on its sockets, with a
 - An error is ` + "`{\"message\": \"...\"}`" + ` with the status that docker gives: 400 a request that makes no sense, 401 and 403 not
   allowed, 404 no such thing, 409 not now, 413 too large, 501 not offered, 503 not available, 504 given up, 507 no room.
   500 is a defect of the engine.
-- A JSON body is at most %d MiB. A field that the API does not have is passed over as docker does it,
-  and named in the answer's warnings where it has some (create, update); bodies that are archives are bounded by the disk and by the limits for layers.
+- A JSON body is at most %d MiB. A field that the API does not have is passed over as docker does it, and named in the
+  answer's warnings where it has some (create, update). Bodies that are archives are bounded by the disk and by the
+  limits for layers.
 - A client that goes away ends the work of its request. One that reads slowly makes nobody wait.
 - "Since" is the first version, of those served, that has the endpoint; an endpoint is there for older clients, too.
   "Ignored" are query parameters that docker's description of %[3]s has and the handler does not look at. "Differs before"
