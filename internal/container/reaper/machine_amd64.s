@@ -40,6 +40,32 @@ separator:
 	JEQ	child
 	JLT	usage
 	MOVQ	AX, R13
+	MOVQ	8(R12), DI
+name:					// what ps shows: the init, "--", the command
+	INCQ	DI
+	CMPB	-1(DI), $0
+	JNE	name
+	MOVW	$0x2d2d, (DI)		// "--"
+	MOVB	$0, 2(DI)
+	ADDQ	$3, DI
+	MOVQ	(R15), SI
+	MOVQ	-16(R14), DX		// the last argument
+end:
+	INCQ	DX
+	CMPB	-1(DX), $0
+	JNE	end
+show:
+	MOVB	(SI), AX
+	MOVB	AX, (DI)
+	INCQ	SI
+	INCQ	DI
+	CMPQ	SI, DX
+	JNE	show
+clear:
+	MOVB	$0, (DI)
+	INCQ	DI
+	CMPQ	DI, DX
+	JNE	clear
 wait:
 	MOVQ	SP, DI
 	XORQ	SI, SI

@@ -38,6 +38,35 @@ separator:
 	CBZ	R0, child
 	TBNZ	$63, R0, usage
 	MOVD	R0, R20
+	MOVD	8(R19), R9
+name:					// what ps shows: the init, "--", the command
+	MOVBU	(R9), R10
+	ADD	$1, R9, R9
+	CBNZ	R10, name
+	MOVD	$0x2d, R10		// "-"
+	MOVB	R10, (R9)
+	MOVB	R10, 1(R9)
+	MOVB	ZR, 2(R9)
+	ADD	$3, R9, R9
+	MOVD	(R22), R11
+	SUB	$16, R21, R12
+	MOVD	(R12), R12		// the last argument
+end:
+	MOVBU	(R12), R10
+	ADD	$1, R12, R12
+	CBNZ	R10, end
+show:
+	MOVBU	(R11), R10
+	MOVB	R10, (R9)
+	ADD	$1, R11, R11
+	ADD	$1, R9, R9
+	CMP	R12, R11
+	BNE	show
+clear:
+	MOVB	ZR, (R9)
+	ADD	$1, R9, R9
+	CMP	R12, R9
+	BNE	clear
 wait:
 	MOVD	R24, R0
 	MOVD	$0, R1

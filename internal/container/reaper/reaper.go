@@ -71,7 +71,8 @@ func Image() ([]byte, error) {
 }
 
 // Args returns the arguments with which the init runs a command: where to look
-// for it, by the given environment's PATH, an empty one, and the command itself.
+// for it, by the given environment's PATH, an empty one, and the command itself. Once
+// that runs the init shows itself as Path, "--" and the command.
 func Args(command, env []string) []string {
 	out := []string{Path}
 	name := command[0]

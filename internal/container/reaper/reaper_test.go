@@ -3,6 +3,7 @@ package reaper
 import (
 	"bufio"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -11,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // run runs a command under the init to its end.
@@ -129,6 +131,31 @@ func TestReapsOrphans(t *testing.T) {
 	code, out := run(t, env, "sh", "-c", "orphan=$(sh -c 'sleep 0.1 >/dev/null & echo $!'); i=0; while kill -0 $orphan 2>/dev/null && [ $i -lt 200 ]; do sleep 0.05; i=$((i+1)); done; [ $i -lt 200 ] && echo reaped")
 	if code != 0 || out != "reaped\n" {
 		t.Errorf("%q, exit code %d", out, code)
+	}
+}
+
+func TestShowsTheCommandAndNotWhereItWasLookedFor(t *testing.T) {
+	for _, env := range [][]string{env, {"PATH=/bin"}, nil} {
+		for _, command := range [][]string{{"sleep", "1000"}, {"/bin/sh", "-c", "sleep 1000; exit", "a  b", "", "c"}} {
+			cmd, _ := start(t, env, command...)
+			want := strings.Join(append([]string{Path, "--"}, command...), "\x00")
+			shown := ""
+			for range 1000 { // the parent writes it while the child starts
+				text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", cmd.Process.Pid))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if shown = strings.TrimRight(string(text), "\x00"); shown == want {
+					break
+				}
+				time.Sleep(5 * time.Millisecond)
+			}
+			if shown != want {
+				t.Errorf("%q shows %q", command, shown)
+			}
+			_ = cmd.Process.Kill()
+			_ = cmd.Wait()
+		}
 	}
 }
 
